@@ -1,0 +1,28 @@
+"""Errors a user meets. Each carries one line: what is wrong, where, and what was expected.
+
+The tools print that line and exit with status 2; a stack trace appears only with `debug=true`.
+"""
+
+
+class VidlbcError(Exception):
+    """Base of every error that vidlbc raises on purpose."""
+
+
+class InputError(VidlbcError, ValueError):
+    """A path, a value or a configuration is not what was expected."""
+
+
+class VideoError(VidlbcError):
+    """A media file cannot be read, or lacks what was asked of it."""
+
+
+class BitstreamError(VidlbcError):
+    """A bitstream is damaged, truncated or of an unknown format."""
+
+
+class WeightsMismatch(BitstreamError):
+    """A bitstream was written with other weights than those at hand."""
+
+
+class ShardError(VidlbcError):
+    """A shard, a manifest or a plan is damaged or does not fit the run."""
