@@ -1,0 +1,44 @@
+# vidlbc: every target sets up .venv by itself; needs only make and Python 3.11 or 3.12.
+PYTHON  ?= $(shell command -v python3.11 2>/dev/null || command -v python3 2>/dev/null || echo python3.11)
+VENV    := .venv
+PY      := $(VENV)/bin/python
+STAMP   := $(VENV)/.installed
+DEMO    := out/demo
+# More tests or other settings: make test ARGS="tests/video -x", make demo ARGS="temporal=lstm"
+ARGS    ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test check format bench clean distclean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(STAMP) ## set up .venv (done by every other target when pyproject.toml changes)
+
+$(STAMP): pyproject.toml tools/setup_env.py
+	@$(PYTHON) tools/setup_env.py $(VENV)
+	@touch $@
+
+demo: $(STAMP) ## generate the embedded motion corpus and run the whole main job on it (minutes, no GPU)
+	@$(PY) datasets/make_motions.py $(DEMO)/videos
+	@$(PY) tools/pretrain_video.py experiment=demo data.root=$(DEMO)/videos out=$(DEMO)/run $(ARGS)
+
+test: $(STAMP) ## run the test suite
+	@$(PY) -m pytest $(ARGS)
+
+check: $(STAMP) ## ruff (lint and format of imports) and mypy
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+format: $(STAMP) ## let ruff mend what it can
+	@$(PY) -m ruff check --fix .
+
+bench: $(STAMP) ## speed and memory beside CompressAI and x265
+	@$(PY) tools/benchmark.py $(ARGS)
+
+clean: ## remove outputs and caches, keep .venv
+	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis wandb *.egg-info
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv too
+	rm -rf $(VENV)

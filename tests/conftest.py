@@ -1,0 +1,138 @@
+"""What every test may use: generated clips, the optional data folder, the tools as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+
+# Before torch is imported anywhere: two threads are what the reference machine has, and a test must not depend on more.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("WANDB_SILENT", "true")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HYDRA_FULL_ERROR", "0")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip `gpu` tests where there is no CUDA device."""
+    if not any("gpu" in item.keywords for item in items):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _two_threads() -> None:
+    import torch
+
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real test data: `VIDLBC_DATA`, or `../shared/data` beside the checkout. Skips where neither exists."""
+    named = os.environ.get("VIDLBC_DATA")
+    folder = Path(named) if named else REPO.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no test data at {folder}: set VIDLBC_DATA to a folder that holds it")
+    return folder
+
+
+def motion_frames(
+    frames: int, size: tuple[int, int], motion: tuple[float, float] = (2.0, 1.0), seed: int = 0
+) -> np.ndarray:
+    """A smooth random texture that moves by `motion` = (right, down) pixels a frame, with a little camera noise.
+
+    `size` is (height, width). Returns uint8 (frames, H, W, 3).
+    """
+    height, width = size
+    rng = np.random.default_rng(seed)
+    rows, columns = np.arange(height)[:, None], np.arange(width)[None, :]
+    waves = [
+        (rng.uniform(-0.35, 0.35, 2), rng.uniform(0, 2 * np.pi), rng.uniform(10, 35, 3) * rng.choice([-1, 1], 3))
+        for _ in range(6)
+    ]
+    clip = np.empty((frames, height, width, 3), np.uint8)
+    for t in range(frames):
+        picture = np.full((height, width, 3), 128.0)
+        for (fy, fx), phase, colour in waves:
+            angle = fy * (rows - motion[1] * t) + fx * (columns - motion[0] * t) + phase
+            picture += np.sin(angle)[..., None] * colour
+        picture += rng.normal(0, 2.0, (height, width, 1))
+        clip[t] = np.clip(picture, 0, 255).round()
+    return clip
+
+
+def write_clip(
+    path: Path | str,
+    frames: int = 16,
+    size: tuple[int, int] = (64, 96),
+    fps: int | Fraction = 24,
+    codec: str = "libx264",
+    motion: tuple[float, float] = (2.0, 1.0),
+    seed: int = 0,
+    pixel_format: str = "yuv420p",
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Write a clip of a moving texture through PyAV. `size` is (height, width), even for 4:2:0; container by suffix."""
+    import av
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=Fraction(fps), options=options or {})
+        stream.height, stream.width = size
+        stream.pix_fmt = pixel_format
+        stream.thread_count = 1   # x264's output depends on it
+        for picture in motion_frames(frames, size, motion, seed):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_clip() -> Callable[..., Path]:
+    """`make_clip(path, frames=16, size=(64, 96), fps=24, codec="libx264", motion=(2, 1), seed=0)` -> path."""
+    return write_clip
+
+
+@pytest.fixture
+def make_frames() -> Callable[..., np.ndarray]:
+    """`make_frames(frames, (height, width), motion=(2, 1), seed=0)` -> uint8 (frames, H, W, 3)."""
+    return motion_frames
+
+
+@pytest.fixture
+def run_tool(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run_tool("encode", "input=...", timeout=120)` runs `tools/encode.py` as a user would, from another folder.
+
+    Returns the finished process with `stdout`, `stderr` and `returncode`; it is not checked, tests do that.
+    """
+
+    def run(
+        name: str, *arguments: str, timeout: float = 240, env: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        script = REPO / ("tools" if "/" not in name else "") / f"{name}.py"
+        return subprocess.run(
+            [sys.executable, str(script), *arguments],
+            cwd=cwd or tmp_path,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run

@@ -1,0 +1,285 @@
+"""The one door between a shell and the package: overrides in, a composed config out, every failure one line.
+
+    configs/NAME.yaml + configs/GROUP/CHOICE.yaml --compose--> config --key=value--> config --> main(config)
+
+Every tool ends in `run(main, "NAME")`. Hydra only composes; it makes no output folder and touches no logging.
+
+    qp=40                  sets a value; its type must be that of the default
+    temporal=lstm          picks a choice of a group (a folder of configs/)
+    experiment=demo        lays configs/experiment/demo.yaml over the defaults
+    +key=value             adds a key that the config does not have
+    debug=true             shows the stack trace of an error;   --cfg prints the composed config;   --help lists all
+
+Where the default is text, or must be given (`???`), the value arrives as the text typed, so that a folder called
+`2024` or `a,b` needs no quoting; elsewhere Hydra's grammar reads it. `null` is accepted where the default is null.
+
+Exit status: 0; 2 for bad input; 1 for a defect (with its stack trace); 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vidlbc.errors import InputError, VidlbcError
+
+BAD_INPUT, DEFECT, INTERRUPTED = 2, 1, 130
+
+
+def run(
+    main: Callable[[DictConfig], int | None],
+    config_name: str,
+    argv: Sequence[str] | None = None,
+    config_dir: Path | None = None,
+) -> NoReturn:
+    """Compose `configs/<config_name>.yaml` with the overrides in `argv` (default `sys.argv[1:]`), call `main`, exit.
+
+    `config_dir` defaults to `configs/` beside the folder of the file that defines `main`, whatever the current folder.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = _pop_debug(arguments)
+    folder = config_dir or Path(inspect.getfile(main)).resolve().parent.parent / "configs"
+    try:
+        if {"-h", "--help"} & set(arguments):
+            from vidlbc.cli_help import describe
+
+            rest = [argument for argument in arguments if argument not in ("-h", "--help")]
+            print(describe(main, folder, config_name, load(folder, config_name, rest, allow_missing=True)))
+            sys.exit(0)
+        if "--cfg" in arguments:
+            arguments.remove("--cfg")
+            print(OmegaConf.to_yaml(load(folder, config_name, arguments, allow_missing=True)), end="")
+            sys.exit(0)
+        sys.exit(main(load(folder, config_name, arguments)) or 0)
+    except KeyboardInterrupt:
+        _show_trace(debug)
+        print("\ninterrupted: run the same command to resume", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output left (`| head`): not an error; keep the interpreter from flushing into it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        line = explain(error)
+        if line is None:
+            # A defect of ours: after hours on a cluster, the trace is worth more than a tidy line.
+            traceback.print_exc()
+            sys.exit(DEFECT)
+        _show_trace(debug)
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+def explain(error: Exception) -> str | None:
+    """One line for an error that the user can mend; None for a defect."""
+    text = " ".join(str(error).split())
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text:
+        place = f" (writing {error.filename})" if isinstance(error, OSError) and error.filename else ""
+        return f"no space left on the disk{place}: free some, then run the same command to resume"
+    if isinstance(error, VidlbcError):
+        return text or type(error).__name__
+    about_a_path = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+    if isinstance(error, about_a_path) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OmegaConfBaseException):
+        return f"configuration: {text}"
+    if type(error).__name__ == "OutOfMemoryError":   # torch's; torch need not be imported to name it
+        return f"out of GPU memory: use smaller batches or device=cpu ({text[:120]})"
+    return None
+
+
+def load(folder: Path, name: str, arguments: Sequence[str], allow_missing: bool = False) -> DictConfig:
+    """Compose `folder/name.yaml` with `key=value` arguments.
+
+    Raises InputError, one line, for an unknown key, a value of the wrong type, an unknown choice, or a mandatory value
+    that is missing (unless `allow_missing`).
+    """
+    if not (folder / f"{name}.yaml").is_file():
+        raise InputError(f"{folder / name}.yaml: no such config; the tools run from a checkout of vidlbc")
+    base, choices = _compose(folder, name, [])
+    groups: list[str] = []
+    values: list[tuple[str, str]] = []
+    for argument in arguments:
+        key, text = _split(argument)
+        bare = key.lstrip("+")
+        if bare in choices or (_options(folder, bare) and not _has(base, bare)):
+            groups.append(_group_override(folder, bare, text, choices))
+        else:
+            values.append((key, text))
+    config, choices = _compose(folder, name, groups) if groups else (base, choices)
+    for key, text in values:
+        _set(config, base, key, text, known=[*_keys(config), *choices])
+    if not allow_missing:
+        missing = [key for key in _keys(config) if OmegaConf.is_missing(*_parent(config, key))]
+        if missing:
+            from vidlbc.cli_help import comments
+
+            meaning = comments(folder, name, choices).get(missing[0])
+            raise InputError(f"missing value: give {missing[0]}=..." + (f" ({meaning})" if meaning else ""))
+    return config
+
+
+def _compose(folder: Path, name: str, overrides: list[str]) -> tuple[DictConfig, dict[str, str | None]]:
+    """The config, and the choice made in each of its groups."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
+            config = compose(name, overrides=overrides, return_hydra_config=True)
+    except HydraException as error:
+        raise InputError(f"{name}.yaml: {' '.join(str(error).split())}") from error
+    choices = {str(k): v for k, v in config.hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    OmegaConf.set_struct(config, True)
+    return config, choices
+
+
+def _split(argument: str) -> tuple[str, str]:
+    key, equals, text = argument.partition("=")
+    if argument.startswith("-"):
+        if argument in ("-m", "--multirun") or key == "--multirun":
+            raise InputError(f"{argument} is not supported: run the command once for each value")
+        hint = f"write {argument.lstrip('-')} without dashes" if equals else "options are key=value"
+        raise InputError(f"{argument} is not an option: {hint} (--help lists all)")
+    if not equals or not key.lstrip("+"):
+        raise InputError(f"{argument!r} is not key=value (--help lists all options)")
+    return key, text
+
+
+def _group_override(folder: Path, group: str, choice: str, choices: dict[str, str | None]) -> str:
+    options = _options(folder, group.partition("@")[0])
+    if choice not in options and choice != "null":
+        expected = f"expected one of {', '.join(options)}{_near(choice, options)}"
+        raise InputError(f"{group}={choice}: no such choice; {expected}")
+    # A group that the config's own defaults list does not name (experiment=...) is appended to it.
+    return f"{'' if group in choices else '+'}{group}={choice}"
+
+
+def _options(folder: Path, group: str) -> list[str]:
+    place = folder / group.partition("@")[0]
+    return sorted(file.stem for file in place.glob("*.yaml")) if place != folder and place.is_dir() else []
+
+
+def _set(config: DictConfig, base: DictConfig, key: str, text: str, known: list[str]) -> None:
+    add, key = key.startswith("+"), key.lstrip("+")
+    if not add and not _has(config, key):
+        raise InputError(f"unknown option {key!r} (in {key}={text}){_near(key, known) or '; --help lists all'}")
+    if not _has(config, key):
+        OmegaConf.update(config, key, _parse(key, text), force_add=True)
+        return
+    # An experiment may have replaced a null by a number; null then stays a good value.
+    may_be_null = any(_has(c, key) and _current(c, key) is None for c in (config, base))
+    OmegaConf.update(config, key, _typed(key, text, _current(config, key), may_be_null), force_add=True)
+
+
+def _typed(key: str, text: str, default: Any, may_be_null: bool) -> Any:
+    """`text` as a value of the type of `default`. Raises InputError that names what was expected."""
+    if isinstance(default, str):   # "???" too
+        if text == "null" and may_be_null:
+            return None
+        if default == "???" and text.startswith("[") and text.endswith("]"):
+            return _parse(key, text)   # several inputs
+        return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+    if default is None:
+        try:
+            value = _parse(key, text)
+        except InputError:
+            return text   # a path with characters of Hydra's grammar in it
+        return text if type(value).__name__.endswith("Sweep") else value
+    if isinstance(default, DictConfig):
+        inside = ", ".join(f"{key}.{name}" for name in list(default)[:6])
+        raise InputError(f"{key}={text}: {key} is a section; set one of {inside}")
+    value = _parse(key, text)
+    if value is None and may_be_null:
+        return None
+    if isinstance(default, bool):
+        kind, good = "true or false", isinstance(value, bool)
+    elif isinstance(default, int):
+        kind, good = "an integer", not isinstance(value, bool) and isinstance(value, (int, float)) and value % 1 == 0
+        value = int(value) if good else value
+    elif isinstance(default, float):
+        kind, good = "a number", not isinstance(value, bool) and isinstance(value, (int, float))
+        value = float(value) if good else value
+    else:
+        numbers = len(default) > 0 and all(isinstance(item, (int, float)) for item in default)
+        kind = "a list of numbers, as [1,2]" if numbers else "a list, as [a,b]"
+        good = isinstance(value, list) and not (numbers and any(not isinstance(i, (int, float)) for i in value))
+        default = OmegaConf.to_container(default)
+    if not good:
+        raise InputError(f"{key}={text}: expected {kind} (default {default})")
+    return value
+
+
+def _parse(key: str, text: str) -> Any:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(f"value={text}").value()
+    except HydraException as error:
+        raise InputError(f"{key}={text}: cannot read the value; quote it: {key}=\"'{text}'\"") from error
+
+
+def _parent(config: DictConfig, key: str) -> tuple[Any, str]:
+    above, _, last = key.rpartition(".")
+    return (OmegaConf.select(config, above) if above else config), last
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    parent, last = _parent(config, key)
+    return isinstance(parent, DictConfig) and last in parent.keys()
+
+
+def _current(config: DictConfig, key: str) -> Any:
+    parent, last = _parent(config, key)
+    if OmegaConf.is_missing(parent, last):
+        return "???"
+    # An interpolation that needs a value not given yet accepts anything, like null.
+    return OmegaConf.select(config, key, throw_on_resolution_failure=False)
+
+
+def _keys(config: DictConfig, prefix: str = "") -> list[str]:
+    """Every dotted key, sections included, in the order of the config."""
+    found: list[str] = []
+    for name in config:
+        key = f"{prefix}{name}"
+        found.append(key)
+        child = config._get_node(name)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            found += _keys(child, key + ".")
+    return found
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    last = {key.rpartition(".")[2]: key for key in reversed(known)}
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    near += [last[tail] for tail in difflib.get_close_matches(word.rpartition(".")[2], list(last), n=2, cutoff=0.75)]
+    unique = list(dict.fromkeys(near))[:3]
+    return f"; did you mean {' or '.join(unique)}?" if unique else ""
+
+
+def _pop_debug(arguments: list[str]) -> bool:
+    debug = False
+    for argument in [a for a in arguments if a.lstrip("+").startswith("debug=")]:
+        arguments.remove(argument)
+        debug = argument.partition("=")[2].lower() in ("true", "1", "yes", "on")
+    return debug
+
+
+def _show_trace(debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
