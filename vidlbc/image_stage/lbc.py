@@ -1,0 +1,81 @@
+"""Family `lbc`, learning by compression (Xie et al., arXiv 2105.13978, Figure 2 and section 3.1).
+
+    x_0 --f_1--> x_1 (stride 4) --f_2--> x_2 (8) --f_3--> x_3 (16) --f_4--> x_4 (32)
+                  |f'_1                |f'_2              |f'_3             |f'_4      one 1x1 layer each
+                 y_1                  y_2                y_3               y_4
+                  |g'_1                |g'_2              |g'_3             |g'_4
+    x' <--g_1--  x'_1   <--g_2+--     x'_2   <--g_3+--   x'_3  <--g_4+--   x'_4
+
+    x_l = f_l(x_{l-1}),  y_l = f'_l(x_l),  x'_L = g'_L(z_L),  x'_l = g'_l(z_l) + g_{l+1}(x'_{l+1}),  x' = g_1(x'_1)
+
+Most layers work at stride 8 and coarser. Resampling is (un)shuffling with 1x1 layers, set before training to an orthonormal
+transform of real pictures (vidlbc.image_stage.klt), so that training starts from a working transform codec.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidlbc.image_stage.base import ImageStage
+from vidlbc.image_stage.blocks import stack
+from vidlbc.prior.topdown import Level, QPTable
+
+STRIDES = (4, 8, 16, 32)
+
+
+class LBC(ImageStage):
+    """Defaults: the shipped `default` codec."""
+
+    family = "lbc"
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (2, 40, 48, 64),
+        widths: Sequence[int] = (48, 128, 192, 256),
+        encoder_blocks: Sequence[int] = (1, 3, 3, 2),
+        decoder_blocks: Sequence[int] = (2, 4, 3, 2),
+        block: str = "depthwise",
+        prior_widths: Sequence[int] = (64, 96, 128),
+        prior_blocks: int = 2,
+    ):
+        """Each sequence is fine to coarse (strides 4, 8, 16, 32); `prior_widths` for working strides 8, 16, 32."""
+        super().__init__([Level(s, c) for s, c in zip(STRIDES, channels, strict=True)], prior_widths, prior_blocks)
+        inputs = [3 * 16, *[4 * w for w in widths[:-1]]]
+        self.down = nn.ModuleList([nn.Conv2d(i, w, 1) for i, w in zip(inputs, widths, strict=True)])
+        self.encode = nn.ModuleList([stack(block, w, n) for w, n in zip(widths, encoder_blocks, strict=True)])
+        self.project = nn.ModuleList([nn.Conv2d(w, c, 1) for w, c in zip(widths, channels, strict=True)])
+        self.lift = nn.ModuleList([nn.Conv2d(c, w, 1) for w, c in zip(widths, channels, strict=True)])
+        self.decode = nn.ModuleList([stack(block, w, n) for w, n in zip(widths, decoder_blocks, strict=True)])
+        self.up = nn.ModuleList([nn.Conv2d(w, i, 1) for i, w in zip(inputs, widths, strict=True)])
+        self.modulate = nn.ModuleList([QPTable(w) for w in widths])
+
+    def analysis(self, x: Tensor) -> list[Tensor]:
+        x = F.pixel_unshuffle(x - 0.5, 4)
+        latents = []
+        for index in range(len(self.levels)):
+            x = self.encode[index](self.down[index](x if index == 0 else F.pixel_unshuffle(x, 2)))
+            latents.append(self.project[index](x))
+        return latents
+
+    def synthesis(self, latents: Sequence[Tensor], qp: Tensor) -> Tensor:
+        x: Tensor | None = None
+        for index in reversed(range(len(self.levels))):
+            lifted = self.lift[index](latents[index])
+            x = lifted if x is None else lifted + x
+            # A scale per channel and QP: how far to trust a coefficient depends on how coarsely it was quantised.
+            x = x * (1 + self.modulate[index](qp)[:, :, None, None])
+            x = F.pixel_shuffle(self.up[index](self.decode[index](x)), 4 if index == 0 else 2)
+        assert x is not None
+        return x + 0.5
+
+
+def element_ratio(levels: Sequence[Level]) -> float:
+    """Compression ratio counted in elements, as Table 1 of the paper: pixels' 3 values over latent elements a pixel."""
+    return 3 / sum(level.channels / level.stride**2 for level in levels)
+
+
+@torch.no_grad()
+def count_parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
