@@ -1,0 +1,159 @@
+"""Kind `transformer`: window attention from the frame being coded onto the frames before it.
+
+    hidden state of frame t (what is known of it so far, 4x4 blocks)  --queries-->  12x12 windows of the past's map
+
+After VCT (Mentzer et al., arXiv 2206.07307; windows of the past wider than those of the present), with three differences:
+attention at every stride from coarse to fine, so that a match found at stride 32 spans 128 pixels; the present frame's
+coarser levels are part of the query, so that motion shows before the fine level is coded; and one pass a level in place of
+autoregression within windows. The last `context` frames are fused into one map first. Exact on the grid (vidlbc.prior.grid):
+softmax weights are (1 - d/16)^16 of the logit gap d, which needs only IEEE products.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidlbc.prior.grid import Block, Linear, RMSNorm, snap
+from vidlbc.prior.topdown import Context, Level
+from vidlbc.temporal_stage.base import Features, Memory, State, TemporalStage
+
+_BLOCK = 4
+_WEIGHT_MAGIC = 1.5 * 2.0 ** (52 - 20)
+
+
+def attention_weights(logits: Tensor) -> Tensor:
+    """Unnormalised softmax-like weights over the last axis, in [0, 1], exact to sum in float64 (multiples of 2^-20)."""
+    weights = (1 - (logits.amax(-1, keepdim=True) - logits) / 16).clamp_min(0)
+    for _ in range(4):
+        weights = weights * weights
+    if weights.dtype == torch.float64:
+        weights = (weights + _WEIGHT_MAGIC).sub_(_WEIGHT_MAGIC)
+    return weights
+
+
+class WindowReader(nn.Module):
+    """Adds to the hidden state what the past's map holds around each 4x4 block, and at the same place."""
+
+    def __init__(self, channels: int, head_channels: int = 32, margin: int = 4):
+        super().__init__()
+        self.heads, self.margin = channels // head_channels, margin
+        self.norm_hidden, self.norm_memory = RMSNorm(channels), RMSNorm(channels)
+        self.query = Linear(channels, channels)
+        self.key = Linear(channels, channels, bias=False)
+        self.value = Linear(channels, channels, bias=False)
+        self.out = Linear(channels, channels)
+        self.same_place = Linear(channels, channels)
+        for layer in (self.out, self.same_place):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        reach = _BLOCK + margin - 1
+        self.bias = nn.Parameter(torch.zeros(self.heads, (2 * reach + 1) ** 2))
+        query, key = torch.arange(_BLOCK), torch.arange(_BLOCK + 2 * margin) - margin
+        offset = key[None] - query[:, None] + reach  # (4, 12)
+        index = offset[:, None, :, None] * (2 * reach + 1) + offset[None, :, None, :]  # (4, 4, 12, 12)
+        self.register_buffer("index", index.reshape(_BLOCK**2, -1), persistent=False)
+
+    def forward(self, hidden: Tensor, memory: Tensor) -> Tensor:
+        batch, height, width, channels = hidden.shape
+        bottom, right, margin = -height % _BLOCK, -width % _BLOCK, self.margin
+        rows, columns = (height + bottom) // _BLOCK, (width + right) // _BLOCK
+        head_channels = channels // self.heads
+
+        query = F.pad(self.query(self.norm_hidden(hidden)), (0, 0, 0, right, 0, bottom))
+        query = query.reshape(batch, rows, _BLOCK, columns, _BLOCK, self.heads, head_channels)
+        query = query.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, self.heads, _BLOCK**2, head_channels)
+
+        def windows(x: Tensor) -> Tensor:
+            x = F.pad(x, (0, 0, margin, margin + right, margin, margin + bottom))
+            size = _BLOCK + 2 * margin
+            x = x.unfold(1, size, _BLOCK).unfold(2, size, _BLOCK)  # (B, rows, columns, C, 12, 12)
+            x = x.reshape(batch * rows * columns, self.heads, head_channels, size * size)
+            return x
+
+        normed = self.norm_memory(memory)
+        logits = snap(query @ windows(self.key(normed)) * 0.125 + self.bias[:, self.index])
+        weights = attention_weights(logits)
+        mixed = weights @ windows(self.value(normed)).transpose(-1, -2)
+        mixed = snap(mixed / weights.sum(-1, keepdim=True))
+        mixed = mixed.reshape(batch, rows, columns, self.heads, _BLOCK, _BLOCK, head_channels)
+        mixed = mixed.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, height + bottom, width + right, channels)
+        return snap(hidden + self.out(mixed[:, :height, :width]) + self.same_place(memory))
+
+
+class _Reader(Context):
+    def __init__(self, stage: "TransformerPrior", memory: Memory):
+        self.stage, self.memory = stage, memory
+
+    def __call__(self, index: int, hidden: Tensor) -> Tensor:
+        level = self.stage.levels[index]
+        read = self.stage.readers[index]
+        memory = self.memory[level.work_stride]
+        return read(hidden, memory) if isinstance(read, WindowReader) else snap(hidden + read(memory))
+
+
+class TransformerPrior(TemporalStage):
+    """The state is the feature maps of the last `context` frames; before the first frame they are learned null vectors."""
+
+    kind = "transformer"
+
+    def __init__(self, levels: Sequence[Level], widths: Sequence[int], blocks: int = 2, context: int = 2, margin: int = 4):
+        super().__init__(levels, widths, blocks)
+        self.context = context
+        self.features = Features(self.trunk)
+        strides = self.trunk.work_strides
+        self.null = nn.ParameterDict({str(s): nn.Parameter(torch.zeros(self.trunk.widths[s])) for s in strides})
+        self.fuse = nn.ModuleDict()
+        for stride in strides:
+            width = self.trunk.widths[stride]
+            self.fuse[str(stride)] = nn.Sequential(Linear(width * context, width), Block(width, expand=2, kernel=5))
+        readers: list[nn.Module] = []
+        for level in self.levels:
+            width = self.trunk.widths[level.work_stride]
+            if level.fold == 1:
+                readers.append(WindowReader(width, margin=margin))
+            else:
+                readers.append(Linear(width, width))
+                nn.init.zeros_(readers[-1].weight)
+                nn.init.zeros_(readers[-1].bias)
+        self.readers = nn.ModuleList(readers)
+
+    def start(self, batch: int, height: int, width: int) -> State:
+        maps = [
+            snap(self.null[str(s)])[None, None, None].expand(batch, height // s, width // s, -1)
+            for s in self.trunk.work_strides
+        ]
+        return maps * self.context
+
+    def _fuse(self, newest_first: Sequence[Memory]) -> Memory:
+        return {s: self.fuse[str(s)](torch.cat([m[s] for m in newest_first], -1)) for s in self.trunk.work_strides}
+
+    def _unpack(self, state: State) -> list[Memory]:
+        strides = self.trunk.work_strides
+        return [dict(zip(strides, state[i * len(strides) :], strict=False)) for i in range(self.context)]
+
+    def memory(self, state: State) -> Memory:
+        return self._fuse(self._unpack(state))
+
+    def update(self, state: State, latents: Sequence[Tensor]) -> State:
+        maps = self.features(latents)
+        newest = [maps[s] for s in self.trunk.work_strides]
+        return [*newest, *state[: len(newest) * (self.context - 1)]]
+
+    def reader(self, memory: Memory) -> Context:
+        return _Reader(self, memory)
+
+    def sequence(self, latents: Sequence[Tensor], frames: int, state: State) -> tuple[Memory, State]:
+        """All frames in one batch: the past is a shift of the feature maps."""
+        past, maps = self._unpack(state), self.features(latents)
+        shifted: list[Memory] = [{} for _ in range(self.context)]
+        final: list[Memory] = [{} for _ in range(self.context)]
+        for stride in self.trunk.work_strides:
+            history = torch.stack([m[stride] for m in reversed(past)], 1)  # oldest first
+            line = torch.cat([history, maps[stride].unflatten(0, (-1, frames))], 1)  # (B, context + T, ...)
+            for age in range(self.context):
+                first = self.context - 1 - age
+                shifted[age][stride] = line[:, first : first + frames].flatten(0, 1)
+                final[age][stride] = line[:, -1 - age]
+        return self._fuse(shifted), [final[age][s] for age in range(self.context) for s in self.trunk.work_strides]
