@@ -1,0 +1,66 @@
+"""torchcodec back end, an optional extra (`pip install vidlbc[torchcodec]`). Runs in a decoder process only.
+
+It needs FFmpeg's shared libraries and a torch of its own age; a build that does not fit fails with ImportError, OSError
+or RuntimeError, all of which mean "not there". Exact seek mode scans the file, so that index i is the i-th frame. It
+imports torch into the decoder process (seconds at start-up), and conceals damage that PyAV reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+from vidlbc.video.backends import first_line
+from vidlbc.video.contract import Damage, Missing, Picture, Unreadable, VideoInfo
+from vidlbc.video.decord_backend import shrunk
+
+
+class TorchcodecBackend:
+    name = "torchcodec"
+
+    def __init__(self, path: str) -> None:
+        try:
+            import torchcodec
+            from torchcodec.decoders import VideoDecoder
+        except (ImportError, OSError, RuntimeError) as error:
+            raise Missing(f"back end torchcodec cannot be loaded: {first_line(error)}") from error
+        self.version = str(torchcodec.__version__)
+        self._path = path
+        try:
+            # stream_index counts all streams of the file, so the first video stream has to be found by asking
+            first = _first_video_stream(path)
+            self._decoder: Any = VideoDecoder(path, stream_index=first, dimension_order="NHWC", seek_mode="exact")
+        except (RuntimeError, ValueError, OSError) as error:
+            raise Unreadable(f"torchcodec cannot open it: {first_line(error)}") from error
+
+    def pictures(self) -> Iterator[Picture]:
+        meta = self._decoder.metadata
+        for index in range(len(self._decoder)):
+            try:
+                frame = self._decoder.get_frame_at(index)
+            except (RuntimeError, IndexError, ValueError) as error:
+                raise Damage(f"frame {index}: {first_line(error)}") from error
+            array = frame.data.numpy()
+            seconds = float(frame.pts_seconds)
+            yield Picture(array.shape[0], array.shape[1], seconds, partial(shrunk, array))
+        promised, held = meta.num_frames_from_header, meta.num_frames_from_content
+        if promised and held and held < promised:
+            raise Damage(f"the header promises {promised} frames, the file holds {held}")
+
+    def info(self, height: int, width: int) -> VideoInfo:
+        meta = self._decoder.metadata
+        fps = Fraction(meta.average_fps or 25).limit_denominator(1001)
+        rotation = int(getattr(meta, "rotation", 0) or 0) % 360
+        return VideoInfo(
+            self._path, width, height, meta.num_frames_from_header, fps, meta.duration_seconds, meta.codec or "",
+            str(getattr(meta, "pixel_format", "") or ""), rotation, self.name, self.version,
+        )  # fmt: skip
+
+
+def _first_video_stream(path: str) -> int:
+    import av
+
+    with av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="ignore") as container:
+        return int(container.streams.video[0].index)
