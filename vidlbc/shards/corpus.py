@@ -1,0 +1,128 @@
+"""What a corpus is: files with what is known about them, read from any annotation family, converted from none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vidlbc.errors import InputError
+
+SPLITS = ("train", "val", "test")
+
+_SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "holdout"), "test"),
+}
+
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .m2v .ts .m2ts .mts .3gp .3g2 .wmv .asf .flv .f4v .ogv .ogg .vob .mxf"
+    " .gif .y4m .264 .h264 .avc .265 .h265 .hevc .ivf .obu .divx .rm .rmvb .dv".split()
+)
+
+
+def split_name(text: str) -> str | None:
+    """`train`, `val` or `test` for any of their usual spellings, else None."""
+    return _SPLIT_NAMES.get(text.strip().lower())
+
+
+def is_video(name: str) -> bool:
+    """Does the name end as video files do? Content is judged later, by decoding, and noted as a verdict."""
+    return Path(name).suffix.lower() in VIDEO_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Item:
+    """One listed video, or a frame range of one.
+
+    `path` is relative to the corpus' root (absolute where the file lies outside); a video inside a tar is written
+    `archive.tar::member.mp4`. `label` indexes `Corpus.classes`; None is unlabelled. `group` is whoever must not be on
+    both sides of a split (a person, a scene, a source video). Frames `[start, stop)`; None is the file's own end.
+    """
+
+    path: str
+    label: int | None = None
+    group: str | None = None
+    split: str | None = None
+    start: int | None = None
+    stop: int | None = None
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The items of a data set, its class names (index = label), and the annotation family they were read from."""
+
+    items: tuple[Item, ...]
+    classes: tuple[str, ...]
+    form: str
+    root: str
+    source: str
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that occur, in the order train, val, test."""
+        present = {item.split for item in self.items}
+        return tuple(name for name in SPLITS if name in present)
+
+    def select(self, split: str) -> Corpus:
+        """The same corpus with one split's items only (classes unchanged, so labels keep their meaning)."""
+        return replace(self, items=tuple(item for item in self.items if item.split == split))
+
+    def require(self, *splits: str) -> None:
+        """Raise InputError unless each of `splits` has items and at least one of its files exists."""
+        for split in splits:
+            items = self.select(split).items
+            if not items:
+                found = ", ".join(self.splits) or "none"
+                raise InputError(f"{self.source}: split '{split}' has no files (splits found: {found})")
+            require_files(Path(self.root), items, f"{self.source}: split '{split}'")
+
+    def label_map(self) -> str:
+        """One line a class: index, name, items per split. Printed by the tools: a shifted label map is a silent bug."""
+        if not self.classes:
+            return f"{self.source} ({self.form}): {len(self.items)} videos, no labels"
+        counts = Counter((item.label, item.split) for item in self.items)
+        columns: tuple[str | None, ...] = self.splits or (None,)
+        names = [name or "items" for name in columns]
+        width = max(len("class"), *(len(name) for name in self.classes))
+        lines = [f"{self.source} ({self.form}): {len(self.items)} videos, {len(self.classes)} classes"]
+        lines.append(f"{'label':>6}  {'class':<{width}}" + "".join(f"{name:>8}" for name in names))
+        for label, name in enumerate(self.classes):
+            row = "".join(f"{counts[label, column]:>8}" for column in columns)
+            lines.append(f"{label:>6}  {name:<{width}}{row}")
+        if any(item.label is None for item in self.items):
+            row = "".join(f"{counts[None, column]:>8}" for column in columns)
+            lines.append(f"{'-':>6}  {'(no label)':<{width}}{row}")
+        return "\n".join(lines)
+
+
+def locate(root: str | Path, path: str) -> tuple[Path, str | None]:
+    """The file on disk and, for `archive.tar::member`, the member's name."""
+    archive, sep, member = path.partition(".tar::")
+    if sep:
+        return Path(root) / f"{archive}.tar", member
+    return Path(root) / path, None
+
+
+def require_files(root: Path, items: tuple[Item, ...], where: str) -> None:
+    """Raise InputError when not one of the files listed exists: the root is wrong, rather than a file missing."""
+    if not any(locate(root, item.path)[0].is_file() for item in items):
+        raise InputError(f"{where}: none of its {len(items)} files exists (first: {locate(root, items[0].path)[0]})")
+
+
+def checked(corpus: Corpus) -> Corpus:
+    """The corpus, or InputError: empty, half split, nothing on disk, or a label that training never shows."""
+    if not corpus.items:
+        raise InputError(f"{corpus.source}: lists no videos")
+    unsplit = [item for item in corpus.items if item.split is None]
+    if unsplit and len(unsplit) < len(corpus.items):
+        raise InputError(f"{corpus.source}: {unsplit[0].path} has no split while other files have one")
+    require_files(Path(corpus.root), corpus.items, corpus.source)
+    trained = {item.label for item in corpus.items if item.split == "train"}
+    if trained - {None}:
+        for item in corpus.items:
+            if item.split in ("val", "test") and item.label is not None and item.label not in trained:
+                name = corpus.classes[item.label]
+                raise InputError(f"{corpus.source}: label '{name}' is in {item.split} but not in train ({item.path})")
+    return corpus

@@ -1,0 +1,153 @@
+"""Files of a shard folder, and how they are written: whole or not at all.
+
+    OUT/00000.tar  00000.parquet  00000_stats.json      one shard; the stats come last and say that it is done
+    OUT/manifest/  plan.json labels.json manifest.parquet summary.txt runs.jsonl
+    OUT/.00000.*.tmp/                                   work in progress, removed when stale
+
+Only shards lie at the top, so `OUT/*.tar` and `OUT/*.parquet` are what other tools expect.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidlbc.errors import InputError, ShardError
+
+MANIFEST = "manifest"
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """The three files of shard `index` in `folder`."""
+
+    folder: Path
+    index: int
+
+    @property
+    def stem(self) -> str:
+        return f"{self.index:05d}"
+
+    @property
+    def tar(self) -> Path:
+        return self.folder / f"{self.stem}.tar"
+
+    @property
+    def parquet(self) -> Path:
+        return self.folder / f"{self.stem}.parquet"
+
+    @property
+    def stats(self) -> Path:
+        return self.folder / f"{self.stem}_stats.json"
+
+
+def read_stats(files: ShardFiles) -> dict[str, Any] | None:
+    """The stats of a finished shard, or None: absent, or tar and parquet are not the size that the stats say."""
+    try:
+        stats = json.loads(files.stats.read_text(encoding="utf-8"))
+        sizes = (files.tar.stat().st_size, files.parquet.stat().st_size)
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    whole = isinstance(stats, dict) and sizes == (stats.get("tar_bytes"), stats.get("parquet_bytes"))
+    return stats if whole else None
+
+
+def dump_json(value: Any, indent: int | None = None) -> bytes:
+    """JSON whose bytes depend on the value alone."""
+    return (json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=indent) + "\n").encode()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """fsync a finished temporary file, give it its name in one step, fsync the folder."""
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, final)
+    sync_folder(final.parent)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a small file whole or not at all. Raises ShardError when the disk is full."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with full_disk_as_error(path.parent):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.chmod(name, 0o644)
+            publish(Path(name), path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def workspace(files: ShardFiles) -> Iterator[Path]:
+    """A private folder next to the shard for what is not finished, removed at the end whatever happens.
+
+    Raises ShardError, in one line, when the disk fills up: nothing that was finished is touched.
+    """
+    with full_disk_as_error(files.folder):
+        folder = Path(tempfile.mkdtemp(dir=files.folder, prefix=f".{files.stem}.", suffix=".tmp"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def full_disk_as_error(folder: Path) -> Iterator[None]:
+    """Turn a full disk (or quota) into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ShardError(
+            f"{folder}: the disk is full; finished shards are kept: free some space and run the same command again"
+        ) from error
+
+
+def clean_stale(folder: Path) -> int:
+    """Remove what killed runs left behind; returns how many. Only under `exclusive`: it would pull live work away."""
+    stale = [*folder.glob(".*.tmp"), *(folder / MANIFEST).glob(".*.tmp")]
+    for path in stale:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return len(stale)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold the folder against a second run. The kernel frees the lock when a run dies, however it dies."""
+    try:
+        (folder / MANIFEST).mkdir(parents=True, exist_ok=True)
+        lock = open(folder / MANIFEST / ".lock", "a+b")  # noqa: SIM115  # closed below, after the lock's use
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{folder}: expected a folder for shards, found a file") from None
+    except PermissionError:
+        raise InputError(f"{folder}: no permission to write shards here") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ShardError(f"{folder}: another run is writing here; wait for it or choose another folder") from None
+        yield

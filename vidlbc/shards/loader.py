@@ -1,0 +1,69 @@
+"""Batches from shards through torch's DataLoader, in the shards' own order, resumable in the middle of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from vidlbc.errors import InputError
+
+if TYPE_CHECKING:
+    from vidlbc.shards.reader import LatentShards, Sample
+
+
+class ShardLoader:
+    """One rank's batches of `batch_size` samples; the order is that of `LatentShards`, whatever `num_workers` is.
+
+    Workers read ahead, so the place in the order is counted by batches handed out, never by samples read:
+    `state_dict()` between two batches resumes with the next one, at any number of workers, and at another world size
+    when world x batch_size stays the same. Iterating through moves on to the next epoch.
+    """
+
+    def __init__(
+        self,
+        shards: LatentShards,
+        batch_size: int,
+        num_workers: int = 0,
+        *,
+        collate_fn: Callable[[list[Sample]], Any] = list,
+        drop_last: bool = False,
+        **options: Any,
+    ) -> None:
+        """`options` go to torch's DataLoader (prefetch_factor, pin_memory, multiprocessing_context, ...)."""
+        if batch_size < 1 or num_workers < 0:
+            raise InputError(f"batch_size={batch_size}, num_workers={num_workers}: expected at least 1 and 0")
+        self.shards, self.batch_size, self.num_workers = shards, batch_size, num_workers
+        self.collate_fn, self.drop_last, self.options = collate_fn, drop_last, options
+
+    def __len__(self) -> int:
+        """Batches left in this epoch on this rank."""
+        left = len(range(self.shards.position + self.shards.rank, len(self.shards.order()), self.shards.world))
+        return left // self.batch_size if self.drop_last else -(-left // self.batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        from torch.utils.data import DataLoader
+
+        loader: DataLoader[Any] = DataLoader(
+            self.shards,  # type: ignore[arg-type]  # map-style: __len__ and __getitem__ are all it uses
+            batch_sampler=self._batches(),  # type: ignore[arg-type]  # any iterable of index lists
+            num_workers=self.num_workers,
+            collate_fn=self.collate_fn,
+            **self.options,
+        )
+        for batch in loader:
+            self.shards.position += self.batch_size * self.shards.world
+            yield batch
+        self.shards.next_epoch()
+
+    def _batches(self) -> list[list[int]]:
+        indices = list(self.shards.places())
+        batches = [indices[low : low + self.batch_size] for low in range(0, len(indices), self.batch_size)]
+        return [batch for batch in batches if len(batch) == self.batch_size or not self.drop_last]
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `LatentShards.state_dict`."""
+        return self.shards.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As `LatentShards.load_state_dict`."""
+        self.shards.load_state_dict(state)

@@ -1,0 +1,83 @@
+"""The manifest: every listed file with its verdict, and the sums. Put together from the stats of finished shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidlbc.errors import ShardError
+from vidlbc.shards.layout import MANIFEST, ShardFiles, dump_json, read_stats, write_atomic
+from vidlbc.shards.plan import Plan
+from vidlbc.shards.table import manifest_table, table_bytes
+
+_SUMS = ("n_failed", "n_damaged", "n_repeats", "n_clips", "frames", "pixels", "bytes", "estimated_bits")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Sums over a finished run. `n_videos` counts listed items; `n_failed` unreadable ones, which gave no clip."""
+
+    n_videos: int
+    n_failed: int
+    n_damaged: int
+    n_repeats: int
+    n_clips: int
+    frames: int
+    pixels: int
+    bytes: int
+    estimated_bits: int
+    source_bytes: int
+    files: tuple[dict[str, Any], ...]
+
+    @property
+    def bpp(self) -> float:
+        """Bits per pixel of the bitstreams, from their true sizes (0 when there are none)."""
+        return 8 * self.bytes / self.pixels if self.pixels else 0.0
+
+    @property
+    def troubled(self) -> list[dict[str, Any]]:
+        """The files whose verdict is not `ok`."""
+        return [file for file in self.files if file["status"] != "ok"]
+
+    def summary(self) -> str:
+        """What a person wants to know, one fact a line, then every file that is not `ok`."""
+        ok = self.n_videos - self.n_failed - self.n_damaged
+        ratio = f"{self.source_bytes / self.bytes:.1f}x smaller than the files" if self.bytes else "nothing encoded"
+        lines = [
+            f"{self.n_videos} videos: {ok} ok, {self.n_damaged} damaged, {self.n_failed} unreadable;"
+            f" {self.n_repeats} repeats",
+            f"{self.n_clips} clips, {self.frames} frames, {self.bytes} bytes ({ratio}), {self.bpp:.4f} bits per pixel",
+        ]
+        for file in self.troubled:
+            kept = f" ({file['frames']} frames kept)" if file["status"] == "damaged" else ""
+            lines.append(f"{file['status']}{kept}: {file['path']}: {file['reason']}")
+        return "\n".join(lines)
+
+
+def gather(plan: Plan) -> Manifest:
+    """The manifest of a finished run. Raises ShardError when shards are missing."""
+    files: list[dict[str, Any]] = []
+    sums = dict.fromkeys(_SUMS, 0)
+    for index in range(len(plan.shards)):
+        stats = read_stats(ShardFiles(Path(plan.output), index))
+        if stats is None:
+            raise ShardError(f"{plan.output}: shard {index:05d} is not finished; run the encoding again")
+        for name in sums:
+            sums[name] += stats[name]
+        files += [{**file, "shard": index} for file in stats["files"]]
+    for file in files:
+        file["label_name"] = None if file["label"] is None else plan.classes[file["label"]]
+    sizes = {source.path: source.size for source in plan.sources}
+    return Manifest(n_videos=len(files), source_bytes=sum(sizes.values()), files=tuple(files), **sums)
+
+
+def write_manifest(plan: Plan) -> Manifest:
+    """Write `manifest.parquet`, `manifest.json` (the sums) and `summary.txt`, atomically; returns the manifest."""
+    manifest = gather(plan)
+    folder = Path(plan.output) / MANIFEST
+    sums = {name: value for name, value in vars(manifest).items() if name != "files"}
+    write_atomic(folder / "manifest.parquet", table_bytes(manifest_table(list(manifest.files))))
+    write_atomic(folder / "manifest.json", dump_json({**sums, "bpp": manifest.bpp}, indent=1))
+    write_atomic(folder / "summary.txt", (manifest.summary() + "\n").encode())
+    return manifest

@@ -1,0 +1,263 @@
+"""Samples from a folder of shards: by index, straight from their offsets; or in an order that can be resumed.
+
+00000.parquet ... --> table of clips --index--> offset --pread--> bitstream --codec--> symbols | latents | frames
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+from vidlbc.errors import InputError, ShardError, WeightsMismatch
+from vidlbc.shards.layout import MANIFEST, ShardFiles, read_stats
+from vidlbc.shards.order import Permutation
+from vidlbc.shards.plan import Plan
+from vidlbc.shards.table import clip_columns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from vidlbc.shards.loader import ShardLoader
+
+Mode = Literal["bitstream", "symbols", "latents", "frames"]
+Sample = dict[str, Any]
+
+_OPEN_FILES = 64
+
+
+class LatentShards:
+    """The clips of a shard folder, map-style and iterable.
+
+    A sample is `key`, `label` (-1 where unlabelled), `label_name`, `meta` (the clip's Parquet row), `bitstream` (bytes)
+    and, by `mode`, `symbols` (int32, one (T, C_l, H_l, W_l) a level), `latents` (the same, float32, dequantised) or
+    `frames` (uint8 (T, H, W, 3)).
+
+    `shards[i]` is clip i in stored order. Iterating gives epoch `epoch` in the order that (seed, epoch, place) decides
+    (`shuffle=False`: stored order), from `position` on; rank r of `world` takes places r, r + world, ..., so all ranks
+    together see the one order. `loader` does the same in batches, with worker processes.
+
+    Raises InputError for bad values, ShardError for a folder that is no shard folder, unfinished (unless `partial`) or
+    damaged, WeightsMismatch for a codec of other weights.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        split: str | None = None,
+        mode: Mode = "bitstream",
+        codec: Any = None,
+        seed: int = 0,
+        *,
+        shuffle: bool = True,
+        rank: int = 0,
+        world: int = 1,
+        even: bool = False,
+        verify: bool = True,
+        partial: bool = False,
+    ) -> None:
+        """`even` drops the last n % world samples: all ranks take as many steps. `verify` checks every sha256."""
+        if mode not in get_args(Mode):
+            raise InputError(f"mode={mode}: expected one of {', '.join(get_args(Mode))}")
+        if not 0 <= rank < world:
+            raise InputError(f"rank={rank}, world={world}: expected 0 <= rank < world")
+        self.folder = Path(path)
+        self.split, self.mode, self.seed = split, mode, seed
+        self.shuffle, self.rank, self.world, self.even, self.verify = shuffle, rank, world, even, verify
+        self.epoch = 0
+        self.position = 0  # samples of this epoch consumed by all ranks together
+        if not self.folder.is_dir():
+            raise ShardError(f"{self.folder}: no such folder{_hint(self.folder)}")
+        self.plan = Plan.load(self.folder)
+        self.classes = self.plan.classes
+        self.table = _read_table(self.plan, split, partial)
+        self._codec = codec
+        if codec is not None and codec.fingerprint != self.plan.fingerprint:
+            raise WeightsMismatch(
+                f"{self.folder}: written with weights {self.plan.fingerprint[:8]},"
+                f" the codec at hand has {codec.fingerprint[:8]}"
+            )
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        n = len(self)
+        if not -n <= index < n:
+            raise IndexError(f"clip {index}: {self.folder} holds {n}")
+        meta = self.meta(index % n)
+        data = self._read(meta)
+        sample: Sample = {
+            "key": meta["key"],
+            "label": -1 if meta["label"] is None else meta["label"],
+            "label_name": meta["label_name"],
+            "meta": meta,
+            "bitstream": data,
+        }
+        if self.mode == "symbols":
+            sample["symbols"] = self.codec.symbols(data)
+        elif self.mode == "latents":
+            sample["latents"] = self.codec.latents(data)
+        elif self.mode == "frames":
+            sample["frames"] = self.codec.decompress(data)
+        return sample
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """The Parquet row of clip `index`; no bitstream is read."""
+        return cast(dict[str, Any], self.table.slice(index, 1).to_pylist()[0])
+
+    @property
+    def codec(self) -> Any:
+        """The codec given, or the one that the shards name, loaded when first needed."""
+        if self._codec is None:
+            from vidlbc.shards.encode import load_codec
+
+            self._codec = load_codec(self.plan)
+            if self._codec.fingerprint != self.plan.fingerprint:
+                raise WeightsMismatch(
+                    f"{self.folder}: written with weights {self.plan.fingerprint[:8]},"
+                    f" model '{self.plan.settings.model}' now has {self._codec.fingerprint[:8]}; give codec=..."
+                )
+        return self._codec
+
+    def order(self, epoch: int | None = None) -> Permutation | range:
+        """Clip index by place, for all ranks together; a pure function of (seed, epoch, place)."""
+        n = len(self) - (len(self) % self.world if self.even else 0)
+        if not self.shuffle:
+            return range(n)
+        permutation = Permutation(len(self), self.seed, self.epoch if epoch is None else epoch)
+        permutation_cut = _Prefix(permutation, n) if n < len(self) else permutation
+        return cast(Permutation, permutation_cut)
+
+    def places(self) -> Iterator[int]:
+        """This rank's clip indices for the rest of the current epoch."""
+        order = self.order()
+        for place in range(self.position + self.rank, len(order), self.world):
+            yield order[place]
+
+    def __iter__(self) -> Iterator[Sample]:
+        for index in self.places():
+            sample = self[index]
+            self.position += self.world  # consumed once handed out: a state taken now resumes after it
+            yield sample
+        self.next_epoch()
+
+    def next_epoch(self) -> None:
+        """Move to the start of the next epoch."""
+        self.epoch += 1
+        self.position = 0
+
+    def loader(self, batch_size: int, num_workers: int = 0, **options: Any) -> ShardLoader:
+        """Batches (lists of samples, or what `collate_fn` makes of them) of this rank, through a torch DataLoader."""
+        from vidlbc.shards.loader import ShardLoader
+
+        return ShardLoader(self, batch_size, num_workers, **options)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the order stands: plain JSON, the same on all ranks, and independent of their number."""
+        place = {"seed": self.seed, "epoch": self.epoch, "position": self.position}
+        return {**place, "clips": len(self), "split": self.split}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken, at any world size. Raises InputError when the set is not the same."""
+        if (state["clips"], state["split"]) != (len(self), self.split):
+            raise InputError(
+                f"{self.folder}: the state is of {state['clips']} clips of split {state['split']},"
+                f" this is {len(self)} of {self.split}"
+            )
+        self.seed, self.epoch, self.position = state["seed"], state["epoch"], state["position"]
+
+    def _read(self, meta: dict[str, Any]) -> bytes:
+        where = f"{self.folder / meta['tar']}: clip {meta['key']}"
+        try:
+            # pread has no file position: forked workers may share the descriptor
+            data = os.pread(self._descriptor(meta["tar"]), meta["bytes"], meta["offset"])
+        except FileNotFoundError:
+            raise ShardError(f"{where}: the tar is missing") from None
+        except OSError as error:
+            raise ShardError(f"{where}: cannot be read ({error.strerror})") from None
+        if len(data) != meta["bytes"]:
+            raise ShardError(f"{where}: {len(data)} of {meta['bytes']} bytes; the tar is truncated")
+        if self.verify and hashlib.sha256(data).hexdigest() != meta["sha256"]:
+            raise ShardError(f"{where}: damaged (its sha256 is not the one recorded)")
+        return data
+
+    def _descriptor(self, name: str) -> int:
+        if name in self._open:
+            self._open.move_to_end(name)
+            return self._open[name]
+        if len(self._open) >= _OPEN_FILES:
+            os.close(self._open.popitem(last=False)[1])
+        self._open[name] = os.open(self.folder / name, os.O_RDONLY | os.O_CLOEXEC)
+        return self._open[name]
+
+    def close(self) -> None:
+        """Close the tars; reading opens them again."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def __del__(self) -> None:
+        if "_open" in self.__dict__:
+            self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": OrderedDict()}  # a descriptor means nothing in another process
+
+
+class _Prefix:
+    """The first n places of a permutation."""
+
+    def __init__(self, permutation: Permutation, n: int) -> None:
+        self._permutation, self._n = permutation, n
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, place: int) -> int:
+        return self._permutation[place]
+
+
+def _read_table(plan: Plan, split: str | None, partial: bool) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from vidlbc.shards.table import shard_table
+
+    tables = []
+    missing = []
+    for index, shard in enumerate(plan.shards):
+        if split is not None and shard.split != split:
+            continue
+        files = ShardFiles(Path(plan.output), index)
+        if read_stats(files) is None:
+            missing.append(files.stem)
+            if files.stats.exists():
+                raise ShardError(
+                    f"{files.tar}: the tar or its table is missing or not as long as recorded; encode again"
+                )
+            continue
+        try:
+            table = pq.read_table(files.parquet, columns=clip_columns())
+        except (pa.ArrowException, OSError) as error:
+            raise ShardError(f"{files.parquet}: damaged table ({' '.join(str(error).split())[:120]})") from None
+        tables.append(table)
+    if missing and not partial:
+        raise ShardError(
+            f"{plan.output}: {len(missing)} of {len(missing) + len(tables)} shards are not finished"
+            f" (first {missing[0]}); run the encoding again, or read what is there with partial=True"
+        )
+    if split is not None and not tables and not missing:
+        found = sorted({str(shard.split) for shard in plan.shards})
+        raise ShardError(f"{plan.output}: no split '{split}' (splits here: {', '.join(found)})")
+    return pa.concat_tables(tables) if tables else shard_table([])
+
+
+def _hint(folder: Path) -> str:
+    """`LatentShards("out/train")`: the split is an argument, not a folder."""
+    if (folder.parent / MANIFEST / "plan.json").is_file():
+        return f"; did you mean LatentShards('{folder.parent}', split='{folder.name}')?"
+    return ""

@@ -1,0 +1,209 @@
+"""One source file becomes clips and a verdict. Whatever is wrong with the file stays in its verdict.
+
+source --sha256--> as planned? --reader--> blocks --cut--> clips --codec--> clip000000.vlbc ... and a row each
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from vidlbc.errors import VideoError, VidlbcError
+from vidlbc.shards.clips import Block, cut_clips
+from vidlbc.shards.content import content_of, local_file
+from vidlbc.shards.plan import Plan, Settings, Source
+
+Progress = Callable[[int, int], None]  # (frames, files) finished since the last call
+
+
+class EncodeReport(Protocol):
+    """What `compress_stream` tells about one clip."""
+
+    @property
+    def frames(self) -> int: ...
+    @property
+    def estimated_bits(self) -> float: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+
+
+class Codec(Protocol):
+    """The part of a vidlbc codec that writing shards needs."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def compress_stream(
+        self, blocks: Iterable[Block], sink: BinaryIO, qp: int = 32, context: bool = True
+    ) -> EncodeReport: ...
+
+
+class Reader(Protocol):
+    """The part of `vidlbc.video.VideoReader` that writing shards needs: `verdict` is there once `blocks` has ended."""
+
+    def blocks(self) -> Iterator[Block]: ...
+    @property
+    def verdict(self) -> Any: ...
+    @property
+    def info(self) -> Any: ...
+
+
+OpenReader = Callable[[Path, Source, Settings], Reader]
+
+
+@dataclass(frozen=True)
+class FileVerdict:
+    """What became of one listed file: status `ok`, `damaged` or `unreadable`, and the clips that it gave."""
+
+    path: str
+    split: str | None
+    label: int | None
+    group: str | None
+    start: int | None
+    stop: int | None
+    sha256: str
+    size: int
+    status: str
+    reason: str
+    frames: int
+    clips: int
+    bytes: int
+    repeat_of: str | None
+    decoder: str
+    decoder_version: str
+
+
+def open_video(path: Path, source: Source, settings: Settings) -> Reader:
+    """The default reader: decoding in a worker process that is killed at its deadline."""
+    from vidlbc.video import VideoReader
+
+    reader: Reader = VideoReader(
+        path,
+        start=source.start or 0,
+        stop=source.stop,
+        block=settings.block,
+        deadline_s=settings.deadline_s,
+        backend=settings.backend,
+        max_side=settings.max_side,
+    )
+    return reader
+
+
+def encode_source(
+    plan: Plan, source: Source, work: Path, codec: Codec, open_reader: OpenReader, progress: Progress
+) -> tuple[list[tuple[dict[str, Any], Path]], FileVerdict]:
+    """The clips of one file as (row, bitstream file), and the file's verdict. A file's trouble never leaves here."""
+    clips: list[tuple[dict[str, Any], Path]] = []
+    status, reason, decoder, version = "ok", "", "", ""
+    if source.repeat_of is None:
+        try:
+            _check_content(plan, source)
+            with local_file(plan.root, source.path, work / "source") as path:
+                reader = open_reader(path, source, plan.settings)
+                try:
+                    clips = _encode_clips(plan, source, work, codec, reader, progress)
+                finally:
+                    decoder, version = _decoder(reader)
+                verdict = reader.verdict
+                status, reason = verdict.status, verdict.reason
+                _describe(clips, reader, str(verdict))
+        except VidlbcError as error:
+            # Raised, not judged: too small for the codec, changed since the plan, no worker. None of it is kept.
+            status, reason = "unreadable", str(error)
+    if status == "unreadable" or (not clips and source.repeat_of is None):
+        reason = reason or "no frames"
+        for _, path in clips:
+            path.unlink(missing_ok=True)
+        clips, status = [], "unreadable"
+    frames = sum(row["frames"] for row, _ in clips)
+    size = sum(row["bytes"] for row, _ in clips)
+    names = ("path", "split", "label", "group", "start", "stop", "sha256", "size", "repeat_of")
+    listed = {name: getattr(source, name) for name in names}
+    return clips, FileVerdict(
+        **listed,
+        status=status,
+        reason=" ".join(reason.split()),
+        frames=frames,
+        clips=len(clips),
+        bytes=size,
+        decoder=decoder,
+        decoder_version=version,
+    )
+
+
+def _check_content(plan: Plan, source: Source) -> None:
+    """The key names the content: make sure that it is still the content that was planned."""
+    if source.problem:
+        raise VideoError(source.problem)
+    content = content_of(plan.root, source.path)
+    if content.problem:
+        raise VideoError(content.problem)
+    if content.sha256 != source.sha256:
+        raise VideoError("changed since the plan was made")
+
+
+def _encode_clips(
+    plan: Plan, source: Source, work: Path, codec: Codec, reader: Reader, progress: Progress
+) -> list[tuple[dict[str, Any], Path]]:
+    def counted(blocks: Iterator[Block]) -> Iterator[Block]:
+        for block in blocks:
+            yield block
+            progress(len(block), 0)
+
+    settings = plan.settings
+    start = source.start or 0
+    clips: list[tuple[dict[str, Any], Path]] = []
+    for clip in cut_clips(reader.blocks(), settings.clip_frames):
+        path = work / f"clip{len(clips):06d}.vlbc"
+        with open(path, "w+b") as sink:
+            told = codec.compress_stream(counted(clip), sink, qp=settings.qp, context=settings.context)
+        stop = start + told.frames
+        row = {
+            "key": plan.key(source, start, stop),
+            "label": source.label,
+            "label_name": None if source.label is None else plan.classes[source.label],
+            "split": source.split,
+            "group": source.group,
+            "source": source.path,
+            "source_sha256": source.sha256,
+            "video": source.video,
+            "start": start,
+            "stop": stop,
+            "frames": told.frames,
+            "height": told.height,
+            "width": told.width,
+            "qp": settings.qp,
+            "codec": plan.fingerprint,
+            "bytes": path.stat().st_size,
+            "bits": 8 * path.stat().st_size,
+            "estimated_bits": round(float(told.estimated_bits)),
+            "sha256": _sha256(path),
+        }
+        clips.append((row, path))
+        start = stop
+    return clips
+
+
+def _describe(clips: list[tuple[dict[str, Any], Path]], reader: Reader, verdict: str) -> None:
+    """Complete the rows with what is known only once the file has been read to its end."""
+    decoder, version = _decoder(reader)
+    fps = getattr(reader.info, "fps", None)
+    rate = str(Fraction(fps).limit_denominator(1_000_000)) if fps else None
+    for row, _ in clips:
+        row |= {"fps": rate, "verdict": verdict, "decoder": decoder, "decoder_version": version}
+
+
+def _decoder(reader: Reader) -> tuple[str, str]:
+    verdict = getattr(reader, "verdict", None)
+    return (verdict.backend or "", verdict.backend_version or "") if verdict is not None else ("", "")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,90 @@
+"""The Parquet tables of a shard folder: one row a clip in `00000.parquet`, one row a listed file in the manifest."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# `offset` and `bytes` say where the bitstream lies in `tar`; `[start, stop)` are frames of the source.
+_CLIP_COLUMNS = {
+    "key": "string",
+    "label": "int64",
+    "label_name": "string",
+    "split": "string",
+    "group": "string",
+    "source": "string",
+    "source_sha256": "string",
+    "video": "string",
+    "start": "int64",
+    "stop": "int64",
+    "frames": "int64",
+    "height": "int64",
+    "width": "int64",
+    "fps": "string",
+    "qp": "int64",
+    "codec": "string",
+    "tar": "string",
+    "offset": "int64",
+    "bytes": "int64",
+    "bits": "int64",
+    "estimated_bits": "int64",
+    "sha256": "string",
+    "verdict": "string",
+    "decoder": "string",
+    "decoder_version": "string",
+}
+
+_FILE_COLUMNS = {
+    "path": "string",
+    "split": "string",
+    "label": "int64",
+    "label_name": "string",
+    "group": "string",
+    "start": "int64",
+    "stop": "int64",
+    "sha256": "string",
+    "size": "int64",
+    "shard": "int64",
+    "status": "string",
+    "reason": "string",
+    "frames": "int64",
+    "clips": "int64",
+    "bytes": "int64",
+    "repeat_of": "string",
+    "decoder": "string",
+    "decoder_version": "string",
+}
+
+
+def shard_table(rows: list[dict[str, Any]]) -> pa.Table:
+    """The clips of a shard, with a fixed schema whatever the rows hold."""
+    return _table(rows, _CLIP_COLUMNS)
+
+
+def manifest_table(rows: list[dict[str, Any]]) -> pa.Table:
+    """The listed files of a corpus with their verdicts."""
+    return _table(rows, _FILE_COLUMNS)
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """The table as a Parquet file; the same table gives the same bytes (for one version of pyarrow)."""
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def clip_columns() -> list[str]:
+    """The column names of `00000.parquet`."""
+    return list(_CLIP_COLUMNS)
+
+
+def _table(rows: list[dict[str, Any]], columns: dict[str, str]) -> pa.Table:
+    import pyarrow as pa
+
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
+    return pa.Table.from_pylist([{name: row.get(name) for name in columns} for row in rows], schema=schema)
