@@ -92,11 +92,12 @@ def write_clip(
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # x264's macroblock tree gives other bytes from run to run on small pictures; its output also depends on threads.
+    repeatable = {"threads": "1", "x264-params": "mbtree=0"} if codec == "libx264" else {}
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=Fraction(fps), options=options or {})
+        stream = container.add_stream(codec, rate=Fraction(fps), options={**repeatable, **(options or {})})
         stream.height, stream.width = size
         stream.pix_fmt = pixel_format
-        stream.thread_count = 1   # x264's output depends on it
         for picture in motion_frames(frames, size, motion, seed):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
