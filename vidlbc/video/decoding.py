@@ -49,7 +49,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Frames:
-    """Some more frames. pixels (n, H, W, 3) are valid until the next event, None without `ship`; seconds None: unknown."""
+    """More frames. pixels: (n, H, W, 3), valid until the next event; None without `ship`. seconds: None if unknown."""
 
     pixels: np.ndarray | None
     seconds: list[float | None]
@@ -91,7 +91,7 @@ def decode(path: str | os.PathLike[str], request: Request, deadline_s: float, ba
         first = first or outcome
     assert first is not None
     others = [name for name in names if name != first.verdict.backend]
-    tried = f" ({', '.join(others)} cannot read it either)" if len(names) > 1 else ""
+    tried = f"; {', '.join(others)} cannot read it either" if others else ""
     yield Outcome(first.verdict.with_reason(first.verdict.reason + tried), True)
 
 

@@ -44,7 +44,7 @@ class DecordBackend:
         promised = len(self._reader)
         for index in range(promised):
             try:
-                frame = self._reader.next().asnumpy()
+                frame = _unpadded(self._reader.next().asnumpy())
                 seconds = float(self._reader.get_frame_timestamp(index)[0])
             except StopIteration:
                 raise Damage(f"decord counted {promised} frames, {index} decode") from None
@@ -71,6 +71,12 @@ def _refuse_several_streams(path: str) -> None:
         return  # PyAV cannot say; whatever decord reads is better than nothing
     if videos > 1:
         raise Unreadable(f"holds {videos} video streams, of which decord cannot select the first", settled=True)
+
+
+def _unpadded(frame: np.ndarray) -> np.ndarray:
+    """decord takes a padded line's bytes over the width for the channels: (H, 48, 4) where a line has 192 bytes."""
+    height, width, channels = frame.shape
+    return frame if channels == 3 else frame.reshape(height, width * channels)[:, : width * 3].reshape(height, width, 3)
 
 
 def shrunk(frame: np.ndarray, max_side: int | None) -> np.ndarray:

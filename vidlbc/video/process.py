@@ -21,7 +21,7 @@ import threading
 import time
 import weakref
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -50,10 +50,10 @@ class DecoderProcess:
         ours, theirs = socket.socketpair()
         self._ring = _shared_file()
         self._stderr = tempfile.TemporaryFile()
-        path = [entry or os.getcwd() for entry in sys.path]
+        self._path = _import_path()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, json.dumps(path), str(theirs.fileno()), str(self._ring)],
+                [sys.executable, "-c", _BOOT, json.dumps(self._path), str(theirs.fileno()), str(self._ring)],
                 pass_fds=(theirs.fileno(), self._ring),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -62,12 +62,18 @@ class DecoderProcess:
             )
         self._connection = Connection(ours.detach())
         self._slots = np.empty(0, np.uint8)
-        self._cleanup = weakref.finalize(self, _end, self._process, self._connection, self._ring, os.getpid())
+        self._cleanup = weakref.finalize(
+            self, _end, self._process, self._connection, self._ring, self._stderr, os.getpid()
+        )
         self.files = 0
         try:
             self.receive(START_S)
         except Gone as error:
-            raise VidlbcError(f"the video decoder process does not start: {error} {self._last_words()}") from error
+            raise VidlbcError(f"the video decoder process does not start: {error}") from error
+
+    def usable(self) -> bool:
+        """Fit for another file: few enough served, and imports what the caller would import."""
+        return self.files < MAX_FILES and self._path == _import_path()
 
     def request(self, **message: Any) -> None:
         self.files += 1
@@ -120,26 +126,32 @@ class DecoderProcess:
             code = self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             code = None
+        words = self._last_words()
         self.kill()
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             if code == -signal.SIGALRM:
                 return "the decoder hung: its own alarm ended it"
             return f"the decoder crashed ({name})" if code != -signal.SIGKILL else f"the decoder was killed ({name})"
-        return f"the decoder process ended with status {code}"
+        return f"the decoder process ended with status {code}{words}"
 
     def _last_words(self) -> str:
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
-        return f"({lines[-1]})" if lines else ""
+        return f" ({lines[-1]})" if lines else ""
 
 
-def _end(process: subprocess.Popen[bytes], connection: Connection, ring: int, owner: int) -> None:
+def _end(process: subprocess.Popen[bytes], connection: Connection, ring: int, stderr: IO[bytes], owner: int) -> None:
     connection.close()
+    stderr.close()
     os.close(ring)
     if os.getpid() == owner:  # not after a fork: the process belongs to the original
         process.kill()
         process.wait()
+
+
+def _import_path() -> list[str]:
+    return [entry or os.getcwd() for entry in sys.path]
 
 
 def _shared_file() -> int:
@@ -156,15 +168,19 @@ _idle: list[DecoderProcess] = []
 
 def lease() -> DecoderProcess:
     """An idle process, or a new one."""
-    with _lock:
-        if _idle:
-            return _idle.pop()
-    return DecoderProcess()
+    while True:
+        with _lock:
+            process = _idle.pop() if _idle else None
+        if process is None:
+            return DecoderProcess()
+        if process.usable():
+            return process
+        process.kill()
 
 
 def give_back(process: DecoderProcess, fit: bool) -> None:
     """Ends a lease; `fit` says that the last file was sound and read or stopped in good order."""
-    if fit and process.files < MAX_FILES:
+    if fit and process.usable():
         with _lock:
             if len(_idle) < MAX_IDLE:
                 _idle.append(process)

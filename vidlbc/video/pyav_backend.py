@@ -24,8 +24,8 @@ from vidlbc.video.backends import first_line
 from vidlbc.video.contract import Damage, Picture, Unreadable, VideoInfo, fitted_size
 from vidlbc.video.raw_yuv import RawFormat, parse_name
 
-# Matroska states a duration per track; a cut file is told by frames that end this much earlier (seconds).
-_DURATION_SLACK = 0.5
+# Matroska states a duration; a cut file is told by frames that end this many seconds, or three frames, earlier.
+_DURATION_SLACK = 0.2
 _HIDES_NO_FRAMES = ("h264", "hevc")  # one packet, one frame; VP8, VP9 and MPEG-4 have packets that show nothing
 
 
@@ -75,14 +75,16 @@ class PyavBackend:
         return stream
 
     def pictures(self) -> Iterator[Picture]:
-        packets = discarded = frames = 0
+        packets = discarded = frames = end = 0
         seconds = None
         try:
             for packet in self._container.demux(self._stream):
                 flush = packet.size == 0 and packet.dts is None
                 packets += not flush
                 discarded += packet.is_discard
+                end = end if flush else (packet.pos or 0) + packet.size
                 if packet.is_corrupt:
+                    # what the decoder still holds is not flushed: a frame missing in between would shift the rest
                     raise Damage(f"packet {packets - 1} is damaged in the container")
                 for frame in packet.decode():
                     if frame.is_corrupt:
@@ -94,7 +96,7 @@ class PyavBackend:
                     frames += 1
         except (av.FFmpegError, ValueError, OSError) as error:
             raise Damage(f"frame {frames} does not decode ({_cause(error)})") from error
-        self._check_completeness(packets, discarded, frames, seconds)
+        self._check_completeness(packets, discarded, frames, seconds, end)
 
     def _picture(self, frame: VideoFrame) -> Picture:
         def rgb(max_side: int | None) -> np.ndarray:
@@ -111,24 +113,37 @@ class PyavBackend:
 
         return Picture(frame.height, frame.width, frame.time, rgb)
 
-    def _check_completeness(self, packets: int, discarded: int, frames: int, seconds: float | None) -> None:
-        """Packets against the header, not frames: an edit list or a discard flag hides frames of a sound file."""
+    def _check_completeness(self, packets: int, discarded: int, frames: int, seconds: float | None, end: int) -> None:
+        """Packets against the header, not frames: an edit list or a discard flag hides frames of a sound file.
+
+        A cut that leaves whole packets goes unseen where no header tells the length: .ts, .264, .h265, gif.
+        """
         promised = self._frames_promised()
         if promised is not None and packets < promised:
             raise Damage(f"the header promises {promised} frames, the file holds {packets}")
-        if self._raw is not None and os.path.getsize(self._path) % self._raw.frame_bytes:
-            raise Damage(f"the file is not a whole number of frames of {self._raw.frame_bytes} bytes")
+        if self._container.format.name in ("rawvideo", "yuv4mpegpipe") and end < os.path.getsize(self._path):
+            raise Damage(f"the last frame is cut off: {os.path.getsize(self._path) - end} bytes are left over")
         shown = packets - discarded
         if self._codec() in _HIDES_NO_FRAMES and frames < shown and 2 * frames != shown:  # 2x: one field a packet
             raise Damage(f"{shown - frames} of {shown} coded pictures gave no frame")
-        stated = _clock(self._stream.metadata.get("DURATION", ""))
-        if stated is not None and seconds is not None and seconds + _DURATION_SLACK < stated - float(1 / self._fps()):
+        stated = self._seconds_promised()
+        slack = max(_DURATION_SLACK, float(3 / self._fps()))
+        if stated is not None and seconds is not None and seconds + slack < stated:
             raise Damage(f"the header promises {stated:.2f} s, the last frame is at {seconds:.2f} s")
 
     def _frames_promised(self) -> int | None:
         if self._raw is not None:
             return os.path.getsize(self._path) // self._raw.frame_bytes
         return int(self._stream.frames) or None
+
+    def _seconds_promised(self) -> float | None:
+        """Matroska's only: where frames are counted, the count is checked, and other clocks are less reliable."""
+        if "matroska" not in self._container.format.name:
+            return None
+        stated = _clock(self._stream.metadata.get("DURATION", ""))
+        if stated is None and len(self._container.streams) == 1 and self._container.duration:
+            stated = self._container.duration / av.time_base
+        return stated
 
     def _codec(self) -> str:
         return str(self._stream.codec_context.codec.canonical_name)

@@ -16,7 +16,7 @@ from vidlbc.video.contract import Unreadable
 
 _SIZE = re.compile(r"(?<!\d)(\d{2,5})[xX](\d{2,5})(?!\d)")
 _FPS = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d+)?) ?(?:fps|hz)(?![a-z])", re.IGNORECASE)
-_BARE_FPS = re.compile(r"^_(\d{2,3})(?=_|$)")  # HEVC common test conditions: NAME_WxH_50
+_BARE_FPS = re.compile(r"^_(?!4(?:00|20|22|44)(?!\d))(\d{2,3})(?=_|$)")  # HEVC common test conditions: NAME_WxH_50
 _SAMPLING = re.compile(r"(?<!\d)(400|420|422|444)(?!\d)")
 _DEPTH = re.compile(r"(?<!\d)(8|10|12|16) ?-?bits?|(?:400|420|422|444)p(8|10|12|16)(?!\d)", re.IGNORECASE)
 

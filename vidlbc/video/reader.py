@@ -91,8 +91,8 @@ def read_blocks(
     backend: str = "auto",
     max_side: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """The blocks of a VideoReader. Raises VideoError for an unreadable file, warns after the good frames of a damaged one
-    (of which a VideoReader gives the verdict)."""
+    """The blocks of a VideoReader. Raises VideoError for an unreadable file; warns, after the good frames of a damaged
+    one, with its verdict."""
     reader = VideoReader(
         path, start=start, stop=stop, block=block, deadline_s=deadline_s, backend=backend, max_side=max_side
     )

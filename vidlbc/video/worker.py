@@ -122,13 +122,11 @@ class Session:
             raise Unreadable(f"frames of {picture.width}x{picture.height} are too large", settled=True)
         rgb = picture.rgb(None)
         self._send(kind="info", **backend.info(rgb.shape[0], rgb.shape[1]).to_json())
+        height, width, _ = picture.rgb(self._request["max_side"]).shape
+        self._slot_frames = max(1, min(self._request["block"], SLOT_BYTES // (height * width * 3)))
         if self._request["ship"]:
-            height, width, _ = picture.rgb(self._request["max_side"]).shape
-            self._slot_frames = max(1, min(self._request["block"], SLOT_BYTES // (height * width * 3)))
             self._ring.shape(self._slot_frames, height, width)
             self._send(kind="ring", frames=self._slot_frames, height=height, width=width)
-        else:
-            self._slot_frames = 1024
 
     def _take(self, frame: np.ndarray | None, seconds: float | None) -> None:
         if frame is not None:
