@@ -255,7 +255,7 @@ def _current(config: DictConfig, key: str) -> Any:
 def _keys(config: DictConfig, prefix: str = "") -> list[str]:
     """Every dotted key, sections included, in the order of the config."""
     found: list[str] = []
-    for name in config:
+    for name in map(str, config):
         key = f"{prefix}{name}"
         found.append(key)
         child = config._get_node(name)
