@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidlbc.cli import explain, load
+from vidlbc.cli import explain, load, load_with_choices, options_of
 from vidlbc.errors import InputError, VidlbcError
 
 REPO = Path(__file__).resolve().parent.parent
@@ -312,10 +312,9 @@ def test_every_tool_refuses_an_unknown_override(run_tool, name):
 
 @pytest.mark.parametrize("name", tools())
 def test_every_choice_of_every_group_composes(name):
-    from vidlbc.cli import _compose, _options
-
     folder = REPO / "configs"
-    _, choices = _compose(folder, name, [])
+    _, choices = load_with_choices(folder, name, [])
     for group in choices:
-        for option in _options(folder, group):
-            load(folder, name, [f"{group}={option}"], allow_missing=True)
+        for option in options_of(folder, group):
+            _, picked = load_with_choices(folder, name, [f"{group}={option}"])
+            assert picked[group] == option

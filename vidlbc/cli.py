@@ -54,11 +54,11 @@ def run(
             from vidlbc.cli_help import describe
 
             rest = [argument for argument in arguments if argument not in ("-h", "--help")]
-            print(describe(main, folder, config_name, load(folder, config_name, rest, allow_missing=True)))
+            print(describe(main, folder, config_name, *load_with_choices(folder, config_name, rest)))
             sys.exit(0)
         if "--cfg" in arguments:
             arguments.remove("--cfg")
-            print(OmegaConf.to_yaml(load(folder, config_name, arguments, allow_missing=True)), end="")
+            print(OmegaConf.to_yaml(load_with_choices(folder, config_name, arguments)[0]), end="")
             sys.exit(0)
         sys.exit(main(load(folder, config_name, arguments)) or 0)
     except KeyboardInterrupt:
@@ -98,12 +98,24 @@ def explain(error: Exception) -> str | None:
     return None
 
 
-def load(folder: Path, name: str, arguments: Sequence[str], allow_missing: bool = False) -> DictConfig:
+def load(folder: Path, name: str, arguments: Sequence[str]) -> DictConfig:
     """Compose `folder/name.yaml` with `key=value` arguments.
 
     Raises InputError, one line, for an unknown key, a value of the wrong type, an unknown choice, or a mandatory value
-    that is missing (unless `allow_missing`).
+    (`???`) that is missing.
     """
+    config, choices = load_with_choices(folder, name, arguments)
+    missing = [key for key in keys_of(config) if OmegaConf.is_missing(*parent_of(config, key))]
+    if missing:
+        from vidlbc.cli_help import comments
+
+        meaning = comments(folder, name, choices).get(missing[0])
+        raise InputError(f"missing value: give {missing[0]}=..." + (f" ({meaning})" if meaning else ""))
+    return config
+
+
+def load_with_choices(folder: Path, name: str, arguments: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
+    """As `load`, but mandatory values may be missing; also the choice made in each group, {group: choice}."""
     if not (folder / f"{name}.yaml").is_file():
         raise InputError(f"{folder / name}.yaml: no such config; the tools run from a checkout of vidlbc")
     base, choices = _compose(folder, name, [])
@@ -112,21 +124,14 @@ def load(folder: Path, name: str, arguments: Sequence[str], allow_missing: bool 
     for argument in arguments:
         key, text = _split(argument)
         bare = key.lstrip("+")
-        if bare in choices or (_options(folder, bare) and not _has(base, bare)):
+        if bare in choices or (options_of(folder, bare) and not _has(base, bare)):
             groups.append(_group_override(folder, bare, text, choices))
         else:
             values.append((key, text))
     config, choices = _compose(folder, name, groups) if groups else (base, choices)
     for key, text in values:
-        _set(config, base, key, text, known=[*_keys(config), *choices])
-    if not allow_missing:
-        missing = [key for key in _keys(config) if OmegaConf.is_missing(*_parent(config, key))]
-        if missing:
-            from vidlbc.cli_help import comments
-
-            meaning = comments(folder, name, choices).get(missing[0])
-            raise InputError(f"missing value: give {missing[0]}=..." + (f" ({meaning})" if meaning else ""))
-    return config
+        _set(config, base, key, text, known=[*keys_of(config), *choices])
+    return config, choices
 
 
 def _compose(folder: Path, name: str, overrides: list[str]) -> tuple[DictConfig, dict[str, str | None]]:
@@ -161,7 +166,7 @@ def _split(argument: str) -> tuple[str, str]:
 
 
 def _group_override(folder: Path, group: str, choice: str, choices: dict[str, str | None]) -> str:
-    options = _options(folder, group.partition("@")[0])
+    options = options_of(folder, group.partition("@")[0])
     if choice not in options and choice != "null":
         expected = f"expected one of {', '.join(options)}{_near(choice, options)}"
         raise InputError(f"{group}={choice}: no such choice; {expected}")
@@ -169,7 +174,7 @@ def _group_override(folder: Path, group: str, choice: str, choices: dict[str, st
     return f"{'' if group in choices else '+'}{group}={choice}"
 
 
-def _options(folder: Path, group: str) -> list[str]:
+def options_of(folder: Path, group: str) -> list[str]:
     place = folder / group.partition("@")[0]
     return sorted(file.stem for file in place.glob("*.yaml")) if place != folder and place.is_dir() else []
 
@@ -234,25 +239,25 @@ def _parse(key: str, text: str) -> Any:
         raise InputError(f"{key}={text}: cannot read the value; quote it: {key}=\"'{text}'\"") from error
 
 
-def _parent(config: DictConfig, key: str) -> tuple[Any, str]:
+def parent_of(config: DictConfig, key: str) -> tuple[Any, str]:
     above, _, last = key.rpartition(".")
     return (OmegaConf.select(config, above) if above else config), last
 
 
 def _has(config: DictConfig, key: str) -> bool:
-    parent, last = _parent(config, key)
+    parent, last = parent_of(config, key)
     return isinstance(parent, DictConfig) and last in parent.keys()
 
 
 def _current(config: DictConfig, key: str) -> Any:
-    parent, last = _parent(config, key)
+    parent, last = parent_of(config, key)
     if OmegaConf.is_missing(parent, last):
         return "???"
     # An interpolation that needs a value not given yet accepts anything, like null.
     return OmegaConf.select(config, key, throw_on_resolution_failure=False)
 
 
-def _keys(config: DictConfig, prefix: str = "") -> list[str]:
+def keys_of(config: DictConfig, prefix: str = "") -> list[str]:
     """Every dotted key, sections included, in the order of the config."""
     found: list[str] = []
     for name in map(str, config):
@@ -260,7 +265,7 @@ def _keys(config: DictConfig, prefix: str = "") -> list[str]:
         found.append(key)
         child = config._get_node(name)
         if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
-            found += _keys(child, key + ".")
+            found += keys_of(child, key + ".")
     return found
 
 

@@ -11,11 +11,12 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 
-def describe(main: Callable[..., Any], folder: Path, name: str, config: DictConfig) -> str:
-    """The help text of the tool that defines `main`, for a composed `config`."""
-    from vidlbc.cli import _compose, _keys, _options, _parent
+def describe(
+    main: Callable[..., Any], folder: Path, name: str, config: DictConfig, choices: dict[str, str | None]
+) -> str:
+    """The help text of the tool that defines `main`, for a composed `config` and the choices made in its groups."""
+    from vidlbc.cli import keys_of, options_of, parent_of
 
-    choices = _compose(folder, name, [])[1]
     meaning = comments(folder, name, choices)
     file = Path(inspect.getfile(main))
     purpose = (inspect.getdoc(inspect.getmodule(main)) or inspect.getdoc(main) or "").strip()
@@ -23,8 +24,8 @@ def describe(main: Callable[..., Any], folder: Path, name: str, config: DictConf
     if purpose:
         lines += [purpose, ""]
     rows: list[tuple[str, str]] = []
-    for key in _keys(config):
-        parent, last = _parent(config, key)
+    for key in keys_of(config):
+        parent, last = parent_of(config, key)
         node = parent._get_node(last)
         if isinstance(node, DictConfig) and len(node):
             continue
@@ -32,9 +33,9 @@ def describe(main: Callable[..., Any], folder: Path, name: str, config: DictConf
     width = min(36, max((len(left) for left, _ in rows), default=0))
     lines.append("options, with their defaults (??? must be given):")
     lines += [f"  {left.ljust(width)}  {'# ' + right if right else ''}".rstrip() for left, right in rows]
-    groups = {group: _options(folder, group) for group in choices}
-    if _options(folder, "experiment"):
-        groups.setdefault("experiment", _options(folder, "experiment"))
+    groups = {group: options_of(folder, group) for group in choices}
+    if options_of(folder, "experiment"):
+        groups.setdefault("experiment", options_of(folder, "experiment"))
     if groups:
         lines += ["", "choices (folders of configs/):"]
         for group, options in groups.items():
