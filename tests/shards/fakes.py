@@ -1,4 +1,4 @@
-"""A codec and a reader that are fast and exact, for tests of the machinery around them. Importable by spawned processes.
+"""A codec and a reader, fast and exact, for tests of the machinery around them. Spawned processes import this.
 
 A fake video is a text file `frames height width seed [damaged_at]`; the fake codec stores frames with zlib.
 """
@@ -41,7 +41,7 @@ class FakeCodec:
         self.largest_block = 0
 
     def compress_stream(
-        self, blocks: Iterable[np.ndarray], sink: BinaryIO, qp: int = 32, context: bool = True
+        self, blocks: Iterable[np.ndarray], sink: BinaryIO, qp: int = 32, context: bool = True, fps: Fraction | int = 0
     ) -> FakeReport:
         sizes, shape = [], (0, 0)
         if self.log:

@@ -216,11 +216,11 @@ def test_videos_inside_tars(tmp_path: Path) -> None:
 class FullDisk(FakeCodec):
     """The disk fills up while the thirtieth clip is written."""
 
-    def compress_stream(self, blocks, sink, qp=32, context=True):  # type: ignore[no-untyped-def]
+    def compress_stream(self, blocks, sink, **options):  # type: ignore[no-untyped-def]
         self.clips = getattr(self, "clips", 0) + 1
         if self.clips == 30:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return super().compress_stream(blocks, sink, qp, context)
+        return super().compress_stream(blocks, sink, **options)
 
 
 def test_full_disk_is_one_line_and_resumable(encode_fake: Encode, tmp_path: Path) -> None:

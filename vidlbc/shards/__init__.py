@@ -8,18 +8,21 @@ training, decoding  <-- samples <-- LatentShards <------------------------------
 from vidlbc.shards.annotations import read_annotations
 from vidlbc.shards.content import Content, contents_of
 from vidlbc.shards.corpus import Corpus, Item
-from vidlbc.shards.encode import FileVerdict, ShardReport, encode_shard, is_done
+from vidlbc.shards.decode import DecodedVideo, decode_shards
+from vidlbc.shards.encode import ShardReport, encode_shard, is_done
 from vidlbc.shards.loader import ShardLoader
 from vidlbc.shards.local import encode_corpus, logged_seconds
 from vidlbc.shards.manifest import Manifest, gather, write_manifest
 from vidlbc.shards.order import Permutation
 from vidlbc.shards.plan import Plan, Settings, Source, known_contents, make_plan
 from vidlbc.shards.reader import LatentShards
+from vidlbc.shards.sources import FileVerdict
 from vidlbc.shards.splits import split_corpus
 
 __all__ = [
     "Content",
     "Corpus",
+    "DecodedVideo",
     "FileVerdict",
     "Item",
     "LatentShards",
@@ -31,6 +34,7 @@ __all__ = [
     "ShardReport",
     "Source",
     "contents_of",
+    "decode_shards",
     "encode_corpus",
     "encode_shard",
     "gather",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -114,10 +115,9 @@ def _start_worker(
     plan: Plan, processes: int, device: str, load: LoadCodec, open_reader: OpenReader, queue: Any
 ) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
     _worker.update(plan=plan, codec=load(plan, device), open_reader=open_reader, queue=queue)
+    if "torch" in sys.modules:  # a codec without torch need not wait for its import
+        sys.modules["torch"].set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
 
 
 def _die_with_parent() -> None:

@@ -32,7 +32,7 @@ class HasFingerprint(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """What, besides source and weights, decides the bytes (all but `block` and `deadline_s`, which never show)."""
+    """What, besides source and weights, decides the bytes (but for those in `_INVISIBLE`)."""
 
     qp: int = 32
     context: bool = True
@@ -61,8 +61,8 @@ class Settings:
         return {name: value for name, value in asdict(self).items() if name not in _INVISIBLE}
 
 
-# `model` is where the weights were found; the fingerprint says what they are.
-_INVISIBLE = ("block", "deadline_s", "model")
+# `model` and `temporal` say where the weights were found; the fingerprint says what they are.
+_INVISIBLE = ("block", "deadline_s", "model", "temporal")
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,10 @@ class LatentShards:
         """The Parquet row of clip `index`; no bitstream is read."""
         return cast(dict[str, Any], self.table.slice(index, 1).to_pylist()[0])
 
+    def bitstream(self, index: int) -> bytes:
+        """The bitstream of clip `index`, checked, not decoded."""
+        return self._read(self.meta(index))
+
     @property
     def codec(self) -> Any:
         """The codec given, or the one that the shards name, loaded when first needed."""

@@ -40,7 +40,7 @@ class Codec(Protocol):
     def fingerprint(self) -> str: ...
 
     def compress_stream(
-        self, blocks: Iterable[Block], sink: BinaryIO, qp: int = 32, context: bool = True
+        self, blocks: Iterable[Block], sink: BinaryIO, qp: int = 32, context: bool = True, fps: float | Fraction = 0
     ) -> EncodeReport: ...
 
 
@@ -162,7 +162,9 @@ def _encode_clips(
     for clip in cut_clips(reader.blocks(), settings.clip_frames):
         path = work / f"clip{len(clips):06d}.vlbc"
         with open(path, "w+b") as sink:
-            told = codec.compress_stream(counted(clip), sink, qp=settings.qp, context=settings.context)
+            told = codec.compress_stream(
+                counted(clip), sink, qp=settings.qp, context=settings.context, fps=_rate(reader) or 0
+            )
         stop = start + told.frames
         row = {
             "key": plan.key(source, start, stop),
@@ -193,10 +195,14 @@ def _encode_clips(
 def _describe(clips: list[tuple[dict[str, Any], Path]], reader: Reader, verdict: str) -> None:
     """Complete the rows with what is known only once the file has been read to its end."""
     decoder, version = _decoder(reader)
-    fps = getattr(reader.info, "fps", None)
-    rate = str(Fraction(fps).limit_denominator(1_000_000)) if fps else None
+    rate = _rate(reader)
     for row, _ in clips:
-        row |= {"fps": rate, "verdict": verdict, "decoder": decoder, "decoder_version": version}
+        row |= {"fps": str(rate) if rate else None, "verdict": verdict, "decoder": decoder, "decoder_version": version}
+
+
+def _rate(reader: Reader) -> Fraction | None:
+    """Frames per second; known once the first block has been read."""
+    return Fraction(reader.info.fps).limit_denominator(1_000_000) if reader.info and reader.info.fps else None
 
 
 def _decoder(reader: Reader) -> tuple[str, str]:

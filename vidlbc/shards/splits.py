@@ -49,7 +49,7 @@ def split_corpus(
         if wanted and not taken:
             raise InputError(
                 f"{corpus.source}: cannot hold out a {split} split: each of its {len(bundles)} groups"
-                " holds all items of a class"
+                " holds all items of a class; give the corpus a split, or hold nothing out"
             )
     split_of = {index: assigned.get(name, "train") for name, indices in bundles.items() for index in indices}
     return replace(corpus, items=tuple(replace(item, split=split_of[i]) for i, item in enumerate(corpus.items)))

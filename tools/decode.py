@@ -1,0 +1,72 @@
+"""Decode latent shards, or one .vlbc bitstream, to mp4 files or png pictures."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+import vidlbc
+from vidlbc.cli import run
+from vidlbc.errors import BitstreamError, InputError
+from vidlbc.shards import DecodedVideo, LatentShards, decode_shards
+from vidlbc.shards.decode import check_form, named, videos_of, write_frames
+
+
+def main(config: DictConfig) -> int:
+    check_form(config.format)
+    source = Path(config.input)
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder (expected a folder of shards, or a .vlbc file)")
+    began = time.monotonic()
+    done = decode_folder(source, config) if source.is_dir() else [decode_file(source, config)]
+    seconds = time.monotonic() - began
+    frames = sum(video.frames for video in done)
+    failed = [video for video in done if video.problem]
+    for video in failed:
+        print(f"not decoded: {video.source}: {video.problem}")
+    print(f"{len(done) - len(failed)} videos, {frames} frames, {frames / seconds:.1f} frames/s -> {config.output}")
+    return 2 if failed else 0
+
+
+def decode_folder(source: Path, config: DictConfig) -> list[DecodedVideo]:
+    shards = LatentShards(source, config.split)
+    settings = shards.plan.settings
+    codec = vidlbc.load(
+        config.model or settings.model, device=config.device, temporal=config.temporal or settings.temporal
+    )
+    shards = LatentShards(source, config.split, codec=codec)
+    with tqdm(total=len(videos_of(shards)), unit="video", desc="decode") as meter:
+        return decode_shards(
+            shards,
+            config.output,
+            config.format,
+            fps=config.fps,
+            crf=config.crf,
+            progress=lambda video: meter.update(1) and None,
+        )
+
+
+def decode_file(source: Path, config: DictConfig) -> DecodedVideo:
+    data = source.read_bytes()
+    info = vidlbc.inspect(data)
+    codec = vidlbc.load(config.model or "default", device=config.device, temporal=config.temporal or info.kind)
+    path = Path(config.output) / source.stem
+    with tqdm(total=info.frames, unit="frame", desc="decode") as meter:
+
+        def frames() -> Iterator[np.ndarray]:
+            for block in codec.decompress_stream(data):
+                yield from block
+                meter.update(len(block))
+
+        try:
+            count = write_frames(path, frames(), config.format, config.fps or info.fps or 25, config.crf)
+        except BitstreamError as error:
+            raise type(error)(f"{source}: {error}") from None
+    return DecodedVideo(source.name, named(path, config.format), count)
+
+
+if __name__ == "__main__":
+    run(main, "decode")

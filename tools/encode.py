@@ -1,0 +1,69 @@
+"""Encode videos into latent shards: folders, lists of any common annotation family, or single videos.
+
+Run again with the same options, it finishes what is left. Every file gets a verdict in OUTPUT/manifest.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+import vidlbc
+from vidlbc.cli import run
+from vidlbc.shards import (
+    Content,
+    Corpus,
+    Settings,
+    contents_of,
+    encode_corpus,
+    known_contents,
+    logged_seconds,
+    make_plan,
+    read_annotations,
+    split_corpus,
+)
+
+
+def main(config: DictConfig) -> None:
+    settings = Settings(
+        qp=config.qp,
+        context=config.context,
+        clip_frames=config.clip_frames,
+        max_side=config.max_side,
+        backend=config.backend,
+        model=str(Path(config.model).resolve()) if Path(config.model).is_dir() else config.model,
+        temporal=config.temporal,
+        precision=config.precision,
+        deadline_s=config.deadline_s,
+    )
+    corpus = read_annotations(config.input, config.labels, fold=config.fold)
+    codec = vidlbc.load(settings.model, device=config.device, temporal=settings.temporal, precision=settings.precision)
+    contents = hashed(corpus, config.output)
+    if config.holdout and corpus.classes and not corpus.splits:
+        corpus = split_corpus(corpus, test=config.holdout, contents=contents)
+        corpus = replace(corpus, form=f"{corpus.form}, {config.holdout:.0%} held out by group")
+    print(corpus.label_map())
+
+    plan = make_plan(corpus, config.output, codec, settings, shard_videos=config.shard_videos, contents=contents)
+    manifest, reports = encode_corpus(plan, processes=config.processes, device=config.device, codec=codec)
+
+    frames, seconds = logged_seconds(plan)
+    print(manifest.summary())
+    print(f"{len(reports)} shards, {sum(report.skipped for report in reports)} of them from earlier runs")
+    print(f"{frames / seconds:.1f} frames/s per process" if seconds else "nothing was encoded")
+    print(f"shards: {config.output}   verdicts: {Path(config.output) / 'manifest' / 'summary.txt'}")
+    print(f"look at them: python tools/decode.py input={config.output} output=FOLDER")
+
+
+def hashed(corpus: Corpus, output: str) -> dict[str, Content]:
+    """The content of every file; what an earlier run into `output` hashed is not read again."""
+    known: dict[str, Any] = known_contents(output, corpus)
+    total = len({item.path for item in corpus.items} - known.keys())
+    with tqdm(total=total, unit="file", desc="hash", disable=None if total > 1000 else True) as meter:
+        return contents_of(corpus, known, lambda path: meter.update(1) and None)
+
+
+if __name__ == "__main__":
+    run(main, "encode")

@@ -1,0 +1,109 @@
+"""Shards back to videos that people can look at: the clips of a source joined again, under the source's own name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from vidlbc.errors import InputError, VidlbcError
+from vidlbc.shards.reader import LatentShards
+
+FORMATS = ("mp4", "png")
+_DEFAULT_FPS = Fraction(25)
+
+
+@dataclass(frozen=True)
+class DecodedVideo:
+    """One decoded source: where it went, how many frames, or what kept it from being decoded."""
+
+    source: str
+    path: Path
+    frames: int
+    problem: str = ""
+
+
+def decode_shards(
+    shards: LatentShards,
+    output: str | Path,
+    form: str = "mp4",
+    *,
+    fps: Fraction | float | None = None,
+    crf: int = 18,
+    progress: Callable[[DecodedVideo], None] | None = None,
+) -> list[DecodedVideo]:
+    """Decode every video of `shards` to `output/SOURCE.mp4`, or to `output/SOURCE/000000.png` and on.
+
+    `fps`: the sources' own where None. Memory is a block of frames. A video that cannot be decoded is told in its
+    result and leaves no file; the others are decoded. Raises InputError for an unknown form, OSError for a full disk.
+    """
+    check_form(form)
+    done = []
+    for source, rows in videos_of(shards):
+        path = Path(output) / source
+        rate = fps or Fraction(shards.meta(rows[0])["fps"] or _DEFAULT_FPS)
+        try:
+            frames = write_frames(path, _frames(shards, rows), form, rate, crf)
+            result = DecodedVideo(source, named(path, form), frames)
+        except VidlbcError as error:
+            result = DecodedVideo(source, named(path, form), 0, str(error))
+        done.append(result)
+        if progress:
+            progress(result)
+    return done
+
+
+def write_frames(path: Path, frames: Iterator[np.ndarray], form: str, fps: Any, crf: int = 18) -> int:
+    """Write (H, W, 3) uint8 frames as `path`.mp4 or into the folder `path`; returns how many."""
+    from vidlbc.video import write_mp4, write_pngs
+
+    if form == "mp4":
+        return write_mp4(named(path, form), frames, fps, crf)
+    return write_pngs(path, frames)
+
+
+def named(path: Path, form: str) -> Path:
+    """What a video called `path` becomes: a file for mp4, a folder for png."""
+    return path.with_name(path.name + ".mp4") if form == "mp4" else path
+
+
+def check_form(form: str) -> None:
+    """Raise InputError for a format that is not written."""
+    if form not in FORMATS:
+        raise InputError(f"format={form}: expected {' or '.join(FORMATS)}")
+
+
+def videos_of(shards: LatentShards) -> list[tuple[str, list[int]]]:
+    """(output name without suffix, clip indices in frame order) of every video.
+
+    A name is the source's path without what would lead out of the output folder. Sources that differ only in their
+    suffix, frame range or label get 8 characters of the video's hash.
+    """
+    columns = {name: shards.table[name].to_pylist() for name in ("video", "source", "start")}
+    clips: dict[str, list[int]] = {}
+    sources: dict[str, str] = {}
+    for index, (video, source) in enumerate(zip(columns["video"], columns["source"], strict=True)):
+        clips.setdefault(video, []).append(index)
+        sources[video] = _inside(source)
+    shared = Counter(sources.values())
+    names = {video: name if shared[name] == 1 else f"{name}_{video[:8]}" for video, name in sources.items()}
+    ordered = sorted(clips.items(), key=lambda pair: names[pair[0]])
+    return [(names[video], sorted(rows, key=lambda row: columns["start"][row])) for video, rows in ordered]
+
+
+def _inside(source: str) -> str:
+    archive, _, member = source.rpartition(".tar::")
+    parts = [part for part in PurePosixPath(archive, member).parts if part not in ("/", "..", ".")]
+    return PurePosixPath(*parts).with_suffix("").as_posix()
+
+
+def _frames(shards: LatentShards, rows: list[int]) -> Iterator[np.ndarray]:
+    for row in rows:
+        data = shards.bitstream(row)
+        for block in shards.codec.decompress_stream(data):
+            yield from block
