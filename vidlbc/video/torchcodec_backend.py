@@ -2,7 +2,8 @@
 
 It needs FFmpeg's shared libraries and a torch of its own age; a build that does not fit fails with ImportError, OSError
 or RuntimeError, all of which mean "not there". Exact seek mode scans the file, so that index i is the i-th frame. It
-imports torch into the decoder process (seconds at start-up), and conceals damage that PyAV reports.
+imports torch into the decoder process (5-6 s at start-up on two busy cores) and counts frames that it then cannot
+reach, with edit lists and some AVIs: such files come out damaged here.
 """
 
 from __future__ import annotations
@@ -54,13 +55,23 @@ class TorchcodecBackend:
         fps = Fraction(meta.average_fps or 25).limit_denominator(1001)
         rotation = int(getattr(meta, "rotation", 0) or 0) % 360
         return VideoInfo(
-            self._path, width, height, meta.num_frames_from_header, fps, meta.duration_seconds, meta.codec or "",
+            self._path, width, height, meta.num_frames_from_header, fps, _seconds(meta), meta.codec or "",
             str(getattr(meta, "pixel_format", "") or ""), rotation, self.name, self.version,
         )  # fmt: skip
+
+
+def _seconds(meta: Any) -> float | None:
+    return None if meta.duration_seconds is None else float(meta.duration_seconds)
 
 
 def _first_video_stream(path: str) -> int:
     import av
 
-    with av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="ignore") as container:
-        return int(container.streams.video[0].index)
+    try:
+        with av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="ignore") as container:
+            films = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+            if not films:
+                raise Unreadable("holds no video stream", settled=True)
+            return int(films[0].index)
+    except (av.FFmpegError, ValueError, OSError) as error:
+        raise Unreadable(f"is no video file, or its header is damaged or cut off ({first_line(error)})") from error
