@@ -84,6 +84,7 @@ class TopDownPrior(nn.Module):
         """`widths`: hidden channels of each working stride, fine to coarse (one entry a distinct working stride)."""
         super().__init__()
         self.levels = tuple(levels)
+        self.block_count = blocks
         self.work_strides = sorted({level.work_stride for level in levels})
         if len(widths) != len(self.work_strides):
             raise ValueError(f"{len(widths)} widths given for {len(self.work_strides)} working strides")

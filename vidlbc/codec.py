@@ -1,0 +1,385 @@
+"""The codec: frames to bytes and back, with an image stage and a temporal stage.
+
+    frames -> analysis (one frame a thread) -> symbols -> exact priors (float64 grid) -> range coder -> packets
+    packets -> range decoder + the same priors -> symbols -> synthesis (one frame a thread) -> frames
+
+Why the bytes do not depend on threads or batch: on CPU every frame goes through the image stage alone, on one thread, and
+frames run side by side; everything after the symbols is exact arithmetic. On a GPU frames go in batches of a fixed size.
+"""
+
+import hashlib
+import io
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidlbc import models
+from vidlbc.bitstream import Header, Packet, Reader, end_bytes
+from vidlbc.entropy import coder
+from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
+from vidlbc.frame_pool import FramePool
+from vidlbc.image_stage.base import channels_last
+from vidlbc.prior.grid import snap, to_grid
+from vidlbc.prior.topdown import NUM_QP, Distribution, Gains, Level, symbol_bits
+from vidlbc.temporal_stage import TemporalStage
+
+PACKET_FRAMES = 16
+MIN_SIDE = 16
+# Priors see at most this many pixels at a time: bounds memory (about 2 KB a pixel at the widest), never the result.
+_CHUNK_PIXELS = 1 << 19
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What `compress_stream` wrote. `estimated_bits`: ideal code length under the unquantised distributions."""
+
+    frames: int
+    bytes: int
+    estimated_bits: float
+    height: int
+    width: int
+    frame_bits: tuple[float, ...]
+
+
+def pick_device(device: str) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:N`. Raises InputError where CUDA is asked for and absent."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"unknown device {device!r}: expected auto, cpu or cuda") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device!r} was asked for, but torch finds no CUDA GPU: use device=cpu or device=auto")
+    return chosen
+
+
+def load(
+    name: str | Path = "default", device: str = "auto", temporal: str | None = None, precision: str = "fp32"
+) -> "Codec":
+    """Load a codec: a shipped name or a model folder. `temporal`: kind to use, by default the model's own.
+
+    Raises InputError where there is no such model, kind, device or precision.
+    """
+    folder = models.find_model(str(name))
+    image = models.load_image_stage(folder / "image_stage")
+    kind = temporal or models.default_kind(folder)
+    if kind == "none":
+        stage, digest = models.no_context(image)
+    else:
+        choices = sorted(p.name for p in (folder / "temporal").glob("*") if p.is_dir())
+        if kind not in choices:
+            raise InputError(f"model {name} has no temporal stage {kind!r}: it has none, {', '.join(choices)}")
+        stage, digest = models.load_temporal(folder / "temporal" / kind, image)
+    return Codec(image, stage, digest, device=device, precision=precision)
+
+
+class Codec:
+    """See the module. Frames are uint8 (T, H, W, 3) RGB; T >= 1, H and W >= 16."""
+
+    def __init__(
+        self,
+        image: models.ImageModel,
+        temporal: TemporalStage,
+        temporal_digest: bytes,
+        device: str = "auto",
+        precision: str = "fp32",
+    ):
+        if precision not in ("fp32", "bf16"):
+            raise InputError(f"unknown precision {precision!r}: expected fp32 or bf16")
+        self.device = pick_device(device)
+        self.image = image.to(self.device)
+        self.stage = self.image.stage.to(memory_format=torch.channels_last)
+        self.temporal = to_grid(temporal).to(self.device)
+        self.kind = temporal.kind
+        self._digest = hashlib.sha256(image.digest + temporal_digest).digest()[:16]
+        self._pool = FramePool(self.device, precision)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the weights that decode: 32 hexadecimal digits."""
+        return self._digest.hex()
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        return self.stage.levels
+
+    # -- encoding ----------------------------------------------------------------------------------------------------
+
+    def compress(self, frames: np.ndarray | Tensor, qp: int = 32, context: bool = True, fps: float = 0) -> bytes:
+        """uint8 (T, H, W, 3) -> bytes. `context=False` codes every frame from the null context (the baseline)."""
+        sink = io.BytesIO()
+        self.compress_stream([frames], sink, qp, context, fps)
+        return sink.getvalue()
+
+    def compress_stream(
+        self,
+        blocks: Iterable[np.ndarray | Tensor],
+        sink: BinaryIO,
+        qp: int = 32,
+        context: bool = True,
+        fps: float | Fraction = 0,
+    ) -> EncodeReport:
+        """Encode blocks of frames as they come; memory does not grow with their number.
+
+        Raises InputError where a block is no uint8 (n, H, W, 3) array, sizes differ or there is no frame at all.
+        """
+        check_qp(qp)
+        writer: _Writer | None = None
+        for packet in _repack(blocks, PACKET_FRAMES):
+            if writer is None:
+                height, width = packet.shape[1:3]
+                rate = Fraction(fps).limit_denominator(1_000_000)
+                levels = tuple((level.stride, level.channels) for level in self.levels)
+                header = Header(height, width, qp, self._digest, self.kind, levels, rate, context)
+                writer = _Writer(self, sink, header)
+            writer.add(self.analyse(packet, qp))
+        if writer is None:
+            raise InputError("nothing to encode: expected at least one frame")
+        return writer.finish()
+
+    def analyse(self, frames: np.ndarray | Tensor, qp: int) -> list[Tensor]:
+        """uint8 (T, H, W, 3) -> symbols, int32 (T, H_l, W_l, C_l) a level, fine to coarse, padded size."""
+        gains = self._gains(torch.tensor([qp], device=self.device), torch.float32)
+
+        def one(batch: Tensor) -> list[Tensor]:
+            x = self.stage.pad(batch.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
+            limit = coder.SYMBOL_LIMIT
+            return [
+                (channels_last(y.float()) * g.gain).round().clamp(-limit, limit).to(torch.int32)
+                for y, g in zip(self._pool.cast(self.stage.analysis, x), gains, strict=True)
+            ]
+
+        tensor = torch.as_tensor(frames)
+        parts = self._pool.map(one, tensor)
+        return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    # -- decoding ----------------------------------------------------------------------------------------------------
+
+    def decompress(self, data: bytes) -> np.ndarray:
+        """bytes -> uint8 (T, H, W, 3). Raises BitstreamError, WeightsMismatch."""
+        return np.concatenate(list(self.decompress_stream(data)))
+
+    def decompress_stream(self, source: bytes | BinaryIO) -> Iterator[np.ndarray]:
+        """Blocks of up to 16 frames, uint8 (n, H, W, 3), as they are decoded."""
+        reader = Reader(source)
+        for symbols in self._decode([reader]):
+            yield self.synthesize(self.dequantise(symbols, reader.header.qp), reader.header)
+
+    def symbols(self, data: bytes | Sequence[bytes]) -> list[Tensor]:
+        """bytes -> int32 (T, C_l, H_l, W_l) a level, fine to coarse, cropped to the frame's own cells.
+
+        Several clips of equal size and length decode as one batch: (B, T, C_l, H_l, W_l).
+        """
+        many = not isinstance(data, bytes | bytearray | memoryview)
+        readers = [Reader(d) for d in (data if many else [data])]
+        parts = list(self._decode(readers))
+        header = readers[0].header
+        out = []
+        for level, tensors in zip(self.levels, zip(*parts, strict=True), strict=True):
+            whole = torch.cat([t.unflatten(0, (len(readers), -1)) for t in tensors], 1).permute(0, 1, 4, 2, 3)
+            whole = whole[..., : -(-header.height // level.stride), : -(-header.width // level.stride)]
+            out.append(whole if many else whole[0])
+        return out
+
+    def latents(self, data: bytes) -> list[Tensor]:
+        """bytes -> dequantised latents, float32 (T, C_l, H_l, W_l) a level, fine to coarse."""
+        qp = Reader(data).header.qp
+        steps = [g.step[0].float() for g in self._gains(torch.tensor([qp], device=self.device))]
+        return [q.float() * step[:, None, None] for q, step in zip(self.symbols(data), steps, strict=True)]
+
+    def dequantise(self, symbols: Sequence[Tensor], qp: int) -> list[Tensor]:
+        """int32 (T, H_l, W_l, C_l) -> float32 latents (T, C_l, H_l, W_l)."""
+        gains = self._gains(torch.tensor([qp], device=self.device), torch.float32)
+        return [(q.float() * g.step[0]).permute(0, 3, 1, 2) for q, g in zip(symbols, gains, strict=True)]
+
+    def synthesize(self, latents: Sequence[Tensor], header: Header) -> np.ndarray:
+        """Padded latents (T, C_l, H_l, W_l) -> uint8 (T, H, W, 3), cropped to the header's size."""
+        qp = torch.tensor([header.qp], device=self.device)
+
+        def one(*levels: Tensor) -> Tensor:
+            levels_last = [y.contiguous(memory_format=torch.channels_last) for y in levels]
+            x = self._pool.cast(self.stage.synthesis, levels_last, qp).float()
+            x = x[..., : header.height, : header.width].clamp(0, 1) * 255
+            return x.round().to(torch.uint8).permute(0, 2, 3, 1)
+
+        return torch.cat(self._pool.map(one, *latents)).cpu().numpy()
+
+    def _gains(self, qp: Tensor, dtype: torch.dtype = torch.float64) -> list[Gains]:
+        return self.image.gains(qp, dtype)
+
+    def _check(self, header: Header) -> None:
+        if header.fingerprint != self._digest:
+            raise WeightsMismatch(
+                f"bitstream was written with weights {header.fingerprint.hex()} ({header.kind}), "
+                f"these are {self.fingerprint} ({self.kind}): load the model that wrote it"
+            )
+        if header.levels != tuple((level.stride, level.channels) for level in self.levels):
+            raise BitstreamError("damaged bitstream: its levels are not those of its weights")
+
+    @torch.no_grad()
+    def _decode(self, readers: Sequence[Reader]) -> Iterator[list[Tensor]]:
+        """Symbols of one packet after another, int32 (B * n, H_l, W_l, C_l), frame index fastest."""
+        for reader in readers:
+            self._check(reader.header)
+        first = readers[0].header
+        if any((r.header.height, r.header.width, r.header.context) != (first.height, first.width, first.context) for r in readers):
+            raise InputError("clips decoded as one batch must have the same size and context flag")
+        multiple = self.stage.multiple
+        height, width = first.height + -first.height % multiple, first.width + -first.width % multiple
+        qp = torch.tensor([r.header.qp for r in readers], device=self.device)
+        gains, null = self._gains(qp), self.temporal.start(len(readers), height, width)
+        state = null
+        for packets in zip(*[r.packets() for r in readers], strict=True):
+            if len({p.frames for p in packets}) > 1:
+                raise InputError("clips decoded as one batch must have the same number of frames")
+            decoders = [coder.Decoder(p.payload) for p in packets]
+            crcs = [0] * len(packets)
+            frames: list[list[Tensor]] = []
+            for t in range(packets[0].frames):
+                symbols, state = self._decode_frame(decoders, qp, gains, state if first.context else null, height, width)
+                for b, packet in enumerate(packets):
+                    crcs[b] = _symbol_crc(crcs[b], [q[b] for q in symbols])
+                    if crcs[b] & 0xFF != packet.checks[t]:
+                        raise BitstreamError(
+                            f"decoded symbols of frame {readers[b].frames - packet.frames + t} fail their checksum: "
+                            "the bitstream was altered, or the weights differ from those that wrote it"
+                        )
+                frames.append(symbols)
+            for b, packet in enumerate(packets):
+                if crcs[b] != packet.symbol_crc:
+                    raise BitstreamError(f"decoded symbols fail their checksum before frame {readers[b].frames}")
+            yield [torch.stack(level, 1).flatten(0, 1) for level in zip(*frames, strict=True)]
+
+    def _decode_frame(self, decoders, qp, gains, state, height, width) -> tuple[list[Tensor], list[Tensor]]:
+        trunk, context = self.temporal.trunk, self.temporal.reader(self.temporal.memory(state))
+        coarsest = trunk.work_strides[-1]
+        hidden = trunk.start(qp, height // coarsest, width // coarsest)
+        symbols: list[Tensor] = [torch.empty(0)] * len(self.levels)
+        latents: list[Tensor] = [torch.empty(0)] * len(self.levels)
+        for index in reversed(range(len(self.levels))):
+            if context is not None:
+                hidden = context(index, hidden)
+            distribution, hidden = trunk.distribution(index, hidden, gains[index])
+            decoded = [
+                decoder.decode(coder.quantise(Distribution(distribution.mean[b], distribution.log2_scale[b])))
+                for b, decoder in enumerate(decoders)
+            ]
+            q = torch.from_numpy(np.stack(decoded)).view(distribution.mean.shape)
+            symbols[index] = q
+            latents[index] = snap(q.to(self.device, torch.float64) * gains[index].step[:, None, None])
+            if index:
+                hidden = trunk.absorb(index, hidden, latents[index], qp)
+        return symbols, self.temporal.update(state, latents)
+
+    # -- shared with the writer --------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def distributions(
+        self, symbols: Sequence[Tensor], qp: int, state: list[Tensor], context: bool
+    ) -> Iterator[tuple[int, list[Distribution], list[Tensor]]]:
+        """Exact distributions of successive frames of one clip, in chunks: (frames, per level, state after)."""
+        total, padded = symbols[0].shape[0], symbols[0].shape[1] * symbols[0].shape[2] * self.levels[0].stride ** 2
+        size = max(1, min(total, _CHUNK_PIXELS // padded))
+        for start in range(0, total, size):
+            part = [q[start : start + size].to(self.device, torch.float64) for q in symbols]
+            frames = len(part[0])
+            qps = torch.full((frames,), qp, device=self.device)
+            gains = self._gains(qps)
+            latents = [snap(q * g.step[:, None, None]) for q, g in zip(part, gains, strict=True)]
+            if context:
+                out, state = self.temporal(latents, qps, gains, frames, state)
+            else:
+                memory = self.temporal.memory(state)
+                memory = {s: m.expand(frames, -1, -1, -1) for s, m in memory.items()}
+                out = self.temporal.trunk(latents, qps, gains, self.temporal.reader(memory))
+            yield frames, out, state
+
+
+class _Writer:
+    """Codes packets of symbols into a sink, carrying the temporal state from one to the next."""
+
+    def __init__(self, codec: Codec, sink: BinaryIO, header: Header):
+        self._codec, self._sink, self._header = codec, sink, header
+        multiple = codec.stage.multiple
+        self._state = codec.temporal.start(
+            1, header.height + -header.height % multiple, header.width + -header.width % multiple
+        )
+        data = header.to_bytes()
+        sink.write(data)
+        self._bytes = len(data)
+        self._bits: list[float] = []
+
+    def add(self, symbols: list[Tensor]) -> None:
+        encoder, crc, checks, done = coder.Encoder(), 0, bytearray(), 0
+        arrays = [q.cpu().contiguous() for q in symbols]
+        chunks = self._codec.distributions(symbols, self._header.qp, self._state, self._header.context)
+        for frames, distributions, state in chunks:
+            self._state = state
+            estimates = torch.zeros(frames)
+            for index, d in enumerate(distributions):
+                q = arrays[index][done : done + frames].to(self._codec.device)
+                single = Distribution(d.mean.float(), d.log2_scale.float())
+                estimates += symbol_bits(q.float(), single).sum((1, 2, 3)).cpu()
+            self._bits += estimates.tolist()
+            for t in range(frames):
+                for index in reversed(range(len(distributions))):
+                    d = distributions[index]
+                    parameters = coder.quantise(Distribution(d.mean[t], d.log2_scale[t]))
+                    encoder.encode(arrays[index][done + t].reshape(-1).numpy(), parameters)
+                crc = _symbol_crc(crc, [q[done + t] for q in arrays])
+                checks.append(crc & 0xFF)
+            done += frames
+        data = Packet(done, crc, bytes(checks), encoder.finish()).to_bytes()
+        self._sink.write(data)
+        self._bytes += len(data)
+
+    def finish(self) -> EncodeReport:
+        data = end_bytes(len(self._bits))
+        self._sink.write(data)
+        self._bytes += len(data)
+        h = self._header
+        return EncodeReport(len(self._bits), self._bytes, sum(self._bits), h.height, h.width, tuple(self._bits))
+
+
+def check_qp(qp: int) -> None:
+    if not isinstance(qp, int) or not 0 <= qp < NUM_QP:
+        raise InputError(f"qp={qp!r}: expected an integer from 0 to {NUM_QP - 1}")
+
+
+def _symbol_crc(crc: int, levels: Sequence[Tensor]) -> int:
+    """Running CRC-32 over one frame's symbols: int16 little-endian, levels coarse to fine, (H, W, C) order."""
+    for q in reversed(levels):
+        crc = zlib.crc32(q.to(torch.int16).contiguous().numpy().astype("<i2", copy=False), crc)
+    return crc
+
+
+def _repack(blocks: Iterable[np.ndarray | Tensor], size: int) -> Iterator[Tensor]:
+    """Checked frames in packets of `size` (the last may be shorter), whatever the sizes of the blocks."""
+    waiting: list[Tensor] = []
+    count, shape = 0, None
+    for block in blocks:
+        frames = torch.as_tensor(block)
+        if frames.dtype != torch.uint8 or frames.dim() != 4 or frames.shape[-1] != 3:
+            raise InputError(f"frames are {frames.dtype} {tuple(frames.shape)}: expected uint8 (T, H, W, 3)")
+        shape = shape or tuple(frames.shape[1:3])
+        if tuple(frames.shape[1:3]) != shape:
+            raise InputError(f"frame size changes from {shape} to {tuple(frames.shape[1:3])}: expected one size a clip")
+        if min(shape) < MIN_SIDE:
+            raise InputError(f"frames are {shape[0]}x{shape[1]}: expected at least {MIN_SIDE} pixels a side")
+        waiting.append(frames)
+        count += len(frames)
+        while count >= size:
+            joined = torch.cat(waiting)
+            yield joined[:size]
+            waiting, count = [joined[size:]], count - size
+    if count:
+        yield torch.cat(waiting)
+

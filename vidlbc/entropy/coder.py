@@ -1,0 +1,140 @@
+"""Range coding of symbols under quantised distributions, with constriction's range coder (32-bit words, 64-bit state).
+
+The symbols of one level of one frame are coded bucket by bucket: all that share a table, in ascending table order, in raster
+order within. A bucket is one call on an array (5 ns a symbol to encode, 20 to decode, and 1 us a call, measured), where
+a call with a distribution a symbol takes 58 and 147 ns. Symbols outside their table send the escape entry, and then, after
+the last bucket of the level, 16 plain bits each.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidlbc.entropy import tables as t
+from vidlbc.errors import BitstreamError
+from vidlbc.prior.topdown import Distribution
+
+SYMBOL_LIMIT = 2**15 - 1
+_PLAIN = 1 << 16
+
+
+@cache
+def _models() -> tuple[Any, ...]:
+    import constriction
+
+    # Handing over counts - 1 makes constriction's own quantisation the identity: it reserves one count an entry and shares
+    # out the other 2^24 - n in proportion, here exactly (the weights sum to 2^24 - n). Tested in tests/entropy.
+    return tuple(
+        constriction.stream.model.Categorical((table.counts - 1).astype(np.float64), perfect=False) for table in t.tables()
+    )
+
+
+@cache
+def _plain_model() -> Any:
+    import constriction
+
+    return constriction.stream.model.Uniform(_PLAIN)
+
+
+@cache
+def _radii() -> np.ndarray:
+    return np.array([table.radius for table in t.tables()], dtype=np.int32)
+
+
+@dataclass(frozen=True)
+class CodedParameters:
+    """What is left of a level's distributions after quantisation; all flat, raster order (H, W, C)."""
+
+    table: np.ndarray  # int16 index into tables()
+    centre: np.ndarray  # int32 n
+    flip: np.ndarray  # int8 +1 or -1
+
+
+def quantise(distribution: Distribution) -> CodedParameters:
+    """Quantise exact float64 distributions (one frame, (H, W, C)) to tables, centres and signs."""
+    scale = ((distribution.log2_scale - t.MIN_LOG2_SCALE) * t.SCALE_STEPS).round().clamp_(0, t.NUM_SCALES - 1)
+    eighths = (distribution.mean * t.MEAN_STEPS).round().clamp_(-SYMBOL_LIMIT * t.MEAN_STEPS, SYMBOL_LIMIT * t.MEAN_STEPS)
+    centre = (eighths / t.MEAN_STEPS).round()
+    fraction = eighths - centre * t.MEAN_STEPS
+    table = scale.mul_(t.NUM_FRACTIONS).add_(fraction.abs())
+    return CodedParameters(
+        table.to(torch.int16).reshape(-1).cpu().numpy(),
+        centre.to(torch.int32).reshape(-1).cpu().numpy(),
+        torch.where(fraction < 0, -1, 1).to(torch.int32).reshape(-1).cpu().numpy(),
+    )
+
+
+class _Buckets:
+    """Order of coding: positions sorted by table, and the run of each table that occurs."""
+
+    def __init__(self, table: np.ndarray):
+        self.order = np.argsort(table, kind="stable")
+        counts = np.bincount(table, minlength=1)
+        self.tables = np.flatnonzero(counts)
+        ends = np.cumsum(counts[self.tables])
+        self.runs = list(zip(self.tables.tolist(), (ends - counts[self.tables]).tolist(), ends.tolist(), strict=True))
+
+
+class Encoder:
+    """Codes levels one after another into one run of bytes."""
+
+    def __init__(self) -> None:
+        import constriction
+
+        self._encoder = constriction.stream.queue.RangeEncoder()
+
+    def encode(self, symbols: np.ndarray, parameters: CodedParameters) -> None:
+        """symbols int32, flat. Raises ValueError where one exceeds +-32767."""
+        if symbols.size and int(np.abs(symbols).max()) > SYMBOL_LIMIT:
+            raise ValueError(f"symbol {int(np.abs(symbols).max())} exceeds {SYMBOL_LIMIT}")
+        buckets, models = _Buckets(parameters.table), _models()
+        order = buckets.order
+        ordered = symbols[order]
+        radius = _radii()[parameters.table[order]]
+        entry = (ordered - parameters.centre[order]) * parameters.flip[order] + radius
+        escaped = (entry < 0) | (entry > 2 * radius)
+        entry = np.where(escaped, 2 * radius + 1, entry).astype(np.int32)
+        encode = self._encoder.encode
+        for table, start, stop in buckets.runs:
+            encode(entry[start:stop], models[table])
+        if escaped.any():
+            encode((ordered[escaped] + (SYMBOL_LIMIT + 1)).astype(np.int32), _plain_model())
+
+    def finish(self) -> bytes:
+        """The bytes; trailing zero bytes are left out (the decoder reads zeros past the end)."""
+        words = self._encoder.get_compressed()
+        return words.astype("<u4").view(np.uint8).reshape(-1, 4)[:, ::-1].tobytes().rstrip(b"\0")
+
+
+class Decoder:
+    """Reads levels back in the order they were encoded."""
+
+    def __init__(self, payload: bytes):
+        import constriction
+
+        padded = payload + b"\0" * (-len(payload) % 4 + 8)
+        words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
+        self._decoder = constriction.stream.queue.RangeDecoder(words)
+
+    def decode(self, parameters: CodedParameters) -> np.ndarray:
+        """int32 symbols, flat. Raises BitstreamError where the bytes are no valid code."""
+        buckets, models = _Buckets(parameters.table), _models()
+        decode = self._decoder.decode
+        entry = np.empty(parameters.table.size, dtype=np.int32)
+        order = buckets.order
+        try:
+            for table, start, stop in buckets.runs:
+                entry[start:stop] = decode(models[table], stop - start)
+            radius = _radii()[parameters.table[order]]
+            ordered = (entry - radius) * parameters.flip[order] + parameters.centre[order]
+            escaped = entry > 2 * radius
+            if escaped.any():
+                ordered[escaped] = decode(_plain_model(), int(escaped.sum())) - (SYMBOL_LIMIT + 1)
+        except (AssertionError, ValueError) as error:
+            raise BitstreamError(f"range coder: invalid data ({error})") from None
+        symbols = np.empty_like(entry)
+        symbols[order] = ordered
+        return symbols

@@ -1,0 +1,24 @@
+"""The image-stage families by name. A new family is one class and one line here."""
+
+import importlib
+from typing import Any
+
+from vidlbc.errors import InputError
+from vidlbc.image_stage.base import ImageStage
+
+FAMILIES: dict[str, tuple[str, str]] = {
+    "lbc": ("vidlbc.image_stage.lbc", "LBC"),
+    "hyperprior": ("vidlbc.image_stage.compressai_families", "Hyperprior"),
+    "elic": ("vidlbc.image_stage.compressai_families", "ELIC"),
+}
+
+
+def build_image_stage(family: str, **options: Any) -> ImageStage:
+    """Build a family from its options. Raises InputError for an unknown family or option."""
+    if family not in FAMILIES:
+        raise InputError(f"unknown image stage family {family!r}: expected one of {', '.join(FAMILIES)}")
+    module, name = FAMILIES[family]
+    try:
+        return getattr(importlib.import_module(module), name)(**options)
+    except TypeError as error:
+        raise InputError(f"image stage family {family!r}: {error}") from None

@@ -1,0 +1,174 @@
+"""Model folders: how weights lie on disk, and what identifies them.
+
+    MODEL/config.json                      {"format": 1, "temporal": "transformer"}   which kind by default
+    MODEL/image_stage/{config.json,model.safetensors}
+    MODEL/temporal/KIND/{config.json,model.safetensors}
+    MODEL/README.md                        the model card
+
+The *coding tables* (gain, step and log2 gain of every QP and channel, on the grid of vidlbc.prior.grid) are computed once,
+when a stage is saved, and stored: they are part of the format, not recomputed by a decoder.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vidlbc.errors import InputError
+from vidlbc.image_stage import ImageStage, build_image_stage
+from vidlbc.prior.grid import ACTIVATION_BITS
+from vidlbc.prior.topdown import NUM_QP, Gains
+from vidlbc.temporal_stage import KINDS, NoContext, TemporalStage
+from vidlbc.training.checkpoint import load_tensors, save_tensors
+
+SHIPPED = Path(__file__).parent / "weights"
+FORMAT = 1
+_HALF_EXEMPT = ("prior.", "gains.", "coding.")
+
+
+@dataclass(frozen=True)
+class ImageModel:
+    """An image stage with its coding tables: per level (3, 64, C) float64, rows gain, step, log2 gain."""
+
+    stage: ImageStage
+    config: dict[str, Any]
+    coding: tuple[Tensor, ...]
+    digest: bytes
+
+    def gains(self, qp: Tensor, dtype: torch.dtype = torch.float64) -> list[Gains]:
+        """Rows of the coding tables for a batch of QPs."""
+        out = []
+        for table in self.coding:
+            rows = table[:, qp].to(dtype)
+            out.append(Gains(rows[0], rows[1], rows[2]))
+        return out
+
+    def to(self, device: torch.device) -> "ImageModel":
+        return ImageModel(self.stage.to(device), self.config, tuple(t.to(device) for t in self.coding), self.digest)
+
+
+def coding_tables(stage: ImageStage) -> list[Tensor]:
+    """Gains of every QP on the grid, float32 (exact: under 24 significant bits)."""
+    unit = 2.0**ACTIVATION_BITS
+    tables = []
+    with torch.no_grad():
+        for gains in stage.gains_at(torch.arange(NUM_QP, device=next(stage.parameters()).device)):
+            log2_gain = gains.log2_gain.double()
+            rows = torch.stack([torch.exp2(log2_gain), torch.exp2(-log2_gain), log2_gain])
+            tables.append(((rows * unit).round().clamp(-(2**23), 2**23) / unit).float().cpu())
+    return tables
+
+
+def digest(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> bytes:
+    """SHA-256 over the configuration and every tensor's name, type, shape and bytes."""
+    sha = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous().cpu()
+        sha.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        sha.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.dim() else tensor.numpy().tobytes())
+    return sha.digest()
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{folder} is no model folder: {path} does not exist") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+
+
+def save_image_stage(stage: ImageStage, folder: Path, config: Mapping[str, Any]) -> None:
+    """`config`: {"family": ..., "options": {...}}. Analysis and synthesis are stored in float16, all that codes in float32."""
+    tensors = {}
+    for name, tensor in stage.state_dict().items():
+        half = tensor.is_floating_point() and not name.startswith(_HALF_EXEMPT)
+        tensors[name] = tensor.half() if half else tensor
+    tensors |= {f"coding.{i}": table for i, table in enumerate(coding_tables(stage))}
+    _write_json(folder / "config.json", {"format": FORMAT, **config})
+    save_tensors(folder / "model.safetensors", tensors, {})
+
+
+def load_image_stage(folder: Path) -> ImageModel:
+    """Raises InputError where the folder is no model or its tensors do not fit its config."""
+    config = _read_config(folder)
+    tensors, _ = load_tensors(folder / "model.safetensors")
+    stage = build_image_stage(config["family"], **config.get("options", {}))
+    coding = tuple(tensors[f"coding.{i}"].double() for i in range(len(stage.levels)))
+    _load_state(stage, {n: t.float() for n, t in tensors.items() if not n.startswith("coding.")}, folder)
+    stage.eval().requires_grad_(False)
+    return ImageModel(stage, config, coding, digest(tensors, config))
+
+
+def save_temporal(temporal: TemporalStage, folder: Path, config: Mapping[str, Any], image_digest: bytes) -> None:
+    """`config`: {"kind": ..., "options": {...}}."""
+    image = image_digest.hex()
+    _write_json(folder / "config.json", {"format": FORMAT, "image_stage": image, **config})
+    save_tensors(folder / "model.safetensors", temporal.state_dict(), {})
+
+
+def build_temporal(kind: str, stage: ImageStage, **options: Any) -> TemporalStage:
+    """A temporal stage on top of `stage`, its trunk set to the stage's intra prior. Raises InputError."""
+    if kind not in KINDS:
+        raise InputError(f"unknown temporal stage {kind!r}: expected one of {', '.join(KINDS)}")
+    prior = stage.prior
+    try:
+        temporal = KINDS[kind](stage.levels, list(prior.widths.values()), prior.block_count, **options)
+    except TypeError as error:
+        raise InputError(f"temporal stage {kind!r}: {error}") from None
+    temporal.trunk.load_state_dict(prior.state_dict())
+    return temporal
+
+
+def load_temporal(folder: Path, image: ImageModel) -> tuple[TemporalStage, bytes]:
+    """Raises InputError where it was trained for another image stage."""
+    config = _read_config(folder)
+    if config["image_stage"] != image.digest.hex():
+        raise InputError(f"{folder} was trained for image stage {config['image_stage'][:12]}, not {image.digest.hex()[:12]}")
+    tensors, _ = load_tensors(folder / "model.safetensors")
+    temporal = build_temporal(config["kind"], image.stage, **config.get("options", {}))
+    _load_state(temporal, tensors, folder)
+    return temporal.eval().requires_grad_(False), digest(tensors, config)
+
+
+def no_context(image: ImageModel) -> tuple[TemporalStage, bytes]:
+    """Kind `none`: the image stage's own intra prior."""
+    temporal = build_temporal(NoContext.kind, image.stage)
+    return temporal.eval().requires_grad_(False), b""
+
+
+def find_model(name: str) -> Path:
+    """A folder, or the name of a shipped model. Raises InputError naming the choices."""
+    shipped = SHIPPED / name
+    if shipped.is_dir():
+        return shipped
+    if Path(name).is_dir():
+        return Path(name)
+    names = sorted(p.name for p in SHIPPED.iterdir() if p.is_dir()) if SHIPPED.is_dir() else []
+    raise InputError(f"no model {name!r}: expected a model folder or one of {', '.join(names) or '(none shipped)'}")
+
+
+def default_kind(folder: Path) -> str:
+    return _read_config(folder).get("temporal", NoContext.kind)
+
+
+def _load_state(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    missing, unexpected = set(module.state_dict()) - set(tensors), set(tensors) - set(module.state_dict())
+    if missing or unexpected:
+        name = sorted(missing | unexpected)[0]
+        raise InputError(f"{folder}: the weights do not fit the config (first mismatch: tensor {name!r})")
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise InputError(f"{folder}: the weights do not fit the config ({str(error).splitlines()[-1].strip()})") from None
