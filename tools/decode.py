@@ -51,7 +51,10 @@ def decode_folder(source: Path, config: DictConfig) -> list[DecodedVideo]:
 
 def decode_file(source: Path, config: DictConfig) -> DecodedVideo:
     data = source.read_bytes()
-    info = vidlbc.inspect(data)
+    try:
+        info = vidlbc.inspect(data)
+    except BitstreamError as error:
+        raise BitstreamError(f"{source}: {error}") from None
     codec = vidlbc.load(config.model or "default", device=config.device, temporal=config.temporal or info.kind)
     path = Path(config.output) / source.stem
     with tqdm(total=info.frames, unit="frame", desc="decode") as meter:
@@ -64,7 +67,7 @@ def decode_file(source: Path, config: DictConfig) -> DecodedVideo:
         try:
             count = write_frames(path, frames(), config.format, config.fps or info.fps or 25, config.crf)
         except BitstreamError as error:
-            raise type(error)(f"{source}: {error}") from None
+            raise BitstreamError(f"{source}: {error}") from None
     return DecodedVideo(source.name, named(path, config.format), count)
 
 
