@@ -78,3 +78,9 @@ def numbered_clip() -> Callable[..., Path]:
 def frame_index() -> Callable[[np.ndarray], int]:
     """The index that a frame of a numbered clip shows."""
     return read_index
+
+
+@pytest.fixture
+def numbered_frame() -> Callable[[int, int, int], np.ndarray]:
+    """`numbered_frame(index, height, width)` -> uint8 (H, W, 3)."""
+    return draw_index

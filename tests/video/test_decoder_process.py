@@ -72,16 +72,16 @@ def test_the_next_file_is_read_after_every_misbehaviour(file: Path, numbered_cli
 
 
 def test_progress_restarts_the_deadline(file: Path) -> None:
-    info, verdict = examine(file, deadline_s=1.0, backend="misbehaving:Slow")  # 3 s in all
+    info, verdict = examine(file, deadline_s=1.5, backend="misbehaving:Slow")  # 3 s in all
     assert str(verdict) == "ok" and verdict.frames == 30
 
 
 def test_a_slow_consumer_is_no_hang(file: Path) -> None:
-    reader = VideoReader(file, backend="misbehaving:Sound", deadline_s=0.5, block=4)
+    reader = VideoReader(file, backend="misbehaving:Sound", deadline_s=1.0, block=4)
     count = 0
     for block in reader.blocks():
         if count == 0:
-            time.sleep(1.5)  # longer than the deadline, with every slot full
+            time.sleep(2.0)  # longer than the deadline, with every slot full
         count += len(block)
     assert count == 100 and str(reader.verdict) == "ok"
 

@@ -200,14 +200,13 @@ def test_names_of_raw_files(name: str, expected: tuple[int, int, str, int]) -> N
 @pytest.mark.parametrize(
     ("pixel_format", "tag"), [("yuv420p", "420p8"), ("yuv422p", "422"), ("yuv444p10le", "444p10"), ("gray", "400")]
 )
-def test_raw_files(frame_index, tmp_path: Path, pixel_format: str, tag: str) -> None:
+def test_raw_files(numbered_frame, frame_index, tmp_path: Path, pixel_format: str, tag: str) -> None:
     import av
-    from conftest import draw_index  # tests/video/conftest.py
 
     clip = tmp_path / f"c_51x35_7fps_{tag}.yuv"
     with clip.open("wb") as file:
         for index in range(5):
-            frame = av.VideoFrame.from_ndarray(draw_index(index, 35, 51), "rgb24").reformat(format=pixel_format)
+            frame = av.VideoFrame.from_ndarray(numbered_frame(index, 35, 51), "rgb24").reformat(format=pixel_format)
             file.write(frame.to_ndarray().tobytes() if pixel_format == "gray" else _planes(frame))
     reader = VideoReader(clip)
     (block,) = reader.blocks()

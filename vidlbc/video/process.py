@@ -31,7 +31,7 @@ from vidlbc.video.worker import SLOTS
 MAX_FILES = 256
 MAX_IDLE = 4
 START_S = 120.0
-STOP_S = 2.0
+STOP_S = 5.0
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
