@@ -13,7 +13,7 @@ from vidlbc.errors import InputError
 from vidlbc.evaluation import ProbeBudget, ProbeResult, run_probe
 from vidlbc.evaluation.probe_result import mean_class_accuracy, video_probabilities
 
-SMALL = ProbeBudget(epochs=24, batch=16, rates=(3e-3,), decays=(0.01,), checkpoints=2, ema=0.9, mixup=0.0)
+SMALL = ProbeBudget(epochs=16, batch=16, rates=(3e-3,), decays=(0.01,), checkpoints=2, ema=0.9, mixup=0.0)
 TINY = ProbeBudget(epochs=4, batch=16, rates=(1e-3, 1e-2), decays=(0.0, 0.1), checkpoints=2, ema=0.8)
 
 
@@ -123,9 +123,7 @@ def test_views_are_stored_and_give_the_accuracy_again(tmp_path: Path) -> None:
 def known_result(logits: list[list[list[float]]], labels: list[int], failed: int = 0) -> ProbeResult:
     base = run_probe(motion_set(32, 0), motion_set(2, 1), 2, "linear", budget=TINY)
     keys = tuple(str(i) for i in range(len(labels)))
-    return replace(
-        base, keys=keys, labels=torch.tensor(labels), view_logits=torch.tensor(logits), n_failed=failed
-    )
+    return replace(base, keys=keys, labels=torch.tensor(labels), view_logits=torch.tensor(logits), n_failed=failed)
 
 
 def test_accuracies_by_hand() -> None:

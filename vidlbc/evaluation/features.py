@@ -153,6 +153,5 @@ class FeatureBuilder:
         if not self._tokens:
             raise InputError(f"no clip could be read ({len(self._failed)} failed)")
         keys, groups, labels = zip(*self._rows, strict=True)
-        return FeatureSet(
-            torch.stack(self._tokens), torch.tensor(labels), tuple(keys), tuple(groups), self.levels, tuple(self._failed)
-        )
+        tokens, failed = torch.stack(self._tokens), tuple(self._failed)
+        return FeatureSet(tokens, torch.tensor(labels), tuple(keys), tuple(groups), self.levels, failed)

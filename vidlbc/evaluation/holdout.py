@@ -12,10 +12,10 @@ from vidlbc.errors import InputError
 def split_by_group(
     groups: Sequence[str], labels: Sequence[int], fraction: float = 0.2, seed: int = 0
 ) -> tuple[list[int], list[int]]:
-    """(fit, holdout) indices. Whole groups go to the holdout, in a seeded order, until it holds `fraction` of the items.
+    """(fit, holdout) indices: whole groups, in a seeded order, go to the holdout until it has `fraction` of the items.
 
-    A group whose items are the last of some class stays in the fit part, for as long as another group will do. An empty
-    group name makes an item a group of its own. With a single group there is no split by group: InputError.
+    A group whose items are the last of some class stays in the fit part, for as long as another group will do. An
+    empty group name makes an item a group of its own. With a single group there is no split by group: InputError.
     """
     if not 0.0 < fraction < 1.0:
         raise InputError(f"the holdout fraction must be in (0, 1), got {fraction}")

@@ -11,6 +11,7 @@ counted and left out; no view is missing or repeated.
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from vidlbc.errors import InputError
 from vidlbc.evaluation.features import FeatureSet
 from vidlbc.evaluation.holdout import split_by_group
-from vidlbc.evaluation.probe_fit import ProbeBudget, fit_members, normalise, view_logits
+from vidlbc.evaluation.probe_fit import ProbeBudget, fit_members, normalise, one_thread, view_logits
 from vidlbc.evaluation.probe_result import ProbeResult, video_probabilities
 from vidlbc.heads import Head, build_head
 
@@ -44,16 +45,33 @@ def run_probe(
     `options` go to `build_head`. Raises InputError for labels outside [0, num_classes), a video in two splits, and
     features with other levels.
     """
-    started = time.perf_counter()
     budget = budget or ProbeBudget()
     _check(train, test, val, num_classes)
+    with one_thread():
+        return _run(train, test, num_classes, kind, val, holdout_fraction, budget, dict(options or {}), seed, device)
+
+
+def _run(
+    train: FeatureSet,
+    test: FeatureSet,
+    num_classes: int,
+    kind: str,
+    val: FeatureSet | None,
+    holdout_fraction: float,
+    budget: ProbeBudget,
+    options: dict[str, Any],
+    seed: int,
+    device: torch.device | str,
+) -> ProbeResult:
+    started = time.perf_counter()
     if val is not None:
         fit, held, name = train, val, f"the val split ({len(val)} videos)"
     else:
         fit_at, held_at = split_by_group(train.groups, train.labels.tolist(), holdout_fraction, seed)
         fit, held = train.subset(fit_at), train.subset(held_at)
-        name = f"{len(held)} videos of {len({g or k for g, k in zip(held.groups, held.keys)})} groups of the train split"
-    make = _Maker(kind, train, num_classes, dict(options or {}), seed, device)
+        groups = {group or key for group, key in zip(held.groups, held.keys, strict=True)}
+        name = f"{len(held)} videos of {len(groups)} groups of the train split"
+    make = _Maker(kind, train, num_classes, options, seed, device)
 
     trials = choose(make, fit, held, budget, seed, device)
     # The lowest loss, not the highest top-1: on a few dozen videos top-1 moves in steps of percents.
@@ -150,8 +168,6 @@ def _joined(fit: FeatureSet, held: FeatureSet) -> FeatureSet:
 
 
 def _with_views(data: FeatureSet, views: int) -> FeatureSet:
-    from dataclasses import replace
-
     return replace(data, tokens=data.tokens[:, torch.arange(views) % data.views])
 
 

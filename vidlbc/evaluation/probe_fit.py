@@ -6,6 +6,7 @@ decay to zero does and can be read at any epoch: so the number of epochs is chos
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,10 +22,10 @@ from vidlbc.heads.base import Head
 class ProbeBudget:
     """What a probe may spend; the same for every input that is compared. In epochs, not seconds: results repeat."""
 
-    epochs: int = 40
+    epochs: int = 16
     batch: int = 32
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
-    decays: tuple[float, ...] = (0.01, 0.3)
+    decays: tuple[float, ...] = (0.05, 1.0)
     checkpoints: int = 4  # epochs at which the holdout is read: epochs / checkpoints, 2 epochs / checkpoints, ...
     ema: float = 0.97
     label_smoothing: float = 0.1
@@ -48,6 +49,18 @@ class ProbeBudget:
     def members(self) -> tuple[tuple[float, float], ...]:
         """(learning rate, weight decay) of each member of the grid."""
         return tuple((r, d) for r in self.rates for d in self.decays)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Steps are small, so threads gain little, wait for each other on a busy machine, and would make the result
+    depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def normalise(head: Head, data: FeatureSet) -> None:

@@ -6,7 +6,7 @@ time, 1 the drift from first to last, and so on. Only the matrix from there to t
 above chance says that the class can be read off the latents linearly, *given* squared-root energies and a slow time
 basis. A mean over time alone is `basis=1`; it cannot tell a motion from its reverse, coefficients 1 and up can.
 (Validation top-1 on 17 gestures, same features: mean over time 31%, mean + deviation + mean change 44%, 4 cosine
-coefficients 53%, 8 coefficients 46%.)
+coefficients 53%, 8 coefficients 47%.)
 """
 
 import math
@@ -31,19 +31,33 @@ class LinearHead(Head):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(levels, num_classes, grid)
-        if basis < 1:
-            raise InputError(f"the linear head needs at least 1 time coefficient, got {basis}")
-        self.basis = basis
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(self.stem.channels * grid * grid * basis, num_classes)
-        nn.init.zeros_(self.classifier.weight)
-        nn.init.zeros_(self.classifier.bias)
+        self.classifier = CosineLinear(self.stem.channels, grid, num_classes, basis, dropout)
 
     def logits(self, tokens_BTCGG: Tensor) -> Tensor:
+        return self.classifier(tokens_BTCGG)
+
+
+class CosineLinear(nn.Module):
+    """Normalised tokens (B, T, C, g, g) -> `basis` cosine coefficients of each value over time -> one linear map.
+
+    Starts at zero: every class equally likely.
+    """
+
+    def __init__(self, channels: int, grid: int, num_classes: int, basis: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if basis < 1:
+            raise InputError(f"a cosine summary needs at least 1 time coefficient, got {basis}")
+        self.basis = basis
+        self.dropout = nn.Dropout(dropout)
+        self.map = nn.Linear(channels * grid * grid * basis, num_classes)
+        nn.init.zeros_(self.map.weight)
+        nn.init.zeros_(self.map.bias)
+
+    def forward(self, tokens_BTCGG: Tensor) -> Tensor:
         basis_KT = cosine_basis(tokens_BTCGG.shape[1], self.basis, tokens_BTCGG.device)
         summary = torch.einsum("kt,btcgh->bkcgh", basis_KT, tokens_BTCGG).flatten(1)
         # Unit-variance inputs, D of them: without this scale the best learning rate would depend on D.
-        return self.classifier(self.dropout(summary) * (32.0 / math.sqrt(summary.shape[1])))
+        return self.map(self.dropout(summary) * (32.0 / math.sqrt(summary.shape[1])))
 
 
 def cosine_basis(frames: int, count: int, device: torch.device | str = "cpu") -> Tensor:

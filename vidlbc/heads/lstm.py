@@ -32,10 +32,11 @@ class LSTMHead(Head):
         self.frame = nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Linear(cell * grid * grid, width), nn.Tanh())
         self.lstm = nn.LSTM(width, width, layers, batch_first=True, bidirectional=bidirectional)
         states = width * (2 if bidirectional else 1)
-        self.classifier = nn.Sequential(nn.LayerNorm(2 * states), nn.Dropout(dropout), nn.Linear(2 * states, num_classes))
+        self.norm = nn.LayerNorm(2 * states)
+        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * states, num_classes))
 
     def logits(self, tokens_BTCGG: Tensor) -> Tensor:
         x = self.cell(self.input_dropout(tokens_BTCGG.permute(0, 1, 3, 4, 2)))  # (B, T, g, g, cell)
         states, (last, _) = self.lstm(self.frame(x.flatten(2)))
         ends = last[-(2 if self.lstm.bidirectional else 1) :].transpose(0, 1).flatten(1)  # where each direction stops
-        return self.classifier(torch.cat([states.mean(dim=1), ends], dim=1))
+        return self.classifier(self.norm(torch.cat([states.mean(dim=1), ends], dim=1)))
