@@ -165,6 +165,8 @@ def test_bad_input_is_named() -> None:
         run_probe(train, test, 2, "linear", budget=TINY, val=test.subset([]))
     with pytest.raises(InputError, match="the test split has levels .* expected those of train"):
         run_probe(train, replace(test, levels=((5, 8),)), 2, "linear", budget=TINY)
+    with pytest.raises(InputError, match="the head's grid is 8, but the features were made on a grid of 4"):
+        run_probe(train, test, 2, "linear", budget=TINY, options={"grid": 8})
     with pytest.raises(InputError, match="at least one learning rate"):
         ProbeBudget(rates=())
     assert train.levels == tuple(LEVELS)

@@ -76,10 +76,10 @@ def plot_accuracy(path: str | Path, bars: Sequence[Mapping[str, Any]], chance: f
     axes.set_xticks(range(len(bars)), names, fontsize=9)
     if chance is not None:
         axes.axhline(100 * chance, color=_GREY, ls="--", lw=1)
-        at = (len(bars) - 0.45, 100 * chance)
-        axes.annotate("chance", at, (0, 2), textcoords="offset points", fontsize=8, ha="right")
+        at = (len(bars) - 0.65, 100 * chance)  # right of the last bar
+        axes.annotate("chance", at, (0, 2), textcoords="offset points", fontsize=8)
     top = max(100 * max(b["ci95"][1], b["top1"]) for b in bars)
-    axes.set(ylabel="top-1, % (95% interval)", ylim=(0, min(108.0, 1.15 * top + 3)), xlim=(-0.6, len(bars) - 0.4))
+    axes.set(ylabel="top-1, % (95% interval)", ylim=(0, min(108.0, 1.15 * top + 3)), xlim=(-0.6, len(bars) - 0.15))
     _save(figure, path)
 
 

@@ -119,6 +119,9 @@ class _Maker:
         device: torch.device | str,
     ) -> None:
         self.kind, self.levels, self.grid = kind, like.levels, like.grid
+        grid = options.pop("grid", like.grid)
+        if grid != like.grid:
+            raise InputError(f"the head's grid is {grid}, but the features were made on a grid of {like.grid}")
         self.num_classes, self.options, self.seed, self.device = num_classes, options, seed, device
 
     def __call__(self, data: FeatureSet) -> Head:
