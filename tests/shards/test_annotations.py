@@ -330,6 +330,17 @@ def test_webdataset_tars(tmp_path: Path) -> None:
         read_annotations(tmp_path / "bad.tar")
 
 
+def test_archives_beside_loose_videos_are_left_alone(files: Files, tmp_path: Path) -> None:
+    root = files("a/1.mp4", "shards/manifest/plan.json={}")
+    for name in ("a.tar", "shards/00000.tar"):
+        (tmp_path / name).write_bytes(b"")
+    assert [item.path for item in read_annotations(root).items] == ["a/1.mp4"]
+    (tmp_path / "a.tar").unlink()
+    (tmp_path / "a" / "1.mp4").unlink()
+    with pytest.raises(InputError, match="no videos"):
+        read_annotations(root)
+
+
 def test_real_annotations(shared_data: Path) -> None:
     actions = read_annotations(shared_data / "actions")
     assert Counter(item.split for item in actions.items) == {"train": 280, "val": 55, "test": 127}

@@ -14,6 +14,7 @@ from pathlib import Path
 from vidlbc.errors import InputError
 from vidlbc.shards import benchmarks, folders, lists
 from vidlbc.shards.corpus import SPLITS, Corpus, Item, checked, is_video
+from vidlbc.shards.layout import MANIFEST
 
 _TEXT = (".csv", ".txt", ".json", ".tsv", ".lst", ".list")
 
@@ -45,7 +46,11 @@ def read_annotations(root_or_list: str | Path, labels: str | Path | None = None,
 
 
 def _read_media_folder(root: Path) -> Corpus:
-    archives = sorted(path for path in root.rglob("*.tar") if path.is_file())
+    """Loose videos, or tars where there are none: an archive beside its extracted files is not read a second time."""
+    if folders.videos_under(root):
+        return folders.read_folder(root)
+    # Shards of ours below the videos' folder hold no videos.
+    archives = [path for path in sorted(root.rglob("*.tar")) if not (path.parent / MANIFEST / "plan.json").is_file()]
     return folders.read_tars(archives, root, root) if archives else folders.read_folder(root)
 
 

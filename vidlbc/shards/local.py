@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -21,7 +22,7 @@ from typing import Any
 
 from vidlbc.errors import InputError, ShardError
 from vidlbc.shards.encode import ShardReport, encode_shard, is_done, load_codec
-from vidlbc.shards.layout import MANIFEST, clean_stale, exclusive
+from vidlbc.shards.layout import MANIFEST, clean_stale, exclusive, full_disk_as_error
 from vidlbc.shards.manifest import Manifest, write_manifest
 from vidlbc.shards.plan import Plan, begin
 from vidlbc.shards.sources import Codec, OpenReader, Progress, open_video
@@ -86,7 +87,8 @@ def logged_seconds(plan: Plan) -> tuple[int, float]:
 
 def _log(plan: Plan, report: ShardReport) -> None:
     """Timings live here and nowhere else: everything else in the folder is the same on every machine."""
-    with open(Path(plan.output) / MANIFEST / "runs.jsonl", "a", encoding="utf-8") as log:
+    path = Path(plan.output) / MANIFEST / "runs.jsonl"
+    with full_disk_as_error(Path(plan.output)), open(path, "a", encoding="utf-8") as log:
         log.write(json.dumps({"time": time.time(), **asdict(report)}) + "\n")
 
 
@@ -115,6 +117,7 @@ def _start_worker(
     plan: Plan, processes: int, device: str, load: LoadCodec, open_reader: OpenReader, queue: Any
 ) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))  # Ctrl-C reaches the launcher too; it reports
     _worker.update(plan=plan, codec=load(plan, device), open_reader=open_reader, queue=queue)
     if "torch" in sys.modules:  # a codec without torch need not wait for its import
         sys.modules["torch"].set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
@@ -152,10 +155,10 @@ def _in_processes(
         waiting: set[Future[ShardReport]] = {pool.submit(_work, index) for index in todo}
         while waiting:
             finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-            while not queue.empty():
-                progress(*queue.get())
             for future in finished:
                 yield future.result()
+            while not queue.empty():
+                progress(*queue.get())
     except BrokenProcessPool:
         raise ShardError(
             f"{plan.output}: an encoding process died (out of memory?); finished shards are kept: run the same command"
