@@ -1,0 +1,59 @@
+"""Speed and memory of vidlbc beside CompressAI and x265: same frames, same threads, same run; results as ratios.
+
+Encode and decode frames per second, symbols per second of the range coder alone, and peak memory against clip length.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+
+from vidlbc.cli import run
+
+
+def main(cfg: DictConfig) -> None:
+    import os
+
+    import torch
+
+    import vidlbc
+    from vidlbc.benchmark.clip import generated_clip, read_clip
+    from vidlbc.benchmark.contestants import Vidlbc, build_others
+    from vidlbc.benchmark.memory import Task, measure
+    from vidlbc.benchmark.race import race
+    from vidlbc.benchmark.range_coder import race_coders
+    from vidlbc.benchmark.report import table, write_json
+
+    threads = cfg.threads or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    codec = vidlbc.load(cfg.model, device=cfg.device, temporal=cfg.temporal)
+    others = build_others(list(cfg.against), str(codec.device), threads)
+    frames = (
+        read_clip(Path(cfg.clip), cfg.frames, cfg.size)
+        if cfg.clip
+        else np.stack(list(generated_clip(cfg.frames, cfg.size)))
+    )
+    speeds = race([Vidlbc(codec, cfg.qp), *others], frames, cfg.rounds, say)
+    say("range coders")
+    coders = race_coders(cfg.coder_symbols, cfg.rounds) if cfg.coder_symbols else []
+    peaks = []
+    for length in cfg.memory_frames:
+        say(f"peak memory of {length} frames")
+        task = Task(cfg.model, cfg.temporal, cfg.device, threads, cfg.qp, cfg.size, length)
+        peaks.append(measure(task))
+    say("")
+    print(f"{cfg.frames} frames of {cfg.size}x{cfg.size}, {threads} threads, {codec.device}, qp {cfg.qp}\n")
+    print(table(speeds, coders, peaks))
+    write_json(Path(cfg.out), {str(key): value for key, value in cfg.items()}, threads, speeds, coders, peaks)
+    print(f"\nwritten to {cfg.out}")
+
+
+def say(text: str) -> None:
+    """What is going on now, on one moving line of a terminal."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    run(main, "benchmark")
