@@ -59,7 +59,7 @@ class CompressAIImage(Contestant):
 
     def __init__(self, architecture: str, device: str) -> None:
         self.name, self.device = architecture, device
-        self.model = _untrained(_zoo().image_models[architecture](quality=4, pretrained=False), device)
+        self.model = _untrained(import_compressai().zoo.image_models[architecture](quality=4, pretrained=False), device)
 
     def encode(self, frames: np.ndarray) -> list[Any]:
         import torch
@@ -84,7 +84,7 @@ class CompressAIVideo(Contestant):
 
     def __init__(self, architecture: str, device: str) -> None:
         self.name, self.device = architecture, device
-        self.model = _untrained(_zoo().video_models[architecture](quality=4, pretrained=False), device)
+        self.model = _untrained(import_compressai().zoo.video_models[architecture](quality=4, pretrained=False), device)
 
     def encode(self, frames: np.ndarray) -> Any:
         import torch
@@ -154,11 +154,13 @@ def build_others(names: list[str], device: str, threads: int) -> list[Contestant
     return [OTHERS[name](device, threads) for name in names]
 
 
-def _zoo() -> Any:
+def import_compressai() -> Any:
+    """The package with its `zoo` and `entropy_models`, imported without its warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")   # what its import sets off (torch.jit deprecations) is not for our users
+        import compressai.entropy_models
         import compressai.zoo
-    return compressai.zoo
+    return compressai
 
 
 def _untrained(model: Any, device: str) -> Any:
