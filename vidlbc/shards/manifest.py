@@ -43,7 +43,7 @@ class Manifest:
     def summary(self) -> str:
         """What a person wants to know, one fact a line, then every file that is not `ok`."""
         ok = self.n_videos - self.n_failed - self.n_damaged
-        ratio = f"{self.source_bytes / self.bytes:.1f}x smaller than the files" if self.bytes else "nothing encoded"
+        ratio = f"the files have {self.source_bytes}, {self.source_bytes / max(1, self.bytes):.1f} times as many"
         lines = [
             f"{self.n_videos} videos: {ok} ok, {self.n_damaged} damaged, {self.n_failed} unreadable;"
             f" {self.n_repeats} repeats",
