@@ -8,7 +8,6 @@ so is their speed (their entropy coder's differs little with the symbols), but r
 from __future__ import annotations
 
 import io
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -59,7 +58,7 @@ class CompressAIImage(Contestant):
 
     def __init__(self, architecture: str, device: str) -> None:
         self.name, self.device = architecture, device
-        self.model = _untrained(import_compressai().zoo.image_models[architecture](quality=4, pretrained=False), device)
+        self.model = _untrained(_zoo().image_models[architecture](quality=4, pretrained=False), device)
 
     def encode(self, frames: np.ndarray) -> list[Any]:
         import torch
@@ -84,7 +83,7 @@ class CompressAIVideo(Contestant):
 
     def __init__(self, architecture: str, device: str) -> None:
         self.name, self.device = architecture, device
-        self.model = _untrained(import_compressai().zoo.video_models[architecture](quality=4, pretrained=False), device)
+        self.model = _untrained(_zoo().video_models[architecture](quality=4, pretrained=False), device)
 
     def encode(self, frames: np.ndarray) -> Any:
         import torch
@@ -154,13 +153,10 @@ def build_others(names: list[str], device: str, threads: int) -> list[Contestant
     return [OTHERS[name](device, threads) for name in names]
 
 
-def import_compressai() -> Any:
-    """The package with its `zoo` and `entropy_models`, imported without its warnings."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")   # what its import sets off (torch.jit deprecations) is not for our users
-        import compressai.entropy_models
-        import compressai.zoo
-    return compressai
+def _zoo() -> Any:
+    from vidlbc.image_stage.compressai_families import import_compressai
+
+    return import_compressai().zoo
 
 
 def _untrained(model: Any, device: str) -> Any:

@@ -121,7 +121,7 @@ def _vidlbc(symbols: _Symbols) -> tuple[str, Callable[[], Any], Callable[[Any], 
 
 
 def _gaussian() -> Any:
-    from vidlbc.benchmark.contestants import import_compressai
+    from vidlbc.image_stage.compressai_families import import_compressai
 
     table = np.exp(np.linspace(np.log(0.11), np.log(256), 64)).tolist()
     model = import_compressai().entropy_models.GaussianConditional(table)
