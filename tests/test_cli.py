@@ -70,6 +70,7 @@ log: ${out}/log
 train:            # the loop
   minutes: null   # budget
   steps: 100
+  hours: 2.5      # the day's budget; null: without end
 """,
     "configs/temporal/none.yaml": "kind: none   # which prior\n",
     "configs/temporal/lstm.yaml": "kind: lstm   # which prior\nwidth: 64    # channels of the state\n",
@@ -160,6 +161,12 @@ def test_groups_and_experiments(configs):
     config = load(configs, "weigh", ["train.minutes=null", "input=a", "experiment=demo", "qp=21"])
     assert (config.qp, config.train.minutes) == (21, None)
     assert load(configs, "weigh", ["input=a", "+extra.depth=3"]).extra.depth == 3
+
+
+def test_null_is_good_where_the_default_or_the_comment_says_so(configs):
+    assert load(configs, "weigh", ["input=a", "train.hours=null"]).train.hours is None
+    assert load(configs, "weigh", ["input=a", "workers=null"]).workers is None
+    assert failure(configs, "input=a", "train.steps=null") == "train.steps=null: expected an integer (default 100)"
 
 
 def test_the_last_of_two_overrides_wins(configs):

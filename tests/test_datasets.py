@@ -170,3 +170,22 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     assert done.returncode == 2
     assert done.stderr == f"error: {tmp_path}: expected a new or empty folder, or an earlier demo corpus\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["thesis.tex"]
+
+
+def commands():
+    """Every `tools/X.py key=value ...` that the documents show."""
+    found = []
+    for page in [REPO / "README.md", *sorted((REPO / "datasets").glob("*.md"))]:
+        for line in page.read_text().splitlines():
+            command = line.partition("   #")[0].split()
+            scripts = [i for i, word in enumerate(command) if word.startswith("tools/") and word.endswith(".py")]
+            if scripts and any("=" in word for word in command[scripts[0] :]):
+                found.append((page.name, Path(command[scripts[0]]).stem, command[scripts[0] + 1 :]))
+    return found
+
+
+@pytest.mark.parametrize("page, tool, arguments", commands())
+def test_documented_commands_are_understood(page, tool, arguments):
+    from vidlbc.cli import load
+
+    load(REPO / "configs", tool, arguments)

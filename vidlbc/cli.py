@@ -11,7 +11,8 @@ Every tool ends in `run(main, "NAME")`. Hydra only composes; it makes no output 
     debug=true             shows the stack trace of an error;   --cfg prints the composed config;   --help lists all
 
 Where the default is text, or must be given (`???`), the value arrives as the text typed, so that a folder called
-`2024` or `a,b` needs no quoting; elsewhere Hydra's grammar reads it. `null` is accepted where the default is null.
+`2024` or `a,b` needs no quoting; elsewhere Hydra's grammar reads it. `null` is accepted where the default is null, or
+where the comment beside it in configs/ says what null means.
 
 Exit status: 0; 2 for bad input; 1 for a defect (with its stack trace); 130 when interrupted.
 """
@@ -130,7 +131,8 @@ def load_with_choices(folder: Path, name: str, arguments: Sequence[str]) -> tupl
             values.append((key, text))
     config, choices = _compose(folder, name, groups) if groups else (base, choices)
     for key, text in values:
-        _set(config, base, key, text, known=[*keys_of(config), *choices])
+        nullable = text == "null" and _null_is_good(folder, name, choices, (config, base), key)
+        _set(config, key, text, nullable, known=[*keys_of(config), *choices])
     return config, choices
 
 
@@ -179,15 +181,24 @@ def options_of(folder: Path, group: str) -> list[str]:
     return sorted(file.stem for file in place.glob("*.yaml")) if place != folder and place.is_dir() else []
 
 
-def _set(config: DictConfig, base: DictConfig, key: str, text: str, known: list[str]) -> None:
+def _null_is_good(
+    folder: Path, name: str, choices: dict[str, str | None], configs: Sequence[DictConfig], key: str
+) -> bool:
+    """An experiment may have replaced a null by a number: the config without it counts too."""
+    from vidlbc.cli_help import comments
+
+    if any(_has(config, key) and _current(config, key) is None for config in configs):
+        return True
+    return "null" in comments(folder, name, choices).get(key, "").replace(":", " ").replace(";", " ").split()
+
+
+def _set(config: DictConfig, key: str, text: str, may_be_null: bool, known: list[str]) -> None:
     add, key = key.startswith("+"), key.lstrip("+")
     if not add and not _has(config, key):
         raise InputError(f"unknown option {key!r} (in {key}={text}){_near(key, known) or '; --help lists all'}")
     if not _has(config, key):
         OmegaConf.update(config, key, _parse(key, text), force_add=True)
         return
-    # An experiment may have replaced a null by a number; null then stays a good value.
-    may_be_null = any(_has(c, key) and _current(c, key) is None for c in (config, base))
     OmegaConf.update(config, key, _typed(key, text, _current(config, key), may_be_null), force_add=True)
 
 
