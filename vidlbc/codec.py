@@ -11,7 +11,8 @@ import hashlib
 import io
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
@@ -32,8 +33,6 @@ from vidlbc.temporal_stage import TemporalStage
 
 PACKET_FRAMES = 16
 MIN_SIDE = 16
-# Priors see at most this many pixels at a time: bounds memory (about 2 KB a pixel at the widest), never the result.
-_CHUNK_PIXELS = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -170,8 +169,9 @@ class Codec:
     def decompress_stream(self, source: bytes | BinaryIO) -> Iterator[np.ndarray]:
         """Blocks of up to 16 frames, uint8 (n, H, W, 3), as they are decoded."""
         reader = Reader(source)
-        for symbols in self._decode([reader]):
-            yield self.synthesize(self.dequantise(symbols, reader.header.qp), reader.header)
+        header = reader.header
+        for symbols in self._decoded_ahead([reader]):
+            yield self.synthesize(self.dequantise(symbols, header.qp), header.qp, header.height, header.width)
 
     def symbols(self, data: bytes | Sequence[bytes]) -> list[Tensor]:
         """bytes -> int32 (T, C_l, H_l, W_l) a level, fine to coarse, cropped to the frame's own cells.
@@ -180,34 +180,52 @@ class Codec:
         """
         many = not isinstance(data, bytes | bytearray | memoryview)
         readers = [Reader(d) for d in (data if many else [data])]
-        parts = list(self._decode(readers))
-        header = readers[0].header
-        out = []
-        for level, tensors in zip(self.levels, zip(*parts, strict=True), strict=True):
-            whole = torch.cat([t.unflatten(0, (len(readers), -1)) for t in tensors], 1).permute(0, 1, 4, 2, 3)
-            whole = whole[..., : -(-header.height // level.stride), : -(-header.width // level.stride)]
-            out.append(whole if many else whole[0])
-        return out
+        parts = [[q.unflatten(0, (len(readers), -1)) for q in symbols] for symbols in self._decoded_ahead(readers)]
+        whole = [torch.cat(level, 1).permute(0, 1, 4, 2, 3) for level in zip(*parts, strict=True)]
+        cropped = self.crop(whole, readers[0].header.height, readers[0].header.width)
+        return cropped if many else [level[0] for level in cropped]
 
     def latents(self, data: bytes) -> list[Tensor]:
         """bytes -> dequantised latents, float32 (T, C_l, H_l, W_l) a level, fine to coarse."""
-        qp = Reader(data).header.qp
-        steps = [g.step[0].float() for g in self._gains(torch.tensor([qp], device=self.device))]
-        return [q.float() * step[:, None, None] for q, step in zip(self.symbols(data), steps, strict=True)]
+        header = Reader(data).header
+        return self.crop(self.dequantise(self.padded_symbols(data), header.qp), header.height, header.width)
+
+    def padded_symbols(self, data: bytes) -> list[Tensor]:
+        """bytes -> int32 (T, H_l, W_l, C_l) a level, of the padded frame: what `dequantise` and `synthesize` take."""
+        return [torch.cat(level) for level in zip(*self._decoded_ahead([Reader(data)]), strict=True)]
+
+    def crop(self, levels: Sequence[Tensor], height: int, width: int) -> list[Tensor]:
+        """(..., H_l, W_l) of the padded frame -> the cells that hold some of the true frame."""
+        return [
+            y[..., : -(-height // level.stride), : -(-width // level.stride)]
+            for y, level in zip(levels, self.levels, strict=True)
+        ]
+
+    def transcode(self, data: bytes, target: "Codec", context: bool = True) -> tuple[bytes, EncodeReport]:
+        """The same symbols under another prior of the same image stage: other bytes, identical pixels."""
+        if target.image.digest != self.image.digest:
+            raise InputError("transcoding keeps the symbols: both codecs must have the same image stage")
+        reader, sink = Reader(data), io.BytesIO()
+        header = replace(reader.header, fingerprint=target._digest, kind=target.kind, context=context)
+        writer = _Writer(target, sink, header)
+        for symbols in self._decoded_ahead([reader]):
+            writer.add(symbols)
+        report = writer.finish()
+        return sink.getvalue(), report
 
     def dequantise(self, symbols: Sequence[Tensor], qp: int) -> list[Tensor]:
         """int32 (T, H_l, W_l, C_l) -> float32 latents (T, C_l, H_l, W_l)."""
         gains = self._gains(torch.tensor([qp], device=self.device), torch.float32)
         return [(q.float() * g.step[0]).permute(0, 3, 1, 2) for q, g in zip(symbols, gains, strict=True)]
 
-    def synthesize(self, latents: Sequence[Tensor], header: Header) -> np.ndarray:
-        """Padded latents (T, C_l, H_l, W_l) -> uint8 (T, H, W, 3), cropped to the header's size."""
-        qp = torch.tensor([header.qp], device=self.device)
+    def synthesize(self, latents: Sequence[Tensor], qp: int, height: int, width: int) -> np.ndarray:
+        """Latents of the padded frames (T, C_l, H_l, W_l) -> uint8 (T, H, W, 3) of the true size."""
+        qps = torch.tensor([qp], device=self.device)
 
         def one(*levels: Tensor) -> Tensor:
             levels_last = [y.contiguous(memory_format=torch.channels_last) for y in levels]
-            x = self._pool.cast(self.stage.synthesis, levels_last, qp).float()
-            x = x[..., : header.height, : header.width].clamp(0, 1) * 255
+            x = self._pool.cast(self.stage.synthesis, levels_last, qps).float()
+            x = x[..., :height, :width].clamp(0, 1) * 255
             return x.round().to(torch.uint8).permute(0, 2, 3, 1)
 
         return torch.cat(self._pool.map(one, *latents)).cpu().numpy()
@@ -224,7 +242,15 @@ class Codec:
         if header.levels != tuple((level.stride, level.channels) for level in self.levels):
             raise BitstreamError("damaged bitstream: its levels are not those of its weights")
 
-    @torch.no_grad()
+    def _decoded_ahead(self, readers: Sequence[Reader]) -> Iterator[list[Tensor]]:
+        """`_decode`, one packet ahead of the caller: its priors go frame by frame while the caller works on the last packet."""
+        packets = self._decode(readers)
+        coming = self._pool.ahead(lambda: next(packets, None))
+        while (symbols := coming.result()) is not None:
+            coming = self._pool.ahead(lambda: next(packets, None))
+            yield symbols
+
+    @torch.inference_mode()
     def _decode(self, readers: Sequence[Reader]) -> Iterator[list[Tensor]]:
         """Symbols of one packet after another, int32 (B * n, H_l, W_l, C_l), frame index fastest."""
         for reader in readers:
@@ -246,7 +272,7 @@ class Codec:
             for t in range(packets[0].frames):
                 symbols, state = self._decode_frame(decoders, qp, gains, state if first.context else null, height, width)
                 for b, packet in enumerate(packets):
-                    crcs[b] = _symbol_crc(crcs[b], [q[b] for q in symbols])
+                    crcs[b] = zlib.crc32(b"".join(_crc_bytes(q[b]) for q in reversed(symbols)), crcs[b])
                     if crcs[b] & 0xFF != packet.checks[t]:
                         raise BitstreamError(
                             f"decoded symbols of frame {readers[b].frames - packet.frames + t} fail their checksum: "
@@ -281,26 +307,62 @@ class Codec:
 
     # -- shared with the writer --------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def distributions(
+    def coded_frames(
         self, symbols: Sequence[Tensor], qp: int, state: list[Tensor], context: bool
-    ) -> Iterator[tuple[int, list[Distribution], list[Tensor]]]:
-        """Exact distributions of successive frames of one clip, in chunks: (frames, per level, state after)."""
-        total, padded = symbols[0].shape[0], symbols[0].shape[1] * symbols[0].shape[2] * self.levels[0].stride ** 2
-        size = max(1, min(total, _CHUNK_PIXELS // padded))
-        for start in range(0, total, size):
-            part = [q[start : start + size].to(self.device, torch.float64) for q in symbols]
-            frames = len(part[0])
-            qps = torch.full((frames,), qp, device=self.device)
-            gains = self._gains(qps)
-            latents = [snap(q * g.step[:, None, None]) for q, g in zip(part, gains, strict=True)]
-            if context:
-                out, state = self.temporal(latents, qps, gains, frames, state)
-            else:
-                memory = self.temporal.memory(state)
-                memory = {s: m.expand(frames, -1, -1, -1) for s, m in memory.items()}
-                out = self.temporal.trunk(latents, qps, gains, self.temporal.reader(memory))
-            yield frames, out, state
+    ) -> Iterator[tuple["CodedFrame", list[Tensor]]]:
+        """Each frame of one clip with its quantised distributions, in order, and the state after it.
+
+        symbols int32 (T, H_l, W_l, C_l). On CPU frames run side by side, one thread each; exact either way.
+        """
+        qps = torch.tensor([qp], device=self.device)
+        gains = self._gains(qps)
+
+        def latents_of(t: int) -> list[Tensor]:
+            exact = [q[t : t + 1].to(self.device, torch.float64) for q in symbols]
+            return [snap(q * g.step[:, None, None]) for q, g in zip(exact, gains, strict=True)]
+
+        count = len(symbols[0])
+        states = [state]
+        if context:
+            observed = self._pool.each(lambda t: self.temporal.observe(latents_of(t)), count)
+            states += self._pool.ahead(lambda: self._advance(state, observed)).result()
+
+        def code(t: int) -> CodedFrame:
+            reader = self.temporal.reader(self.temporal.memory(states[t if context else 0]))
+            return CodedFrame.of([q[t] for q in symbols], self.temporal.trunk(latents_of(t), qps, gains, reader))
+
+        for t, frame in enumerate(self._pool.each(code, count)):
+            yield frame.result(), states[t + 1 if context else 0]
+
+    @torch.inference_mode()
+    def _advance(self, state: list[Tensor], observed: list[Future]) -> list[list[Tensor]]:
+        """States after each frame; frame by frame, so on the serial worker."""
+        states = []
+        for maps in observed:
+            state = self.temporal.advance(state, maps.result())
+            states.append(state)
+        return states
+
+
+@dataclass(frozen=True)
+class CodedFrame:
+    """What the range coder needs of one frame (fine to coarse), and its ideal code length."""
+
+    symbols: list[np.ndarray]
+    parameters: list[coder.CodedParameters]
+    bits: float
+    crc_bytes: bytes
+
+    @classmethod
+    def of(cls, symbols: Sequence[Tensor], distributions: Sequence[Distribution]) -> "CodedFrame":
+        """symbols int32 (H_l, W_l, C_l); distributions (1, H_l, W_l, C_l) float64."""
+        bits, parameters = 0.0, []
+        for q, d in zip(symbols, distributions, strict=True):
+            single = Distribution(d.mean[0].float(), d.log2_scale[0].float())
+            bits += float(symbol_bits(q.to(d.mean.device).float(), single).double().sum())
+            parameters.append(coder.quantise(Distribution(d.mean[0], d.log2_scale[0])))
+        arrays = [q.reshape(-1).cpu().numpy() for q in symbols]
+        return cls(arrays, parameters, bits, b"".join(_crc_bytes(q) for q in reversed(symbols)))
 
 
 class _Writer:
@@ -318,26 +380,16 @@ class _Writer:
         self._bits: list[float] = []
 
     def add(self, symbols: list[Tensor]) -> None:
-        encoder, crc, checks, done = coder.Encoder(), 0, bytearray(), 0
-        arrays = [q.cpu().contiguous() for q in symbols]
-        chunks = self._codec.distributions(symbols, self._header.qp, self._state, self._header.context)
-        for frames, distributions, state in chunks:
+        encoder, crc, checks = coder.Encoder(), 0, bytearray()
+        header = self._header
+        for frame, state in self._codec.coded_frames(symbols, header.qp, self._state, header.context):
             self._state = state
-            estimates = torch.zeros(frames)
-            for index, d in enumerate(distributions):
-                q = arrays[index][done : done + frames].to(self._codec.device)
-                single = Distribution(d.mean.float(), d.log2_scale.float())
-                estimates += symbol_bits(q.float(), single).sum((1, 2, 3)).cpu()
-            self._bits += estimates.tolist()
-            for t in range(frames):
-                for index in reversed(range(len(distributions))):
-                    d = distributions[index]
-                    parameters = coder.quantise(Distribution(d.mean[t], d.log2_scale[t]))
-                    encoder.encode(arrays[index][done + t].reshape(-1).numpy(), parameters)
-                crc = _symbol_crc(crc, [q[done + t] for q in arrays])
-                checks.append(crc & 0xFF)
-            done += frames
-        data = Packet(done, crc, bytes(checks), encoder.finish()).to_bytes()
+            for index in reversed(range(len(frame.parameters))):
+                encoder.encode(frame.symbols[index], frame.parameters[index])
+            crc = zlib.crc32(frame.crc_bytes, crc)
+            checks.append(crc & 0xFF)
+            self._bits.append(frame.bits)
+        data = Packet(len(checks), crc, bytes(checks), encoder.finish()).to_bytes()
         self._sink.write(data)
         self._bytes += len(data)
 
@@ -354,11 +406,9 @@ def check_qp(qp: int) -> None:
         raise InputError(f"qp={qp!r}: expected an integer from 0 to {NUM_QP - 1}")
 
 
-def _symbol_crc(crc: int, levels: Sequence[Tensor]) -> int:
-    """Running CRC-32 over one frame's symbols: int16 little-endian, levels coarse to fine, (H, W, C) order."""
-    for q in reversed(levels):
-        crc = zlib.crc32(q.to(torch.int16).contiguous().numpy().astype("<i2", copy=False), crc)
-    return crc
+def _crc_bytes(q: Tensor) -> bytes:
+    """What the checksums cover: a level's symbols, int16 little-endian, (H, W, C) order; levels coarse to fine."""
+    return q.to(torch.int16).contiguous().cpu().numpy().astype("<i2", copy=False).tobytes()
 
 
 def _repack(blocks: Iterable[np.ndarray | Tensor], size: int) -> Iterator[Tensor]:

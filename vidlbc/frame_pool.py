@@ -1,12 +1,13 @@
-"""Runs a network over frames so that the result of a frame never depends on the others.
+"""Runs networks over frames so that the result of a frame never depends on the others.
 
 CPU: each frame alone, on one thread, several frames side by side. A convolution on two threads, or on a larger batch, may
 round differently in the last bit; a frame on its own thread does not, and two frames on two threads are faster than one
-frame on two. GPU: batches of a fixed size, the last one padded by repetition.
+frame on two (and far faster on a busy machine, where threads that share one layer wait for each other at every step).
+GPU: batches of a fixed size, the last one padded by repetition.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -16,11 +17,12 @@ _GPU_BATCH = 16
 
 
 class FramePool:
-    """`map(fn, *tensors)` calls `fn` on slices of the first axis, in order."""
+    """`map(fn, *tensors)` calls `fn` on slices of the first axis, in order. `ahead(fn)` runs one serial task beside it."""
 
     def __init__(self, device: torch.device, precision: str):
         self.device, self.precision = device, precision
-        self._executor: ThreadPoolExecutor | None = None
+        self._frames: ThreadPoolExecutor | None = None
+        self._serial: ThreadPoolExecutor | None = None
         self._workers = 0
 
     def cast(self, fn: Callable[..., Any], *args: Any) -> Any:
@@ -29,24 +31,39 @@ class FramePool:
             return fn(*args)
 
     def map(self, fn: Callable[..., Any], *tensors: Tensor) -> list[Any]:
+        """`fn` of every frame (CPU), or of every batch of frames (GPU)."""
         count = len(tensors[0])
         if self.device.type != "cpu":
             return self._batched(fn, tensors, count)
+        return [future.result() for future in self.each(lambda i: fn(*[t[i : i + 1] for t in tensors]), count)]
+
+    def each(self, fn: Callable[[int], Any], count: int) -> list["Future[Any]"]:
+        """`fn(0)`, `fn(1)`, ... side by side, one thread each."""
 
         def one(index: int) -> Any:
             with torch.inference_mode():
-                return fn(*[t[index : index + 1] for t in tensors])
+                return fn(index)
 
-        return list(self._pool().map(one, range(count)))
+        self._start()
+        assert self._frames is not None
+        return [self._frames.submit(one, index) for index in range(count)]
 
-    def _pool(self) -> ThreadPoolExecutor:
+    def ahead(self, fn: Callable[[], Any]) -> "Future[Any]":
+        """Run `fn` on the serial worker, which has half of the threads: what must go frame by frame."""
+        self._start()
+        assert self._serial is not None
+        return self._serial.submit(fn)
+
+    def _start(self) -> None:
         workers = torch.get_num_threads()
-        if self._executor is None or workers != self._workers:
-            if self._executor is not None:
-                self._executor.shutdown()
-            self._executor = ThreadPoolExecutor(workers, "frame", initializer=_single_threaded)
+        if self._frames is None or workers != self._workers:
+            for executor in (self._frames, self._serial):
+                if executor is not None:
+                    executor.shutdown()
             self._workers = workers
-        return self._executor
+            # In OpenMP builds the setting belongs to the calling thread; the main thread keeps its own.
+            self._frames = ThreadPoolExecutor(workers, "frame", torch.set_num_threads, (1,))
+            self._serial = ThreadPoolExecutor(1, "serial", torch.set_num_threads, (max(1, workers // 2),))
 
     @torch.inference_mode()
     def _batched(self, fn: Callable[..., Any], tensors: Sequence[Tensor], count: int) -> list[Any]:
@@ -59,8 +76,3 @@ class FramePool:
             result = fn(*parts)
             out.append([r[:real] for r in result] if isinstance(result, list) else result[:real])
         return out
-
-
-def _single_threaded() -> None:
-    """In OpenMP builds the setting belongs to the calling thread; the main thread keeps its own."""
-    torch.set_num_threads(1)

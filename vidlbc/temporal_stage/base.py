@@ -77,8 +77,16 @@ class TemporalStage(nn.Module):
         """What the next frame may read."""
 
     @abstractmethod
+    def observe(self, latents: Sequence[Tensor]) -> Memory:
+        """Feature maps of coded frames, each frame on its own: the costly half of `update`, parallel over frames."""
+
+    @abstractmethod
+    def advance(self, state: State, maps: Memory) -> State:
+        """The state after one more frame, whose feature maps these are."""
+
     def update(self, state: State, latents: Sequence[Tensor]) -> State:
         """The state after one more frame was coded."""
+        return self.advance(state, self.observe(latents))
 
     @abstractmethod
     def reader(self, memory: Memory) -> Context | None:
@@ -86,12 +94,13 @@ class TemporalStage(nn.Module):
 
     def sequence(self, latents: Sequence[Tensor], frames: int, state: State) -> tuple[Memory, State]:
         """Memories of `frames` successive frames at once; latents are (B*T, H_l, W_l, C_l), frame index fastest."""
-        memories: list[Memory] = []
+        maps = {s: m.unflatten(0, (-1, frames)) for s, m in self.observe(latents).items()}
+        states: list[State] = []
         for t in range(frames):
-            memories.append(self.memory(state))
-            state = self.update(state, [y.unflatten(0, (-1, frames))[:, t] for y in latents])
-        stacked = {s: torch.stack([m[s] for m in memories], 1).flatten(0, 1) for s in memories[0]}
-        return stacked, state
+            states.append(state)
+            state = self.advance(state, {s: m[:, t] for s, m in maps.items()})
+        stacked = [torch.stack(list(tensors), 1).flatten(0, 1) for tensors in zip(*states, strict=True)]
+        return self.memory(stacked), state
 
     def forward(
         self, latents: Sequence[Tensor], qp: Tensor, gains: Sequence[Gains], frames: int, state: State
@@ -115,11 +124,11 @@ class NoContext(TemporalStage):
     def memory(self, state: State) -> Memory:
         return {}
 
-    def update(self, state: State, latents: Sequence[Tensor]) -> State:
+    def observe(self, latents: Sequence[Tensor]) -> Memory:
+        return {}
+
+    def advance(self, state: State, maps: Memory) -> State:
         return []
 
     def reader(self, memory: Memory) -> Context | None:
         return None
-
-    def sequence(self, latents: Sequence[Tensor], frames: int, state: State) -> tuple[Memory, State]:
-        return {}, []

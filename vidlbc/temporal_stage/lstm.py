@@ -76,24 +76,14 @@ class LSTMPrior(TemporalStage):
         strides = self.trunk.work_strides
         return {s: self.refine[str(s)](state[2 * i]) for i, s in enumerate(strides)}
 
-    def _advance(self, state: State, maps: Memory) -> State:
+    def observe(self, latents: Sequence[Tensor]) -> Memory:
+        return self.features(latents)
+
+    def advance(self, state: State, maps: Memory) -> State:
         after: State = []
         for i, stride in enumerate(self.trunk.work_strides):
             after += self.cells[str(stride)](maps[stride], state[2 * i], state[2 * i + 1])
         return after
 
-    def update(self, state: State, latents: Sequence[Tensor]) -> State:
-        return self._advance(state, self.features(latents))
-
     def reader(self, memory: Memory) -> Context:
         return _Reader(self, memory)
-
-    def sequence(self, latents: Sequence[Tensor], frames: int, state: State) -> tuple[Memory, State]:
-        """Features of all frames in one batch; only the cells run frame by frame."""
-        maps = {s: m.unflatten(0, (-1, frames)) for s, m in self.features(latents).items()}
-        hiddens: list[State] = []
-        for t in range(frames):
-            hiddens.append(state)
-            state = self._advance(state, {s: m[:, t] for s, m in maps.items()})
-        stacked = [torch.stack(list(tensors), 1).flatten(0, 1) for tensors in zip(*hiddens, strict=True)]
-        return self.memory(stacked), state

@@ -126,34 +126,17 @@ class TransformerPrior(TemporalStage):
         ]
         return maps * self.context
 
-    def _fuse(self, newest_first: Sequence[Memory]) -> Memory:
-        return {s: self.fuse[str(s)](torch.cat([m[s] for m in newest_first], -1)) for s in self.trunk.work_strides}
-
-    def _unpack(self, state: State) -> list[Memory]:
-        strides = self.trunk.work_strides
-        return [dict(zip(strides, state[i * len(strides) :], strict=False)) for i in range(self.context)]
-
     def memory(self, state: State) -> Memory:
-        return self._fuse(self._unpack(state))
+        """Newest first in the state: (context x working strides)."""
+        strides = self.trunk.work_strides
+        return {s: self.fuse[str(s)](torch.cat(state[i :: len(strides)], -1)) for i, s in enumerate(strides)}
 
-    def update(self, state: State, latents: Sequence[Tensor]) -> State:
-        maps = self.features(latents)
+    def observe(self, latents: Sequence[Tensor]) -> Memory:
+        return self.features(latents)
+
+    def advance(self, state: State, maps: Memory) -> State:
         newest = [maps[s] for s in self.trunk.work_strides]
         return [*newest, *state[: len(newest) * (self.context - 1)]]
 
     def reader(self, memory: Memory) -> Context:
         return _Reader(self, memory)
-
-    def sequence(self, latents: Sequence[Tensor], frames: int, state: State) -> tuple[Memory, State]:
-        """All frames in one batch: the past is a shift of the feature maps."""
-        past, maps = self._unpack(state), self.features(latents)
-        shifted: list[Memory] = [{} for _ in range(self.context)]
-        final: list[Memory] = [{} for _ in range(self.context)]
-        for stride in self.trunk.work_strides:
-            history = torch.stack([m[stride] for m in reversed(past)], 1)  # oldest first
-            line = torch.cat([history, maps[stride].unflatten(0, (-1, frames))], 1)  # (B, context + T, ...)
-            for age in range(self.context):
-                first = self.context - 1 - age
-                shifted[age][stride] = line[:, first : first + frames].flatten(0, 1)
-                final[age][stride] = line[:, -1 - age]
-        return self._fuse(shifted), [final[age][s] for age in range(self.context) for s in self.trunk.work_strides]

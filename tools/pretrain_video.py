@@ -1,0 +1,48 @@
+"""The main job: train the temporal stage, encode a corpus into latent shards, verify, evaluate action recognition.
+
+    python tools/pretrain_video.py data.root=VIDEOS out=FOLDER
+
+VIDEOS is a folder of videos, split/class/video folders, or an annotation list. The same command resumes a stopped run.
+"""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from vidlbc.cli import run
+from vidlbc.job import EvaluationSettings, JobSettings, TrainSettings, run_job
+from vidlbc.training.schedule import Budget
+from vidlbc.training.video_data import ClipSettings
+
+
+def settings_of(config: DictConfig) -> JobSettings:
+    data, train, evaluation = config.data, config.train, config.eval
+    budget = None
+    if train.minutes is not None or train.steps is not None:
+        budget = Budget(steps=train.steps, minutes=train.minutes)
+    clips = ClipSettings(
+        frames=train.frames, size=train.size, batch=train.batch, pool_windows=train.pool_windows,
+        window_frames=train.window_frames, steps_per_pool=train.steps_per_pool, max_side=data.max_side,
+    )  # fmt: skip
+    return JobSettings(
+        root=data.root, out=Path(config.out), image_stage=config.image_stage, temporal=config.temporal, qp=config.qp,
+        device=config.device, precision=config.precision,
+        train=TrainSettings(
+            budget, clips, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema, start=train.start,
+            bf16=train.bf16, seed=train.seed,
+        ),
+        evaluation=EvaluationSettings(
+            videos=evaluation.videos, head=evaluation.head, frames=evaluation.frames, views=evaluation.views,
+            grid=evaluation.grid, epochs=evaluation.epochs, pixels=evaluation.pixels, decoded=evaluation.decoded,
+        ),
+        labels=data.labels, fold=data.fold, holdout=data.holdout, clip_frames=data.clip_frames, max_side=data.max_side,
+        processes=config.processes, deadline_s=data.deadline_s, wandb=config.wandb,
+    )  # fmt: skip
+
+
+def main(config: DictConfig) -> None:
+    run_job(settings_of(config))
+
+
+if __name__ == "__main__":
+    run(main, "pretrain_video")

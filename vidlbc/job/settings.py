@@ -1,0 +1,67 @@
+"""Settings of the main job, built by tools/pretrain_video.py from configs/pretrain_video.yaml."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vidlbc.training.schedule import Budget
+from vidlbc.training.video_data import ClipSettings
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Stage 2. `budget` None: use the shipped weights as they are. `start`: shipped | scratch."""
+
+    budget: Budget | None
+    clips: ClipSettings
+    lr: float = 5e-4
+    weight_decay: float = 0.02
+    ema: float = 0.998
+    start: str = "shipped"
+    bf16: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """`videos`: at most this many test videos for rate and distortion; recognition always uses every labelled one."""
+
+    videos: int = 32
+    head: str = "attentive"
+    head_options: dict[str, object] = field(default_factory=dict)
+    frames: int = 16
+    views: int = 2
+    grid: int = 4
+    epochs: int = 30
+    pixels: bool = True
+    decoded: bool = True
+    panel_frames: int = 3
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    root: str
+    out: Path
+    image_stage: str
+    temporal: str
+    qp: int
+    device: str
+    precision: str
+    train: TrainSettings
+    evaluation: EvaluationSettings
+    labels: str | None = None
+    fold: int = 1
+    holdout: float = 0.2
+    clip_frames: int = 256
+    shard_videos: int = 32
+    max_side: int | None = None
+    processes: int = 1
+    deadline_s: float = 60.0
+    wandb: bool = False
+
+    @property
+    def model(self) -> Path:
+        return self.out / "model"
+
+    @property
+    def shards(self) -> Path:
+        return self.out / "shards"
