@@ -1,8 +1,9 @@
 """Runs networks over frames so that the result of a frame never depends on the others.
 
-CPU: each frame alone, on one thread, several frames side by side. A convolution on two threads, or on a larger batch, may
-round differently in the last bit; a frame on its own thread does not, and two frames on two threads are faster than one
-frame on two (and far faster on a busy machine, where threads that share one layer wait for each other at every step).
+CPU: each frame alone, on one thread, several frames side by side. A convolution on two threads, or on a larger batch,
+may round differently in the last bit; a frame on its own thread does not, and two frames on two threads are faster than
+one frame on two (and far faster on a busy machine, where threads that share one layer wait for each other at every
+step).
 GPU: batches of a fixed size, the last one padded by repetition.
 """
 
@@ -17,7 +18,7 @@ _GPU_BATCH = 16
 
 
 class FramePool:
-    """`map(fn, *tensors)` calls `fn` on slices of the first axis, in order. `ahead(fn)` runs one serial task beside it."""
+    """`map(fn, *tensors)` calls `fn` on slices of the first axis, in order; `ahead(fn)`: one serial task beside it."""
 
     def __init__(self, device: torch.device, precision: str):
         self.device, self.precision = device, precision

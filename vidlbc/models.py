@@ -5,8 +5,8 @@
     MODEL/temporal/KIND/{config.json,model.safetensors}
     MODEL/README.md                        the model card
 
-The *coding tables* (gain, step and log2 gain of every QP and channel, on the grid of vidlbc.prior.grid) are computed once,
-when a stage is saved, and stored: they are part of the format, not recomputed by a decoder.
+The *coding tables* (gain, step and log2 gain of every QP and channel, on the grid of vidlbc.prior.grid) are computed
+once, when a stage is saved, and stored: they are part of the format, not recomputed by a decoder.
 """
 
 import hashlib
@@ -90,7 +90,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def save_image_stage(stage: ImageStage, folder: Path, config: Mapping[str, Any]) -> None:
-    """`config`: {"family": ..., "options": {...}}. Analysis and synthesis are stored in float16, all that codes in float32."""
+    """`config`: {"family": ..., "options": {...}}. Transforms are stored in float16, all that codes in float32."""
     tensors = {}
     for name, tensor in stage.state_dict().items():
         half = tensor.is_floating_point() and not name.startswith(_HALF_EXEMPT)
@@ -135,7 +135,9 @@ def load_temporal(folder: Path, image: ImageModel) -> tuple[TemporalStage, bytes
     """Raises InputError where it was trained for another image stage."""
     config = _read_config(folder)
     if config["image_stage"] != image.digest.hex():
-        raise InputError(f"{folder} was trained for image stage {config['image_stage'][:12]}, not {image.digest.hex()[:12]}")
+        raise InputError(
+            f"{folder} was trained for image stage {config['image_stage'][:12]}, not {image.digest.hex()[:12]}"
+        )
     tensors, _ = load_tensors(folder / "model.safetensors")
     temporal = build_temporal(config["kind"], image.stage, **config.get("options", {}))
     _load_state(temporal, tensors, folder)
@@ -171,4 +173,6 @@ def _load_state(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path) 
     try:
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        raise InputError(f"{folder}: the weights do not fit the config ({str(error).splitlines()[-1].strip()})") from None
+        raise InputError(
+            f"{folder}: the weights do not fit the config ({str(error).splitlines()[-1].strip()})"
+        ) from None

@@ -1,9 +1,9 @@
-"""The bytes of one clip, format version 1. `docs/bitstream.md` is the specification; this module is its only implementation.
+"""The bytes of one clip, format version 1. `docs/bitstream.md` is the specification; this module implements it.
 
     header | packet | packet | ... | end
 
-Varints are LEB128. A packet holds up to 16 frames in one range-coder run, so that the coder's flush and the checksums cost
-about two bytes a frame. Nothing here needs weights.
+Varints are LEB128. A packet holds up to 16 frames in one range-coder run, so that the coder's flush and the checksums
+cost about two bytes a frame. Nothing here needs weights.
 """
 
 import io
@@ -48,7 +48,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Packet:
-    """Some frames' symbols: `checks` has one byte a frame, `symbol_crc` covers all of them, `payload` is range-coded."""
+    """Some frames' symbols: `checks` has a byte a frame, `symbol_crc` covers all of them, `payload` is range-coded."""
 
     frames: int
     symbol_crc: int
@@ -150,7 +150,9 @@ class Reader:
     def packets(self) -> Iterator[Packet]:
         """The packets in order. Raises BitstreamError where one is damaged, or the end record is missing or wrong."""
         # A frame cannot need more than 4 bytes a symbol; the bound is checked before memory is reserved.
-        largest = sum(-(-self.header.height // s) * -(-self.header.width // s) * c for s, c in self.header.levels) + 65536
+        largest = (
+            sum(-(-self.header.height // s) * -(-self.header.width // s) * c for s, c in self.header.levels) + 65536
+        )
         while True:
             source = self._source
             tag = source.take(1, "the next packet or the end record")[0]

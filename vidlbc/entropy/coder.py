@@ -1,9 +1,9 @@
 """Range coding of symbols under quantised distributions, with constriction's range coder (32-bit words, 64-bit state).
 
-The symbols of one level of one frame are coded bucket by bucket: all that share a table, in ascending table order, in raster
-order within. A bucket is one call on an array (5 ns a symbol to encode, 20 to decode, and 1 us a call, measured), where
-a call with a distribution a symbol takes 58 and 147 ns. Symbols outside their table send the escape entry, and then, after
-the last bucket of the level, 16 plain bits each.
+The symbols of one level of one frame are coded bucket by bucket: all that share a table, in ascending table order, in
+raster order within. A bucket is one call on an array (5 ns a symbol to encode, 20 to decode, and 1 us a call,
+measured), where a call with a distribution a symbol takes 58 and 147 ns. Symbols outside their table send the escape
+entry, and then, after the last bucket of the level, 16 plain bits each.
 """
 
 from dataclasses import dataclass
@@ -25,10 +25,11 @@ _PLAIN = 1 << 16
 def _models() -> tuple[Any, ...]:
     import constriction
 
-    # Handing over counts - 1 makes constriction's own quantisation the identity: it reserves one count an entry and shares
-    # out the other 2^24 - n in proportion, here exactly (the weights sum to 2^24 - n). Tested in tests/entropy.
+    # Handing over counts - 1 makes constriction's own quantisation the identity: it reserves one count an entry and
+    # shares out the other 2^24 - n in proportion, here exactly (the weights sum to 2^24 - n). Tested in tests/entropy.
     return tuple(
-        constriction.stream.model.Categorical((table.counts - 1).astype(np.float64), perfect=False) for table in t.tables()
+        constriction.stream.model.Categorical((table.counts - 1).astype(np.float64), perfect=False)
+        for table in t.tables()
     )
 
 
@@ -56,7 +57,9 @@ class CodedParameters:
 def quantise(distribution: Distribution) -> CodedParameters:
     """Quantise exact float64 distributions (one frame, (H, W, C)) to tables, centres and signs."""
     scale = ((distribution.log2_scale - t.MIN_LOG2_SCALE) * t.SCALE_STEPS).round().clamp_(0, t.NUM_SCALES - 1)
-    eighths = (distribution.mean * t.MEAN_STEPS).round().clamp_(-SYMBOL_LIMIT * t.MEAN_STEPS, SYMBOL_LIMIT * t.MEAN_STEPS)
+    eighths = (
+        (distribution.mean * t.MEAN_STEPS).round().clamp_(-SYMBOL_LIMIT * t.MEAN_STEPS, SYMBOL_LIMIT * t.MEAN_STEPS)
+    )
     centre = (eighths / t.MEAN_STEPS).round()
     fraction = eighths - centre * t.MEAN_STEPS
     table = scale.mul_(t.NUM_FRACTIONS).add_(fraction.abs())

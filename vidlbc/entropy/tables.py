@@ -5,9 +5,9 @@ A symbol q with mean m and scale s is coded as r = q - n with m = n + f/16, n in
 
     P(r) = F((r + 1/2 - f/16) / s) - F((r - 1/2 - f/16) / s),   F(x) = 1 / (1 + exp(-x))
 
-A table holds r = -R..R, then one escape entry for everything beyond, as integer counts that sum to 2^24. They are computed
-in decimal arithmetic (correctly rounded by specification), so every platform gets the same integers; a golden test pins
-their checksum.
+A table holds r = -R..R, then one escape entry for everything beyond, as integer counts that sum to 2^24. They are
+computed in decimal arithmetic (correctly rounded by specification), so every platform gets the same integers; a golden
+test pins their checksum.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,9 @@ def tables() -> tuple[Table, ...]:
     """All tables, index scale_index * NUM_FRACTIONS + |f|. About half a second, once a process."""
     with localcontext(Context(prec=28)):
         return tuple(
-            table for index in range(NUM_SCALES) for table in _tables_of_scale(Decimal(index) / SCALE_STEPS + MIN_LOG2_SCALE)
+            table
+            for index in range(NUM_SCALES)
+            for table in _tables_of_scale(Decimal(index) / SCALE_STEPS + MIN_LOG2_SCALE)
         )
 
 

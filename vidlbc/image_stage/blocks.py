@@ -21,8 +21,7 @@ class DepthwiseBlock(nn.Module):
         self.depthwise = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
         self.expand = nn.Conv2d(channels, channels * expand, 1)
         self.reduce = nn.Conv2d(channels * expand, channels, 1)
-        nn.init.zeros_(self.reduce.weight)
-        nn.init.zeros_(self.reduce.bias)
+        _zero(self.reduce)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.reduce(F.leaky_relu(self.expand(self.depthwise(x)), 0.1))
@@ -38,11 +37,15 @@ class ResidualGDNBlock(nn.Module):
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.gdn = GDN(channels, inverse=inverse)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        _zero(self.second)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(self.gdn(self.first(x)))
+
+
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 BLOCKS: dict[str, Callable[[int], nn.Module]] = {

@@ -168,9 +168,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:   # every library has its own; the reason is passed on
+    except Exception as error:  # every library has its own; the reason is passed on
         raise InputError(f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0][:120]})") from error
-    for key in ("state_dict", "model", "model_state_dict"):   # what training scripts wrap it in
+    for key in ("state_dict", "model", "model_state_dict"):  # what training scripts wrap it in
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):

@@ -8,8 +8,8 @@
 
     x_l = f_l(x_{l-1}),  y_l = f'_l(x_l),  x'_L = g'_L(z_L),  x'_l = g'_l(z_l) + g_{l+1}(x'_{l+1}),  x' = g_1(x'_1)
 
-Most layers work at stride 8 and coarser. Resampling is (un)shuffling with 1x1 layers, set before training to an orthonormal
-transform of real pictures (vidlbc.image_stage.klt), so that training starts from a working transform codec.
+Most layers work at stride 8 and coarser. Resampling is (un)shuffling with 1x1 layers, set before training to an
+orthonormal transform of real pictures (vidlbc.image_stage.klt), so that training starts from a working transform codec.
 """
 
 from collections.abc import Sequence

@@ -15,7 +15,7 @@ from vidlbc.shards import LatentShards
 
 @dataclass(frozen=True)
 class ClipQuality:
-    """One clip. `bytes_none`: the same symbols under kind `none`; `bytes_no_context`: under this kind's null context."""
+    """One clip. `bytes_none`: its symbols under kind `none`; `bytes_no_context`: under this kind's null context."""
 
     key: str
     source: str
@@ -76,9 +76,17 @@ def measure_quality(shards: LatentShards, codec: Codec, plain: Codec, videos: in
             bits, bits_null = with_context.frame_bits, null.frame_bits
         clips.append(
             ClipQuality(
-                meta["key"], meta["source"], len(source), source[..., 0].size, len(data), len(null_data), len(none_data),
-                with_context.estimated_bits, float(np.mean(psnr(decoded, source))), float(np.mean(ms_ssim(decoded, source))),
-                seconds,
+                key=meta["key"],
+                source=meta["source"],
+                frames=len(source),
+                pixels=source[..., 0].size,
+                bytes=len(data),
+                bytes_no_context=len(null_data),
+                bytes_none=len(none_data),
+                estimated_bits=with_context.estimated_bits,
+                psnr=float(np.mean(psnr(decoded, source))),
+                ms_ssim=float(np.mean(ms_ssim(decoded, source))),
+                decode_seconds=seconds,
             )
-        )  # fmt: skip
+        )
     return Quality(tuple(clips), bits, bits_null)

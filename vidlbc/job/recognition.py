@@ -50,10 +50,14 @@ def features_of(
     plan = ViewPlan(frames=settings.frames, views=settings.views, jitter=split == "train")
     levels = [(level.channels, level.stride) for level in codec.levels]
     builders = {n: FeatureBuilder(levels, plan, grid=settings.grid, pixels=n != "latents") for n in inputs}
-    for meta, data in tqdm(_labelled(shards), total=len(shards), desc=f"features of {split}", unit="clip", disable=None):
+    for meta, data in tqdm(
+        _labelled(shards), total=len(shards), desc=f"features of {split}", unit="clip", disable=None
+    ):
         key, label, group = meta["key"], int(meta["label"]), meta["group"]
         symbols = codec.padded_symbols(data)
-        builders["latents"].add(key, label, codec.crop(codec.dequantise(symbols, meta["qp"]), meta["height"], meta["width"]), group)
+        builders["latents"].add(
+            key, label, codec.crop(codec.dequantise(symbols, meta["qp"]), meta["height"], meta["width"]), group
+        )
         if "decoded" in builders:
             builders["decoded"].add(key, label, _decoded(codec, symbols, meta, plan), group)
         if "pixels" in builders:

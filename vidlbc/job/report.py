@@ -86,7 +86,9 @@ def write_report(
     written = [out / "clips.json"]
     written[0].write_text(json.dumps(quality.to_json(), indent=1) + "\n")
     if codec.kind != "none":
-        plot_frame_bits(plots / "frame_bits.png", quality.frame_bits, quality.frame_bits_no_context, quality.clips[0].source)
+        plot_frame_bits(
+            plots / "frame_bits.png", quality.frame_bits, quality.frame_bits_no_context, quality.clips[0].source
+        )
         written.append(plots / "frame_bits.png")
 
     keys = [shards.meta(i)["key"] for i in range(len(shards))]
@@ -123,16 +125,19 @@ def table(settings: JobSettings, figures: Mapping[str, Any], probes: Mapping[str
     f = figures
     saved = 100 * (1 - f["bpp"] / f["bpp_no_context"])
     saved_none = 100 * (1 - f["bpp"] / f["bpp_none"])
+    smaller = f["source_bytes"] / max(1, f["shard_bytes"])
+    machine = f"{f['environment']['device']}, {f['environment']['threads']} threads"
+    verified = f"{f['verified_clips']} clips, {f['verified_frames']} frames"
     rows: list[tuple[str, str]] = [
         ("videos", f"{f['n_videos']}, {f['n_failed']} unreadable, {f['n_damaged']} damaged; {f['n_clips']} clips"),
-        ("size", f"{f['shard_bytes']:,} bytes from {f['source_bytes']:,} ({f['source_bytes'] / max(1, f['shard_bytes']):.1f}x smaller)"),
+        ("size", f"{f['shard_bytes']:,} bytes from {f['source_bytes']:,} ({smaller:.1f}x smaller)"),
         ("bits per pixel", f"{f['bpp']:.4f}   (qp {f['qp']}, {f['n_measured']} test clips, true sizes)"),
         ("  without context", f"{f['bpp_no_context']:.4f}   ({saved:.1f}% saved by context, same pixels)"),
         ("  temporal=none", f"{f['bpp_none']:.4f}   ({saved_none:.1f}% saved, same pixels)"),
         ("PSNR, MS-SSIM", f"{f['psnr']:.2f} dB, {f['ms_ssim']:.4f}   (RGB, against the decoded source)"),
-        ("encode, decode", f"{f['encode_fps'] or 0:.1f}, {f['decode_fps']:.1f} frames/s   ({f['environment']['device']}, {f['environment']['threads']} threads)"),
-        ("verified", f"{f['verified_clips']} clips, {f['verified_frames']} frames decode to the same symbols in another process"),
-    ]  # fmt: skip
+        ("encode, decode", f"{f['encode_fps'] or 0:.1f}, {f['decode_fps']:.1f} frames/s   ({machine})"),
+        ("verified", f"{verified} decode to the same symbols in another process"),
+    ]
     for name, result in probes.items():
         low, high = result.ci95
         rate = "the source files" if name == "pixels" else f"{f['bpp']:.4f} bit/pixel"

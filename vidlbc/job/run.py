@@ -59,15 +59,17 @@ def _after_training(settings: JobSettings, corpus: Corpus, codec: Codec) -> dict
     print("\noutputs:")
     for path in [*files, settings.shards, settings.model]:
         print(f"  {path}")
-    print(f"\n{time.perf_counter() - started:.0f} s after training. Look at {settings.out / 'side_by_side.mp4'}; decode the rest with")
+    look = settings.out / "side_by_side.mp4"
+    print(f"\n{time.perf_counter() - started:.0f} s after training. Look at {look}; decode the rest with")
     print(f"  python tools/decode.py input={settings.shards} output=FOLDER model={settings.model}")
     return figures
 
 
 def _encode(settings: JobSettings, corpus: Corpus, codec: Codec) -> tuple[Manifest, tuple[int, float]]:
     how = Settings(
-        qp=settings.qp, clip_frames=settings.clip_frames, max_side=settings.max_side, model=str(settings.model.resolve()),
-        temporal=codec.kind, precision=settings.precision, deadline_s=settings.deadline_s,
+        qp=settings.qp, clip_frames=settings.clip_frames, max_side=settings.max_side,
+        model=str(settings.model.resolve()), temporal=codec.kind, precision=settings.precision,
+        deadline_s=settings.deadline_s,
     )  # fmt: skip
     plan = make_plan(corpus, settings.shards, codec, how, shard_videos=settings.shard_videos)
     manifest, _ = encode_corpus(

@@ -12,8 +12,8 @@ from vidlbc import models
 from vidlbc.codec import Codec, load, pick_device
 from vidlbc.errors import InputError
 from vidlbc.job.settings import JobSettings
-from vidlbc.prior.topdown import NUM_QP
 from vidlbc.job.sources import source_file
+from vidlbc.prior.topdown import NUM_QP
 from vidlbc.shards import Corpus
 from vidlbc.temporal_stage import TemporalStage
 from vidlbc.training import distributed
@@ -46,7 +46,9 @@ def _train(settings: JobSettings, corpus: Corpus) -> None:
     shipped = models.find_model(settings.image_stage)
     if distributed.rank() == 0:
         shutil.copytree(shipped / "image_stage", settings.model / "image_stage", dirs_exist_ok=True)
-        (settings.model / "config.json").write_text(json.dumps({"format": models.FORMAT, "temporal": settings.temporal}))
+        (settings.model / "config.json").write_text(
+            json.dumps({"format": models.FORMAT, "temporal": settings.temporal})
+        )
     distributed.barrier()
     if settings.temporal == "none":
         return
@@ -64,7 +66,9 @@ def _train(settings: JobSettings, corpus: Corpus) -> None:
         temporal.requires_grad_(True)
         _fit(settings, corpus, image, temporal)
     elif not start_from_shipped:
-        raise InputError(f"temporal={settings.temporal} has no shipped weights to use: set train.minutes or train.steps")
+        raise InputError(
+            f"temporal={settings.temporal} has no shipped weights to use: set train.minutes or train.steps"
+        )
     if distributed.rank() == 0:
         keep = {name: config[name] for name in ("kind", "options")}
         models.save_temporal(temporal, settings.model / "temporal" / settings.temporal, keep, image.digest)
@@ -119,4 +123,5 @@ def _wandb(settings: JobSettings):
 
     import wandb
 
-    return wandb.init(project="vidlbc", dir=settings.out, mode=os.environ.get("WANDB_MODE", "offline"))
+    os.environ.setdefault("WANDB_MODE", "offline")
+    return wandb.init(project="vidlbc", dir=settings.out)

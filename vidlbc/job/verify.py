@@ -1,6 +1,8 @@
 """Decode a sample of the shards in a fresh process and compare its symbols with those of the source videos.
 
-    python -m vidlbc.job.verify SHARDS MODEL KIND THREADS KEY...     prints {key: sha256 of the symbols} as JSON
+    python -m vidlbc.job.verify SHARDS MODEL KIND THREADS KEY...
+
+prints {key: sha256 of the symbols} as JSON.
 """
 
 import hashlib
@@ -44,7 +46,9 @@ def verify_sample(shards: LatentShards, codec: Codec, model: Path, count: int) -
     for meta in metas:
         expected = symbols_digest(_source_symbols(codec, shards, meta))
         if found[meta["key"]] != expected:
-            raise VidlbcError(f"verification: clip {meta['key']} of {meta['source']} decodes to other symbols elsewhere")
+            raise VidlbcError(
+                f"verification: clip {meta['key']} of {meta['source']} decodes to other symbols elsewhere"
+            )
         frames += meta["frames"]
     return {"clips": len(keys), "frames": frames}
 

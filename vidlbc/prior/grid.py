@@ -8,14 +8,17 @@ float64*:
     products     multiples of 2^-26; a sum of them needs  |sum| < 2^27 * 2^26 = 2^53
 
 Every sum of products then fits the 53 bits of a float64 exactly, so no order of summation, thread count, fused
-multiply-add or BLAS can change it. What is left is element-wise IEEE arithmetic (+ - * / sqrt, round half to even), which
-is correctly rounded everywhere. No exp, no transcendental function. `check_exact` proves the bound for given weights.
+multiply-add or BLAS can change it. What is left is element-wise IEEE arithmetic (+ - * / sqrt, round half to even),
+which is correctly rounded everywhere. No exp, no transcendental function. `check_exact` proves the bound for given
+weights.
 
-One code path serves both uses: with float32 inputs the layers train as usual (the grid is far finer than float32 training
-noise); with float64 inputs (`module.double()` after `to_grid`) every output is snapped to the grid.
+One code path serves both uses: with float32 inputs the layers train as usual (the grid is far finer than float32
+training noise); with float64 inputs (`module.double()` after `to_grid`) every output is snapped to the grid.
 
 Tensors are channels-last, (B, H, W, C): a 1x1 convolution is then one matrix product.
 """
+
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +31,8 @@ LIMIT = 2.0**11
 # instead of the four of scale, round, unscale, and the same on every IEEE machine.
 _MAGIC = 1.5 * 2.0 ** (52 - ACTIVATION_BITS)
 
+M = TypeVar("M", bound=nn.Module)
+
 
 def snap(x: Tensor) -> Tensor:
     """Round a float64 tensor to the activation grid and clamp it to +-2^11; float32 (training) passes unchanged."""
@@ -36,7 +41,7 @@ def snap(x: Tensor) -> Tensor:
     return (x + _MAGIC).sub_(_MAGIC).clamp_(-LIMIT, LIMIT)
 
 
-def to_grid(module: nn.Module) -> nn.Module:
+def to_grid(module: M) -> M:
     """Turn a trained prior into its exact form, in place: float64, weights on the grid. Returns the module.
 
     Raises ArithmeticError where a layer could leave the exactly representable range.

@@ -5,10 +5,10 @@
                      ^                              |                       |
                  past frames                   range coder            absorb symbols -> up -> next level ...
 
-Without context it is the *intra prior* of the image stage (Xie et al., arXiv 2105.13978, levels of Figure 2; the top-down
-conditioning is that of ladder models). A temporal stage adds `context` readers (vidlbc.temporal_stage) and starts from the
-intra prior's weights. Levels finer than stride 8 are folded (space to depth) and worked on at stride 8: pixels are where
-the time goes.
+Without context it is the *intra prior* of the image stage (Xie et al., arXiv 2105.13978, levels of Figure 2; the
+top-down conditioning is that of ladder models). A temporal stage adds `context` readers (vidlbc.temporal_stage) and
+starts from the intra prior's weights. Levels finer than stride 8 are folded (space to depth) and worked on at stride 8:
+pixels are where the time goes.
 
 Shapes: B frames; symbols q_l (B, H_l, W_l, C_l), channels last, dequantised latents y_l = q_l / gain_l.
 """

@@ -1,4 +1,4 @@
-"""Temporal stages: what removes from a latent sequence that which the frames share. See `vidlbc.temporal_stage.base`."""
+"""Temporal stages: they remove from a latent sequence what the frames share. See `vidlbc.temporal_stage.base`."""
 
 from vidlbc.temporal_stage.base import Memory, NoContext, State, TemporalStage
 from vidlbc.temporal_stage.lstm import LSTMPrior

@@ -3,12 +3,12 @@
     frames t-1, t-2, ...  --features--> per working stride --state--> memory --reader--> TopDownPrior of frame t
                                                                                 (coarse to fine within the frame)
 
-Lossless on symbols: a kind changes bits, never pixels. A frame with no past is coded by the same network from a learned null
-state. A kind is one class here plus one line in `vidlbc.temporal_stage.KINDS`; it sits on any image stage, since it sees
-only that stage's levels.
+Lossless on symbols: a kind changes bits, never pixels. A frame with no past is coded by the same network from a learned
+null state. A kind is one class here plus one line in `vidlbc.temporal_stage.KINDS`; it sits on any image stage, since
+it sees only that stage's levels.
 
-Shapes: latents are lists, fine to coarse, of dequantised symbols (B, H_l, W_l, C_l), channels last. A *state* is a list of
-tensors whose first axis is the batch; a *memory* maps each working stride to one map (B, H, W, C).
+Shapes: latents are lists, fine to coarse, of dequantised symbols (B, H_l, W_l, C_l), channels last. A *state* is a list
+of tensors whose first axis is the batch; a *memory* maps each working stride to one map (B, H, W, C).
 """
 
 from abc import abstractmethod

@@ -1,7 +1,7 @@
 """Kind `lstm`: a convolutional LSTM a working stride carries the past (Shi et al., arXiv 1506.04214; depth-wise gates).
 
-The gates are piecewise linear (clamped ramps in place of sigmoid and tanh) and the state is snapped to the grid after every
-frame, so it never drifts between machines, however long the video.
+The gates are piecewise linear (clamped ramps in place of sigmoid and tanh) and the state is snapped to the grid after
+every frame, so it never drifts between machines, however long the video.
 """
 
 from collections.abc import Sequence

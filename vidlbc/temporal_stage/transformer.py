@@ -2,11 +2,11 @@
 
     hidden state of frame t (what is known of it so far, 4x4 blocks)  --queries-->  12x12 windows of the past's map
 
-After VCT (Mentzer et al., arXiv 2206.07307; windows of the past wider than those of the present), with three differences:
-attention at every stride from coarse to fine, so that a match found at stride 32 spans 128 pixels; the present frame's
-coarser levels are part of the query, so that motion shows before the fine level is coded; and one pass a level in place of
-autoregression within windows. The last `context` frames are fused into one map first. Exact on the grid (vidlbc.prior.grid):
-softmax weights are (1 - d/16)^16 of the logit gap d, which needs only IEEE products.
+After VCT (Mentzer et al., arXiv 2206.07307; windows of the past wider than those of the present), with three
+differences: attention at every stride from coarse to fine, so that a match found at stride 32 spans 128 pixels; the
+present frame's coarser levels are part of the query, so that motion shows before the fine level is coded; and one pass
+a level in place of autoregression within windows. The last `context` frames are fused into one map first. Exact on the
+grid (vidlbc.prior.grid): softmax weights are (1 - d/16)^16 of the logit gap d, which needs only IEEE products.
 """
 
 from collections.abc import Sequence
@@ -35,6 +35,8 @@ def attention_weights(logits: Tensor) -> Tensor:
 
 class WindowReader(nn.Module):
     """Adds to the hidden state what the past's map holds around each 4x4 block, and at the same place."""
+
+    index: Tensor
 
     def __init__(self, channels: int, head_channels: int = 32, margin: int = 4):
         super().__init__()
@@ -94,11 +96,13 @@ class _Reader(Context):
 
 
 class TransformerPrior(TemporalStage):
-    """The state is the feature maps of the last `context` frames; before the first frame they are learned null vectors."""
+    """The state is the feature maps of the last `context` frames; before the first frame, learned null vectors."""
 
     kind = "transformer"
 
-    def __init__(self, levels: Sequence[Level], widths: Sequence[int], blocks: int = 2, context: int = 2, margin: int = 4):
+    def __init__(
+        self, levels: Sequence[Level], widths: Sequence[int], blocks: int = 2, context: int = 2, margin: int = 4
+    ):
         super().__init__(levels, widths, blocks)
         self.context = context
         self.features = Features(self.trunk)
@@ -114,9 +118,10 @@ class TransformerPrior(TemporalStage):
             if level.fold == 1:
                 readers.append(WindowReader(width, margin=margin))
             else:
-                readers.append(Linear(width, width))
-                nn.init.zeros_(readers[-1].weight)
-                nn.init.zeros_(readers[-1].bias)
+                reader = Linear(width, width)
+                nn.init.zeros_(reader.weight)
+                nn.init.zeros_(reader.bias)
+                readers.append(reader)
         self.readers = nn.ModuleList(readers)
 
     def start(self, batch: int, height: int, width: int) -> State:

@@ -1,7 +1,7 @@
 """The few collective operations training needs; all are no-ops in a single process.
 
-Plain all-reduce of the gradients instead of the DDP wrapper: the modules are small, some parameters see no gradient in some
-steps, and the loss functions call parts of a module rather than its forward.
+Plain all-reduce of the gradients instead of the DDP wrapper: the modules are small, some parameters see no gradient in
+some steps, and the loss functions call parts of a module rather than its forward.
 """
 
 import os

@@ -23,7 +23,8 @@ def load_pictures(
     """uint8 (H, W, 3) arrays, in a fixed order. Files that cannot be read are skipped and named on stderr.
 
     `sources`: folders (searched), files, or `.csv` lists `path,label,group,split` of which the `train` rows are taken.
-    `exclude`: drops paths that contain one of these words. Raises InputError where a source is missing or nothing is left.
+    `exclude`: drops paths that contain one of these words. Raises InputError where a source is missing or nothing is
+    left.
     """
     from PIL import Image
 
@@ -72,13 +73,17 @@ def _frames(path: Path, count: int, min_side: int, read_blocks, video_error) -> 
     except video_error as error:
         print(f"skipped: {error}", file=sys.stderr)
     frames = [f for f in frames if min(f.shape[:2]) >= min_side]
-    return [np.ascontiguousarray(frames[i]) for i in np.linspace(0, len(frames) - 1, min(count, len(frames))).astype(int)]
+    return [
+        np.ascontiguousarray(frames[i]) for i in np.linspace(0, len(frames) - 1, min(count, len(frames))).astype(int)
+    ]
 
 
 class CropSampler:
     """`sampler(step)` -> (frames (B, 3, S, S) float in [0, 1], qp (B,))."""
 
-    def __init__(self, pictures: Sequence[np.ndarray], size: int, batch: int, seed: int, device: torch.device, num_qp: int):
+    def __init__(
+        self, pictures: Sequence[np.ndarray], size: int, batch: int, seed: int, device: torch.device, num_qp: int
+    ):
         self.pictures, self.size, self.batch = pictures, size, batch
         self.seed, self.device, self.num_qp = seed, device, num_qp
         # Large pictures are drawn more often: each pixel is about as likely as any other.

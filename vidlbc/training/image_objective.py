@@ -1,4 +1,4 @@
-"""The image stage's loss: bpp + lambda * 255^2 * MSE, lambda per QP (Balle et al., arXiv 1802.01436, in CompressAI's scale)."""
+"""The image stage's loss: bpp + lambda * 255^2 * MSE, lambda per QP (Balle et al., arXiv 1802.01436)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,12 +40,12 @@ class RateDistortion:
         weight = qp_lambda(qp)
         middle = qp_lambda(torch.tensor(32.0))
         loss = ((bpp + weight * 255**2 * mse) * (middle / weight) ** self.balance).mean()
-        return loss, {"bpp": float(bpp.mean()), "psnr": float(-10 * mse.log10().mean())}
+        return loss, {"bpp": float(bpp.detach().mean()), "psnr": float(-10 * mse.detach().log10().mean())}
 
 
 @torch.no_grad()
 def evaluate(stage: ImageStage, pictures: Sequence[Tensor], qps: Sequence[int]) -> dict[int, dict[str, float]]:
-    """Mean estimated bpp and PSNR over whole pictures (1, 3, H, W) for each QP: for watching a run, not for reporting."""
+    """Mean estimated bpp and PSNR over whole pictures (1, 3, H, W) for each QP: to watch a run, not to report."""
     results = {}
     for value in qps:
         bpps, psnrs = [], []

@@ -1,4 +1,4 @@
-"""The training loop of both stages: budget, AdamW, clipping, EMA, non-finite steps skipped and counted, exact resume, DDP.
+"""The training loop of both stages: budget, AdamW, clipping, EMA, non-finite steps skipped, exact resume, many GPUs.
 
     fit(module, loss_fn, batches, settings, folder) -> Outcome
 
@@ -118,7 +118,9 @@ def fit(
         else:
             skipped, in_a_row = skipped + 1, in_a_row + 1
             if in_a_row >= MAX_SKIPPED_IN_A_ROW:
-                raise FloatingPointError(f"{in_a_row} steps in a row gave a non-finite loss or gradient, at step {step}")
+                raise FloatingPointError(
+                    f"{in_a_row} steps in a row gave a non-finite loss or gradient, at step {step}"
+                )
         step += 1
         if (step % settings.log_every == 0 or step == 1) and count:
             figures = {name: value / count for name, value in sums.items()}

@@ -1,8 +1,8 @@
 """Training clips for the temporal stage: windows of frames from a corpus, kept in memory as uint8.
 
-Reading a corpus at training speed would make the video decoder the slowest stage. So a *pool* of windows is decoded once and
-drawn from many times; a corpus larger than the pool is visited pool after pool. What a step sees is a pure function of
-(seed, step).
+Reading a corpus at training speed would make the video decoder the slowest stage. So a *pool* of windows is decoded
+once and drawn from many times; a corpus larger than the pool is visited pool after pool. What a step sees is a pure
+function of (seed, step).
 """
 
 import random
@@ -23,7 +23,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """`frames` a training clip, random crops of `size` pixels, `batch` clips a step (all ranks together: batch * world)."""
+    """`frames` a training clip, random crops of `size` pixels, `batch` clips a step (all ranks: batch * world)."""
 
     frames: int = 6
     size: int = 160
@@ -77,7 +77,9 @@ class ClipSampler:
                 self.on_read(number + 1, len(chosen))
         if not pool:
             reasons = "; ".join(f"{p}: {r}" for p, r in list(self.unreadable.items())[:3])
-            raise InputError(f"none of {len(chosen)} training videos has {self.settings.frames} readable frames ({reasons})")
+            raise InputError(
+                f"none of {len(chosen)} training videos has {self.settings.frames} readable frames ({reasons})"
+            )
         self._pool, self._pool_index = pool, index
         return pool
 

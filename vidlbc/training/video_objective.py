@@ -1,4 +1,4 @@
-"""The temporal stage's loss: bits of the frozen stage's symbols, given the past. Distortion cannot change, so it is absent."""
+"""The temporal stage's loss: bits of the frozen stage's symbols, given the past. No distortion: it cannot change."""
 
 from dataclasses import dataclass
 
