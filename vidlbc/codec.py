@@ -1,18 +1,17 @@
 """The codec: frames to bytes and back, with an image stage and a temporal stage.
 
-    frames -> analysis (one frame a thread) -> symbols -> exact priors (float64 grid) -> range coder -> packets
-    packets -> range decoder + the same priors -> symbols -> synthesis (one frame a thread) -> frames
+    frames -> analysis (one frame a thread) -> symbols -> vidlbc.coding -> packets
+    packets -> vidlbc.coding -> symbols -> synthesis (one frame a thread) -> frames
 
-Why the bytes do not depend on threads or batch: on CPU every frame goes through the image stage alone, on one thread, and
-frames run side by side; everything after the symbols is exact arithmetic. On a GPU frames go in batches of a fixed size.
+Why the bytes do not depend on threads or batch: on CPU every frame goes through the image stage alone, on one thread,
+and frames run side by side; everything after the symbols is exact arithmetic. On a GPU frames go in batches of a fixed
+size.
 """
 
 import hashlib
 import io
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
@@ -22,29 +21,18 @@ import torch
 from torch import Tensor
 
 from vidlbc import models
-from vidlbc.bitstream import Header, Packet, Reader, end_bytes
+from vidlbc.bitstream import Header, Reader
+from vidlbc.coding import EncodeReport, PacketWriter, SymbolCoder
 from vidlbc.entropy import coder
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
 from vidlbc.frame_pool import FramePool
 from vidlbc.image_stage.base import channels_last
-from vidlbc.prior.grid import snap, to_grid
-from vidlbc.prior.topdown import NUM_QP, Distribution, Gains, Level, symbol_bits
+from vidlbc.prior.grid import to_grid
+from vidlbc.prior.topdown import NUM_QP, Gains, Level
 from vidlbc.temporal_stage import TemporalStage
 
 PACKET_FRAMES = 16
 MIN_SIDE = 16
-
-
-@dataclass(frozen=True)
-class EncodeReport:
-    """What `compress_stream` wrote. `estimated_bits`: ideal code length under the unquantised distributions."""
-
-    frames: int
-    bytes: int
-    estimated_bits: float
-    height: int
-    width: int
-    frame_bits: tuple[float, ...]
 
 
 def pick_device(device: str) -> torch.device:
@@ -100,6 +88,7 @@ class Codec:
         self.kind = temporal.kind
         self._digest = hashlib.sha256(image.digest + temporal_digest).digest()[:16]
         self._pool = FramePool(self.device, precision)
+        self._coder = SymbolCoder(self.image, self.temporal, self._pool)
 
     @property
     def fingerprint(self) -> str:
@@ -131,14 +120,14 @@ class Codec:
         Raises InputError where a block is no uint8 (n, H, W, 3) array, sizes differ or there is no frame at all.
         """
         check_qp(qp)
-        writer: _Writer | None = None
+        writer: PacketWriter | None = None
         for packet in _repack(blocks, PACKET_FRAMES):
             if writer is None:
                 height, width = packet.shape[1:3]
                 rate = Fraction(fps).limit_denominator(1_000_000)
                 levels = tuple((level.stride, level.channels) for level in self.levels)
                 header = Header(height, width, qp, self._digest, self.kind, levels, rate, context)
-                writer = _Writer(self, sink, header)
+                writer = PacketWriter(self._coder, sink, header)
             writer.add(self.analyse(packet, qp))
         if writer is None:
             raise InputError("nothing to encode: expected at least one frame")
@@ -146,7 +135,7 @@ class Codec:
 
     def analyse(self, frames: np.ndarray | Tensor, qp: int) -> list[Tensor]:
         """uint8 (T, H, W, 3) -> symbols, int32 (T, H_l, W_l, C_l) a level, fine to coarse, padded size."""
-        gains = self._gains(torch.tensor([qp], device=self.device), torch.float32)
+        gains = self._gains(qp)
 
         def one(batch: Tensor) -> list[Tensor]:
             x = self.stage.pad(batch.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
@@ -170,7 +159,7 @@ class Codec:
         """Blocks of up to 16 frames, uint8 (n, H, W, 3), as they are decoded."""
         reader = Reader(source)
         header = reader.header
-        for symbols in self._decoded_ahead([reader]):
+        for symbols in self._decode([reader]):
             yield self.synthesize(self.dequantise(symbols, header.qp), header.qp, header.height, header.width)
 
     def symbols(self, data: bytes | Sequence[bytes]) -> list[Tensor]:
@@ -178,12 +167,12 @@ class Codec:
 
         Several clips of equal size and length decode as one batch: (B, T, C_l, H_l, W_l).
         """
-        many = not isinstance(data, bytes | bytearray | memoryview)
-        readers = [Reader(d) for d in (data if many else [data])]
-        parts = [[q.unflatten(0, (len(readers), -1)) for q in symbols] for symbols in self._decoded_ahead(readers)]
+        if isinstance(data, bytes | bytearray | memoryview):
+            return [level[0] for level in self.symbols([data])]
+        readers = [Reader(d) for d in data]
+        parts = [[q.unflatten(0, (len(readers), -1)) for q in symbols] for symbols in self._decode(readers)]
         whole = [torch.cat(level, 1).permute(0, 1, 4, 2, 3) for level in zip(*parts, strict=True)]
-        cropped = self.crop(whole, readers[0].header.height, readers[0].header.width)
-        return cropped if many else [level[0] for level in cropped]
+        return self.crop(whole, readers[0].header.height, readers[0].header.width)
 
     def latents(self, data: bytes) -> list[Tensor]:
         """bytes -> dequantised latents, float32 (T, C_l, H_l, W_l) a level, fine to coarse."""
@@ -192,7 +181,7 @@ class Codec:
 
     def padded_symbols(self, data: bytes) -> list[Tensor]:
         """bytes -> int32 (T, H_l, W_l, C_l) a level, of the padded frame: what `dequantise` and `synthesize` take."""
-        return [torch.cat(level) for level in zip(*self._decoded_ahead([Reader(data)]), strict=True)]
+        return [torch.cat(level) for level in zip(*self._decode([Reader(data)]), strict=True)]
 
     def crop(self, levels: Sequence[Tensor], height: int, width: int) -> list[Tensor]:
         """(..., H_l, W_l) of the padded frame -> the cells that hold some of the true frame."""
@@ -207,15 +196,15 @@ class Codec:
             raise InputError("transcoding keeps the symbols: both codecs must have the same image stage")
         reader, sink = Reader(data), io.BytesIO()
         header = replace(reader.header, fingerprint=target._digest, kind=target.kind, context=context)
-        writer = _Writer(target, sink, header)
-        for symbols in self._decoded_ahead([reader]):
+        writer = PacketWriter(target._coder, sink, header)
+        for symbols in self._decode([reader]):
             writer.add(symbols)
         report = writer.finish()
         return sink.getvalue(), report
 
     def dequantise(self, symbols: Sequence[Tensor], qp: int) -> list[Tensor]:
         """int32 (T, H_l, W_l, C_l) -> float32 latents (T, C_l, H_l, W_l)."""
-        gains = self._gains(torch.tensor([qp], device=self.device), torch.float32)
+        gains = self._gains(qp)
         return [(q.float() * g.step[0]).permute(0, 3, 1, 2) for q, g in zip(symbols, gains, strict=True)]
 
     def synthesize(self, latents: Sequence[Tensor], qp: int, height: int, width: int) -> np.ndarray:
@@ -230,8 +219,8 @@ class Codec:
 
         return torch.cat(self._pool.map(one, *latents)).cpu().numpy()
 
-    def _gains(self, qp: Tensor, dtype: torch.dtype = torch.float64) -> list[Gains]:
-        return self.image.gains(qp, dtype)
+    def _gains(self, qp: int) -> list[Gains]:
+        return self.image.gains(torch.tensor([qp], device=self.device), torch.float32)
 
     def _check(self, header: Header) -> None:
         if header.fingerprint != self._digest:
@@ -242,173 +231,20 @@ class Codec:
         if header.levels != tuple((level.stride, level.channels) for level in self.levels):
             raise BitstreamError("damaged bitstream: its levels are not those of its weights")
 
-    def _decoded_ahead(self, readers: Sequence[Reader]) -> Iterator[list[Tensor]]:
-        """`_decode`, one packet ahead of the caller: its priors go frame by frame while the caller works on the last packet."""
-        packets = self._decode(readers)
+    def _decode(self, readers: Sequence[Reader]) -> Iterator[list[Tensor]]:
+        """Symbols packet by packet, one ahead of the caller: priors go frame by frame while the caller works."""
+        for reader in readers:
+            self._check(reader.header)
+        packets = self._coder.decode(readers)
         coming = self._pool.ahead(lambda: next(packets, None))
         while (symbols := coming.result()) is not None:
             coming = self._pool.ahead(lambda: next(packets, None))
             yield symbols
 
-    @torch.inference_mode()
-    def _decode(self, readers: Sequence[Reader]) -> Iterator[list[Tensor]]:
-        """Symbols of one packet after another, int32 (B * n, H_l, W_l, C_l), frame index fastest."""
-        for reader in readers:
-            self._check(reader.header)
-        first = readers[0].header
-        if any((r.header.height, r.header.width, r.header.context) != (first.height, first.width, first.context) for r in readers):
-            raise InputError("clips decoded as one batch must have the same size and context flag")
-        multiple = self.stage.multiple
-        height, width = first.height + -first.height % multiple, first.width + -first.width % multiple
-        qp = torch.tensor([r.header.qp for r in readers], device=self.device)
-        gains, null = self._gains(qp), self.temporal.start(len(readers), height, width)
-        state = null
-        for packets in zip(*[r.packets() for r in readers], strict=True):
-            if len({p.frames for p in packets}) > 1:
-                raise InputError("clips decoded as one batch must have the same number of frames")
-            decoders = [coder.Decoder(p.payload) for p in packets]
-            crcs = [0] * len(packets)
-            frames: list[list[Tensor]] = []
-            for t in range(packets[0].frames):
-                symbols, state = self._decode_frame(decoders, qp, gains, state if first.context else null, height, width)
-                for b, packet in enumerate(packets):
-                    crcs[b] = zlib.crc32(b"".join(_crc_bytes(q[b]) for q in reversed(symbols)), crcs[b])
-                    if crcs[b] & 0xFF != packet.checks[t]:
-                        raise BitstreamError(
-                            f"decoded symbols of frame {readers[b].frames - packet.frames + t} fail their checksum: "
-                            "the bitstream was altered, or the weights differ from those that wrote it"
-                        )
-                frames.append(symbols)
-            for b, packet in enumerate(packets):
-                if crcs[b] != packet.symbol_crc:
-                    raise BitstreamError(f"decoded symbols fail their checksum before frame {readers[b].frames}")
-            yield [torch.stack(level, 1).flatten(0, 1) for level in zip(*frames, strict=True)]
-
-    def _decode_frame(self, decoders, qp, gains, state, height, width) -> tuple[list[Tensor], list[Tensor]]:
-        trunk, context = self.temporal.trunk, self.temporal.reader(self.temporal.memory(state))
-        coarsest = trunk.work_strides[-1]
-        hidden = trunk.start(qp, height // coarsest, width // coarsest)
-        symbols: list[Tensor] = [torch.empty(0)] * len(self.levels)
-        latents: list[Tensor] = [torch.empty(0)] * len(self.levels)
-        for index in reversed(range(len(self.levels))):
-            if context is not None:
-                hidden = context(index, hidden)
-            distribution, hidden = trunk.distribution(index, hidden, gains[index])
-            decoded = [
-                decoder.decode(coder.quantise(Distribution(distribution.mean[b], distribution.log2_scale[b])))
-                for b, decoder in enumerate(decoders)
-            ]
-            q = torch.from_numpy(np.stack(decoded)).view(distribution.mean.shape)
-            symbols[index] = q
-            latents[index] = snap(q.to(self.device, torch.float64) * gains[index].step[:, None, None])
-            if index:
-                hidden = trunk.absorb(index, hidden, latents[index], qp)
-        return symbols, self.temporal.update(state, latents)
-
-    # -- shared with the writer --------------------------------------------------------------------------------------
-
-    def coded_frames(
-        self, symbols: Sequence[Tensor], qp: int, state: list[Tensor], context: bool
-    ) -> Iterator[tuple["CodedFrame", list[Tensor]]]:
-        """Each frame of one clip with its quantised distributions, in order, and the state after it.
-
-        symbols int32 (T, H_l, W_l, C_l). On CPU frames run side by side, one thread each; exact either way.
-        """
-        qps = torch.tensor([qp], device=self.device)
-        gains = self._gains(qps)
-
-        def latents_of(t: int) -> list[Tensor]:
-            exact = [q[t : t + 1].to(self.device, torch.float64) for q in symbols]
-            return [snap(q * g.step[:, None, None]) for q, g in zip(exact, gains, strict=True)]
-
-        count = len(symbols[0])
-        states = [state]
-        if context:
-            observed = self._pool.each(lambda t: self.temporal.observe(latents_of(t)), count)
-            states += self._pool.ahead(lambda: self._advance(state, observed)).result()
-
-        def code(t: int) -> CodedFrame:
-            reader = self.temporal.reader(self.temporal.memory(states[t if context else 0]))
-            return CodedFrame.of([q[t] for q in symbols], self.temporal.trunk(latents_of(t), qps, gains, reader))
-
-        for t, frame in enumerate(self._pool.each(code, count)):
-            yield frame.result(), states[t + 1 if context else 0]
-
-    @torch.inference_mode()
-    def _advance(self, state: list[Tensor], observed: list[Future]) -> list[list[Tensor]]:
-        """States after each frame; frame by frame, so on the serial worker."""
-        states = []
-        for maps in observed:
-            state = self.temporal.advance(state, maps.result())
-            states.append(state)
-        return states
-
-
-@dataclass(frozen=True)
-class CodedFrame:
-    """What the range coder needs of one frame (fine to coarse), and its ideal code length."""
-
-    symbols: list[np.ndarray]
-    parameters: list[coder.CodedParameters]
-    bits: float
-    crc_bytes: bytes
-
-    @classmethod
-    def of(cls, symbols: Sequence[Tensor], distributions: Sequence[Distribution]) -> "CodedFrame":
-        """symbols int32 (H_l, W_l, C_l); distributions (1, H_l, W_l, C_l) float64."""
-        bits, parameters = 0.0, []
-        for q, d in zip(symbols, distributions, strict=True):
-            single = Distribution(d.mean[0].float(), d.log2_scale[0].float())
-            bits += float(symbol_bits(q.to(d.mean.device).float(), single).double().sum())
-            parameters.append(coder.quantise(Distribution(d.mean[0], d.log2_scale[0])))
-        arrays = [q.reshape(-1).cpu().numpy() for q in symbols]
-        return cls(arrays, parameters, bits, b"".join(_crc_bytes(q) for q in reversed(symbols)))
-
-
-class _Writer:
-    """Codes packets of symbols into a sink, carrying the temporal state from one to the next."""
-
-    def __init__(self, codec: Codec, sink: BinaryIO, header: Header):
-        self._codec, self._sink, self._header = codec, sink, header
-        multiple = codec.stage.multiple
-        self._state = codec.temporal.start(
-            1, header.height + -header.height % multiple, header.width + -header.width % multiple
-        )
-        data = header.to_bytes()
-        sink.write(data)
-        self._bytes = len(data)
-        self._bits: list[float] = []
-
-    def add(self, symbols: list[Tensor]) -> None:
-        encoder, crc, checks = coder.Encoder(), 0, bytearray()
-        header = self._header
-        for frame, state in self._codec.coded_frames(symbols, header.qp, self._state, header.context):
-            self._state = state
-            for index in reversed(range(len(frame.parameters))):
-                encoder.encode(frame.symbols[index], frame.parameters[index])
-            crc = zlib.crc32(frame.crc_bytes, crc)
-            checks.append(crc & 0xFF)
-            self._bits.append(frame.bits)
-        data = Packet(len(checks), crc, bytes(checks), encoder.finish()).to_bytes()
-        self._sink.write(data)
-        self._bytes += len(data)
-
-    def finish(self) -> EncodeReport:
-        data = end_bytes(len(self._bits))
-        self._sink.write(data)
-        self._bytes += len(data)
-        h = self._header
-        return EncodeReport(len(self._bits), self._bytes, sum(self._bits), h.height, h.width, tuple(self._bits))
-
 
 def check_qp(qp: int) -> None:
     if not isinstance(qp, int) or not 0 <= qp < NUM_QP:
         raise InputError(f"qp={qp!r}: expected an integer from 0 to {NUM_QP - 1}")
-
-
-def _crc_bytes(q: Tensor) -> bytes:
-    """What the checksums cover: a level's symbols, int16 little-endian, (H, W, C) order; levels coarse to fine."""
-    return q.to(torch.int16).contiguous().cpu().numpy().astype("<i2", copy=False).tobytes()
 
 
 def _repack(blocks: Iterable[np.ndarray | Tensor], size: int) -> Iterator[Tensor]:
@@ -432,4 +268,3 @@ def _repack(blocks: Iterable[np.ndarray | Tensor], size: int) -> Iterator[Tensor
             waiting, count = [joined[size:]], count - size
     if count:
         yield torch.cat(waiting)
-

@@ -1,0 +1,210 @@
+"""Symbols of one clip to packets and back: exact priors, range coder, checksums. No pixels here.
+
+    symbols -> temporal stage + intra prior (float64 grid) -> range coder -> packets of up to 16 frames
+    packets -> range decoder + the same priors, frame by frame, level by level -> symbols
+
+Encoding knows all symbols, so its priors run on many frames side by side; decoding must go frame by frame, coarse to
+fine. Both are exact arithmetic (vidlbc.prior.grid), hence the same distributions.
+"""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidlbc.bitstream import Header, Packet, Reader, end_bytes
+from vidlbc.entropy import coder
+from vidlbc.errors import BitstreamError, InputError
+from vidlbc.frame_pool import FramePool
+from vidlbc.models import ImageModel
+from vidlbc.prior.grid import snap
+from vidlbc.prior.topdown import Distribution, Gains, symbol_bits
+from vidlbc.temporal_stage import State, TemporalStage
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What `compress_stream` wrote. `estimated_bits`: ideal code length under the unquantised distributions."""
+
+    frames: int
+    bytes: int
+    estimated_bits: float
+    height: int
+    width: int
+    frame_bits: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CodedFrame:
+    """What the range coder needs of one frame (fine to coarse), and its ideal code length."""
+
+    symbols: list[np.ndarray]
+    parameters: list[coder.CodedParameters]
+    bits: float
+    crc_bytes: bytes
+
+    @classmethod
+    def of(cls, symbols: Sequence[Tensor], distributions: Sequence[Distribution]) -> "CodedFrame":
+        """symbols int32 (H_l, W_l, C_l); distributions (1, H_l, W_l, C_l) float64."""
+        bits, parameters = 0.0, []
+        for q, d in zip(symbols, distributions, strict=True):
+            single = Distribution(d.mean[0].float(), d.log2_scale[0].float())
+            bits += float(symbol_bits(q.to(d.mean.device).float(), single).double().sum())
+            parameters.append(coder.quantise(Distribution(d.mean[0], d.log2_scale[0])))
+        arrays = [q.reshape(-1).cpu().numpy() for q in symbols]
+        return cls(arrays, parameters, bits, b"".join(_crc_bytes(q) for q in reversed(symbols)))
+
+
+class SymbolCoder:
+    """Codes symbols under an image stage's gains and an exact temporal stage (`to_grid`)."""
+
+    def __init__(self, image: ImageModel, temporal: TemporalStage, pool: FramePool):
+        self.image, self.temporal, self.pool = image, temporal, pool
+
+    def padded(self, header: Header) -> tuple[int, int]:
+        """Height and width of the padded frame."""
+        multiple = self.image.stage.multiple
+        return header.height + -header.height % multiple, header.width + -header.width % multiple
+
+    def start(self, batch: int, header: Header) -> State:
+        """The null state."""
+        return self.temporal.start(batch, *self.padded(header))
+
+    def coded_frames(
+        self, symbols: Sequence[Tensor], qp: int, state: State, context: bool
+    ) -> Iterator[tuple[CodedFrame, State]]:
+        """Each frame of one clip with its quantised distributions, in order, and the state after it.
+
+        symbols int32 (T, H_l, W_l, C_l). On CPU frames run side by side, one thread each; exact either way.
+        """
+        qps = torch.tensor([qp], device=self.pool.device)
+        gains = self.image.gains(qps)
+
+        def latents_of(t: int) -> list[Tensor]:
+            exact = [q[t : t + 1].to(self.pool.device, torch.float64) for q in symbols]
+            return [snap(q * g.step[:, None, None]) for q, g in zip(exact, gains, strict=True)]
+
+        count = len(symbols[0])
+        states = [state]
+        if context:
+            observed = self.pool.each(lambda t: self.temporal.observe(latents_of(t)), count)
+            states += self.pool.ahead(lambda: self._advance(state, observed)).result()
+
+        def code(t: int) -> CodedFrame:
+            reader = self.temporal.reader(self.temporal.memory(states[t if context else 0]))
+            return CodedFrame.of([q[t] for q in symbols], self.temporal.trunk(latents_of(t), qps, gains, reader))
+
+        for t, frame in enumerate(self.pool.each(code, count)):
+            yield frame.result(), states[t + 1 if context else 0]
+
+    @torch.inference_mode()
+    def _advance(self, state: State, observed: list[Future]) -> list[State]:
+        """States after each frame; frame by frame, so on the serial worker."""
+        states = []
+        for maps in observed:
+            state = self.temporal.advance(state, maps.result())
+            states.append(state)
+        return states
+
+    @torch.inference_mode()
+    def decode(self, readers: Sequence[Reader]) -> Iterator[list[Tensor]]:
+        """Symbols of one packet after another, int32 (B * n, H_l, W_l, C_l), frame index fastest.
+
+        Raises BitstreamError where checksums fail, InputError where the clips do not go together.
+        """
+        first = readers[0].header
+        if len({(r.header.height, r.header.width, r.header.context) for r in readers}) > 1:
+            raise InputError("clips decoded as one batch must have the same size and context flag")
+        qp = torch.tensor([r.header.qp for r in readers], device=self.pool.device)
+        gains, null = self.image.gains(qp), self.start(len(readers), first)
+        state = null
+        for packets in zip(*[r.packets() for r in readers], strict=True):
+            if len({p.frames for p in packets}) > 1:
+                raise InputError("clips decoded as one batch must have the same number of frames")
+            decoders = [coder.Decoder(p.payload) for p in packets]
+            crcs = [0] * len(packets)
+            frames: list[list[Tensor]] = []
+            for t in range(packets[0].frames):
+                symbols, state = self._decode_frame(decoders, qp, gains, state if first.context else null, first)
+                for b, packet in enumerate(packets):
+                    crcs[b] = zlib.crc32(b"".join(_crc_bytes(q[b]) for q in reversed(symbols)), crcs[b])
+                    if crcs[b] & 0xFF != packet.checks[t]:
+                        raise BitstreamError(
+                            f"decoded symbols of frame {readers[b].frames - packet.frames + t} fail their checksum: "
+                            "the bitstream was altered, or the weights differ from those that wrote it"
+                        )
+                frames.append(symbols)
+            for b, packet in enumerate(packets):
+                if crcs[b] != packet.symbol_crc:
+                    raise BitstreamError(f"decoded symbols fail their checksum before frame {readers[b].frames}")
+            yield [torch.stack(level, 1).flatten(0, 1) for level in zip(*frames, strict=True)]
+
+    def _decode_frame(
+        self, decoders: Sequence[coder.Decoder], qp: Tensor, gains: Sequence[Gains], state: State, header: Header
+    ) -> tuple[list[Tensor], State]:
+        """Symbols of the next frame of every clip, int32 (B, H_l, W_l, C_l), and the state after it."""
+        trunk, context = self.temporal.trunk, self.temporal.reader(self.temporal.memory(state))
+        coarsest = trunk.work_strides[-1]
+        height, width = self.padded(header)
+        hidden = trunk.start(qp, height // coarsest, width // coarsest)
+        symbols: list[Tensor] = [torch.empty(0)] * len(trunk.levels)
+        latents: list[Tensor] = [torch.empty(0)] * len(trunk.levels)
+        for index in reversed(range(len(trunk.levels))):
+            if context is not None:
+                hidden = context(index, hidden)
+            distribution, hidden = trunk.distribution(index, hidden, gains[index])
+            decoded = [
+                decoder.decode(coder.quantise(Distribution(distribution.mean[b], distribution.log2_scale[b])))
+                for b, decoder in enumerate(decoders)
+            ]
+            q = torch.from_numpy(np.stack(decoded)).view(distribution.mean.shape)
+            symbols[index] = q
+            latents[index] = snap(q.to(self.pool.device, torch.float64) * gains[index].step[:, None, None])
+            if index:
+                hidden = trunk.absorb(index, hidden, latents[index], qp)
+        return symbols, self.temporal.update(state, latents)
+
+
+class PacketWriter:
+    """Codes packets of symbols into a sink, carrying the temporal state from one to the next."""
+
+    def __init__(self, symbol_coder: SymbolCoder, sink: BinaryIO, header: Header):
+        self._coder, self._sink, self._header = symbol_coder, sink, header
+        self._state = symbol_coder.start(1, header)
+        data = header.to_bytes()
+        sink.write(data)
+        self._bytes = len(data)
+        self._bits: list[float] = []
+
+    def add(self, symbols: Sequence[Tensor]) -> None:
+        """One packet: int32 (n, H_l, W_l, C_l) a level, n up to 255."""
+        encoder, crc, checks = coder.Encoder(), 0, bytearray()
+        header = self._header
+        for frame, state in self._coder.coded_frames(symbols, header.qp, self._state, header.context):
+            self._state = state
+            for index in reversed(range(len(frame.parameters))):
+                encoder.encode(frame.symbols[index], frame.parameters[index])
+            crc = zlib.crc32(frame.crc_bytes, crc)
+            checks.append(crc & 0xFF)
+            self._bits.append(frame.bits)
+        data = Packet(len(checks), crc, bytes(checks), encoder.finish()).to_bytes()
+        self._sink.write(data)
+        self._bytes += len(data)
+
+    def finish(self) -> EncodeReport:
+        """Write the end record."""
+        data = end_bytes(len(self._bits))
+        self._sink.write(data)
+        self._bytes += len(data)
+        h = self._header
+        return EncodeReport(len(self._bits), self._bytes, sum(self._bits), h.height, h.width, tuple(self._bits))
+
+
+def _crc_bytes(q: Tensor) -> bytes:
+    """What the checksums cover: a level's symbols, int16 little-endian, (H, W, C) order; levels coarse to fine."""
+    return q.to(torch.int16).contiguous().cpu().numpy().astype("<i2", copy=False).tobytes()
