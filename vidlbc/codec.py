@@ -168,7 +168,7 @@ class Codec:
         Several clips of equal size and length decode as one batch: (B, T, C_l, H_l, W_l).
         """
         if isinstance(data, bytes | bytearray | memoryview):
-            return [level[0] for level in self.symbols([data])]
+            return [level[0] for level in self.symbols([bytes(data)])]
         readers = [Reader(d) for d in data]
         parts = [[q.unflatten(0, (len(readers), -1)) for q in symbols] for symbols in self._decode(readers)]
         whole = [torch.cat(level, 1).permute(0, 1, 4, 2, 3) for level in zip(*parts, strict=True)]
