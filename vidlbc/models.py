@@ -11,7 +11,8 @@ once, when a stage is saved, and stored: they are part of the format, not recomp
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,14 +80,25 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n")
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path, **required: type) -> dict[str, Any]:
+    """`required`: keys that must be there, with their types. Raises InputError naming the file and the key."""
     path = folder / "config.json"
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder} is no model folder: {path} does not exist") from None
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: expected a JSON object, got a {type(config).__name__}")
+    if config.get("format") != FORMAT:
+        raise InputError(f"{path}: model format {config.get('format')!r}, this version reads {FORMAT}")
+    for key, kind in required.items():
+        if not isinstance(config.get(key), kind):
+            raise InputError(f"{path}: key {key!r} is {config.get(key)!r}, expected a {kind.__name__}")
+    if not isinstance(config.get("options", {}), dict):
+        raise InputError(f"{path}: key 'options' is {config['options']!r}, expected a dict")
+    return config
 
 
 def save_image_stage(stage: ImageStage, folder: Path, config: Mapping[str, Any]) -> None:
@@ -102,9 +114,15 @@ def save_image_stage(stage: ImageStage, folder: Path, config: Mapping[str, Any])
 
 def load_image_stage(folder: Path) -> ImageModel:
     """Raises InputError where the folder is no model or its tensors do not fit its config."""
-    config = _read_config(folder)
+    config = _read_config(folder, family=str)
     tensors, _ = load_tensors(folder / "model.safetensors")
-    stage = build_image_stage(config["family"], **config.get("options", {}))
+    with _options_of(folder):
+        stage = build_image_stage(config["family"], **config.get("options", {}))
+    for index, level in enumerate(stage.levels):
+        table = tensors.get(f"coding.{index}")
+        if table is None or tuple(table.shape) != (3, NUM_QP, level.channels):
+            found = "is missing" if table is None else f"has shape {tuple(table.shape)}"
+            raise InputError(f"{folder}: coding table {index} {found}, expected {(3, NUM_QP, level.channels)}")
     coding = tuple(tensors[f"coding.{i}"].double() for i in range(len(stage.levels)))
     _load_state(stage, {n: t.float() for n, t in tensors.items() if not n.startswith("coding.")}, folder)
     stage.eval().requires_grad_(False)
@@ -133,13 +151,14 @@ def build_temporal(kind: str, stage: ImageStage, **options: Any) -> TemporalStag
 
 def load_temporal(folder: Path, image: ImageModel) -> tuple[TemporalStage, bytes]:
     """Raises InputError where it was trained for another image stage."""
-    config = _read_config(folder)
+    config = _read_config(folder, image_stage=str, kind=str)
     if config["image_stage"] != image.digest.hex():
         raise InputError(
             f"{folder} was trained for image stage {config['image_stage'][:12]}, not {image.digest.hex()[:12]}"
         )
     tensors, _ = load_tensors(folder / "model.safetensors")
-    temporal = build_temporal(config["kind"], image.stage, **config.get("options", {}))
+    with _options_of(folder):
+        temporal = build_temporal(config["kind"], image.stage, **config.get("options", {}))
     _load_state(temporal, tensors, folder)
     return temporal.eval().requires_grad_(False), digest(tensors, config)
 
@@ -162,7 +181,16 @@ def find_model(name: str) -> Path:
 
 
 def default_kind(folder: Path) -> str:
-    return _read_config(folder).get("temporal", NoContext.kind)
+    return str(_read_config(folder).get("temporal", NoContext.kind))
+
+
+@contextmanager
+def _options_of(folder: Path) -> Iterator[None]:
+    """What goes wrong while a network is built from a config is the config's fault."""
+    try:
+        yield
+    except (InputError, TypeError, ValueError, RuntimeError, KeyError, ZeroDivisionError, MemoryError) as error:
+        raise InputError(f"{folder / 'config.json'}: no network can be built from it ({error})") from None
 
 
 def _load_state(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
