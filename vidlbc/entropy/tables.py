@@ -16,7 +16,7 @@ from functools import cache
 
 import numpy as np
 
-SCALE_STEPS = 8  # per octave; a mismatch of 1/16 octave costs under 0.02% of the bits
+SCALE_STEPS = 8  # per octave; rounding to it costs 0.03% of the bits at scale 1, 0.13% at scale 1/8, on average
 MIN_LOG2_SCALE, MAX_LOG2_SCALE = -5, 6
 NUM_SCALES = (MAX_LOG2_SCALE - MIN_LOG2_SCALE) * SCALE_STEPS + 1
 MEAN_STEPS = 16
