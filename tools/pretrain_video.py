@@ -29,7 +29,7 @@ def settings_of(config: DictConfig) -> JobSettings:
         device=config.device, precision=config.precision,
         train=TrainSettings(
             budget, clips, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema, start=train.start,
-            bf16=train.bf16, seed=train.seed,
+            bf16=train.bf16, seed=train.seed, save_seconds=train.save_seconds,
         ),
         evaluation=EvaluationSettings(
             videos=evaluation.videos, head=evaluation.head, frames=evaluation.frames, views=evaluation.views,

@@ -131,11 +131,25 @@ class FeatureBuilder:
         self._tokens: list[Tensor] = []
         self._failed: list[tuple[str, str]] = []
 
-    def add(self, key: str, label: int, clip: Sequence[Tensor] | Tensor | np.ndarray, group: str | None = None) -> None:
-        """One video, whole: latents, one (T, C_l, H_l, W_l) a level, or, for pixels, uint8 frames (T, H, W, 3)."""
+    def add(
+        self,
+        key: str,
+        label: int,
+        clip: Sequence[Tensor] | Tensor | np.ndarray,
+        group: str | None = None,
+        total: int | None = None,
+    ) -> None:
+        """One video: latents, one (T, C_l, H_l, W_l) a level, or, for pixels, uint8 frames (T, H, W, 3).
+
+        All of its frames; or, with `total`, the number of them, only those that a view holds (`wanted`), in order.
+        """
         first = clip[0] if isinstance(clip, (list, tuple)) else clip
-        frames = len(clip) if self.pixels else len(first)
-        chosen, inverse = np.unique(view_indices(frames, self.plan, key), return_inverse=True)
+        given = len(clip) if self.pixels else len(first)
+        chosen, inverse = np.unique(view_indices(total or given, self.plan, key), return_inverse=True)
+        if total is not None:
+            if given != len(chosen):
+                raise InputError(f"video '{key}': {given} frames given, its views hold {len(chosen)} of {total}")
+            chosen = np.arange(given)
         if self.pixels:
             latents = patchify(torch.as_tensor(clip)[chosen], self.levels)  # only frames that a view holds
         else:
@@ -144,6 +158,10 @@ class FeatureBuilder:
         with torch.no_grad():
             self._tokens.append(self.stem([y[at] for y in latents]).half().cpu())
         self._rows.append((key, group or "", int(label)))
+
+    def wanted(self, key: str, total: int) -> np.ndarray:
+        """Indices of the frames that the views of a video of `total` frames hold, rising."""
+        return np.unique(view_indices(total, self.plan, key))
 
     def fail(self, key: str, reason: str) -> None:
         """A file that could not be read. It is counted in every result and replaced by nothing."""

@@ -2,39 +2,136 @@
 
 import os
 import shutil
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from vidlbc import models
 from vidlbc.codec import check_qp, pick_device
 from vidlbc.errors import InputError
+from vidlbc.heads.build import HEAD_KINDS
 from vidlbc.job.settings import JobSettings
-from vidlbc.shards import Corpus, read_annotations, split_corpus
+from vidlbc.shards import Content, Corpus, Settings, contents_of, known_contents, read_annotations, split_corpus
 from vidlbc.shards.corpus import locate
 from vidlbc.temporal_stage import KINDS
 
 _MINIMUM_FREE = 200 * 2**20
 
 
-def check_job(settings: JobSettings) -> Corpus:
+@dataclass(frozen=True)
+class Checked:
+    """What the job works on. `split` is the one that is evaluated; `obstacle`: why recognition is left out, or None."""
+
+    corpus: Corpus
+    split: str
+    obstacle: str | None
+    contents: Mapping[str, Content] = field(default_factory=dict)
+
+
+def check_job(settings: JobSettings) -> Checked:
     """The corpus with its splits. Raises InputError with one line for whatever stands in the way."""
-    check_qp(settings.qp)
-    if settings.temporal not in KINDS:
-        raise InputError(f"temporal={settings.temporal}: expected one of {', '.join(KINDS)}")
-    if settings.train.start not in ("shipped", "scratch"):
-        raise InputError(f"train.start={settings.train.start}: expected shipped or scratch")
+    _check_values(settings)
     pick_device(settings.device)
-    models.find_model(settings.image_stage)
+    if not (settings.model / "trained.json").is_file():
+        models.load_image_stage(models.find_model(settings.image_stage) / "image_stage")
     corpus = read_annotations(settings.root, settings.labels, fold=settings.fold)
+    contents: dict[str, Content] = {}
     if not corpus.splits:
-        corpus = split_corpus(corpus, test=settings.holdout)
+        # Equal files stay on one side, so every file is read; a resumed run remembers.
+        contents = contents_of(corpus, known_contents(settings.shards, corpus))
+        corpus = split_corpus(corpus, test=settings.holdout, contents=contents)
         corpus = replace(corpus, form=f"{corpus.form}, {settings.holdout:.0%} held out by group")
-    corpus.require("train", "test")
-    _check_output(settings.out, corpus)
-    return corpus
+    split = evaluation_split(corpus)
+    corpus.require("train", split)
+    _check_output(settings, corpus)
+    return Checked(corpus, split, recognition_obstacle(corpus, split), contents)
 
 
-def _check_output(out: Path, corpus: Corpus) -> None:
+def evaluation_split(corpus: Corpus) -> str:
+    """`test`; but `val` where there is no test split, or only val has labels (Kinetics, Something-Something)."""
+    if "val" not in corpus.splits:
+        return "test"
+    if "test" not in corpus.splits:
+        return "val"
+    return "val" if _labels(corpus, "val") and not _labels(corpus, "test") else "test"
+
+
+def recognition_obstacle(corpus: Corpus, split: str) -> str | None:
+    """Why no head can be trained and tested on this corpus, in words; None where one can."""
+    if not corpus.classes:
+        return "the corpus has no labels"
+    for part in ("train", split):
+        if not _labels(corpus, part):
+            return f"no video of the {part} split has a label"
+    if len(set(_labels(corpus, "train"))) < 2:
+        return "there is a single class"
+    if split == "val" or not _labels(corpus, "val"):
+        items = [item for item in corpus.select("train").items if item.label is not None]
+        if len({item.group or item.path for item in items}) < 2:
+            return "the train split is one group and there is no val split: nothing is left to choose the head on"
+    return None
+
+
+def _labels(corpus: Corpus, split: str) -> list[int]:
+    return [item.label for item in corpus.select(split).items if item.label is not None]
+
+
+def shard_settings(settings: JobSettings) -> Settings:
+    """How the corpus is encoded. Raises InputError for values out of range."""
+    return Settings(
+        qp=settings.qp, clip_frames=settings.clip_frames, max_side=settings.max_side,
+        model=str(settings.model.resolve()), temporal=settings.temporal, precision=settings.precision,
+        deadline_s=settings.deadline_s,
+    )  # fmt: skip
+
+
+def _check_values(settings: JobSettings) -> None:
+    """A value that would only be met after an hour of training is met here."""
+    check_qp(settings.qp)
+    _one_of("temporal", settings.temporal, tuple(KINDS))
+    _one_of("precision", settings.precision, ("fp32", "bf16"))
+    train, clips, evaluation = settings.train, settings.train.clips, settings.evaluation
+    _one_of("train.start", train.start, ("shipped", "scratch"))
+    _one_of("eval.head", evaluation.head, HEAD_KINDS)
+    for name, value, least in (
+        ("processes", settings.processes, 1), ("data.clip_frames", settings.clip_frames, 1),
+        ("data.fold", settings.fold, 1), ("train.frames", clips.frames, 2), ("train.size", clips.size, 16),
+        ("train.batch", clips.batch, 1), ("train.pool_windows", clips.pool_windows, 1),
+        ("train.window_frames", clips.window_frames, clips.frames), ("train.steps_per_pool", clips.steps_per_pool, 1),
+        ("eval.videos", evaluation.videos, 1), ("eval.frames", evaluation.frames, 1),
+        ("eval.views", evaluation.views, 1), ("eval.grid", evaluation.grid, 1), ("eval.epochs", evaluation.epochs, 1),
+    ):  # fmt: skip
+        _number(name, value, least, whole=True)
+    if settings.max_side is not None:
+        _number("data.max_side", settings.max_side, 16, whole=True)
+    if train.budget is not None:
+        if train.budget.steps is not None:
+            _number("train.steps", train.budget.steps, 1, whole=True)
+        if train.budget.minutes is not None:
+            _number("train.minutes", train.budget.minutes, 0)
+    _number("train.lr", train.lr, 0)
+    _number("train.weight_decay", train.weight_decay, 0)
+    if not 0 <= train.ema < 1:
+        raise InputError(f"train.ema={train.ema}: expected a number from 0 to below 1")
+    shard_settings(settings)
+
+
+def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name}={value}: expected one of {', '.join(choices)}")
+
+
+def _number(name: str, value: Any, least: int, whole: bool = False) -> None:
+    good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not good or not value >= least:
+        raise InputError(f"{name}={value}: expected a {'whole ' if whole else ''}number of at least {least}")
+
+
+def _check_output(settings: JobSettings, corpus: Corpus) -> None:
+    out, root = settings.out, Path(settings.root).expanduser()
+    if root.is_dir() and out.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"out={out} lies inside data.root={root}: its videos would be read as data; put it elsewhere")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

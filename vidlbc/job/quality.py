@@ -1,15 +1,16 @@
 """Rate and distortion of the stored test clips, from true sizes and decoded frames."""
 
+import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from vidlbc.codec import Codec
+from vidlbc.errors import VideoError, VidlbcError
 from vidlbc.evaluation import ms_ssim, psnr
 from vidlbc.job.sources import source_frames
+from vidlbc.progress import progress_bar
 from vidlbc.shards import LatentShards
 
 
@@ -32,9 +33,10 @@ class ClipQuality:
 
 @dataclass(frozen=True)
 class Quality:
-    """All measured clips, and one clip's figures frame by frame for the plots."""
+    """All measured clips, and the figures of the longest one, frame by frame, for the plots."""
 
     clips: tuple[ClipQuality, ...]
+    shown: ClipQuality
     frame_bits: tuple[float, ...]
     frame_bits_no_context: tuple[float, ...]
 
@@ -57,22 +59,32 @@ class Quality:
 _SUMS = ("frames", "pixels", "bytes", "bytes_no_context", "bytes_none", "estimated_bits", "decode_seconds")
 
 
-def measure_quality(shards: LatentShards, codec: Codec, plain: Codec, videos: int, bar: bool | None = None) -> Quality:
-    """Decode and compare up to `videos` clips, evenly spread over the split. `plain`: the codec of kind `none`."""
-    indices: Sequence[int] = sorted({round(i) for i in np.linspace(0, len(shards) - 1, min(videos, len(shards)))})
+def measure_quality(shards: LatentShards, codec: Codec, plain: Codec, videos: int) -> Quality:
+    """Decode and compare up to `videos` clips, evenly spread over the split. `plain`: the codec of kind `none`.
+
+    A clip whose source no longer gives the same frames is left out and named on stderr. Raises VidlbcError where none
+    is left.
+    """
     clips: list[ClipQuality] = []
+    shown = 0
     bits: tuple[float, ...] = ()
     bits_null: tuple[float, ...] = ()
-    for index in tqdm(indices, desc="rate and distortion", unit="clip", disable=None if bar is None else not bar):
+    longest = 0
+    for index in progress_bar(spread(shards, videos), desc="rate and distortion", unit="clip"):
         meta, data = shards.meta(index), shards.bitstream(index)
-        source = source_frames(shards, meta)
+        try:
+            source = source_frames(shards, meta)
+        except VideoError as error:
+            print(f"not measured: {error}", file=sys.stderr)
+            continue
         started = time.perf_counter()
         decoded = codec.decompress(data)
         seconds = time.perf_counter() - started
         _, with_context = codec.transcode(data, codec, context=True)
         null_data, null = codec.transcode(data, codec, context=False)
         none_data = data if codec.kind == "none" else codec.transcode(data, plain, context=True)[0]
-        if not bits:
+        if len(source) > longest:
+            longest, shown = len(source), len(clips)
             bits, bits_null = with_context.frame_bits, null.frame_bits
         clips.append(
             ClipQuality(
@@ -89,4 +101,14 @@ def measure_quality(shards: LatentShards, codec: Codec, plain: Codec, videos: in
                 decode_seconds=seconds,
             )
         )
-    return Quality(tuple(clips), bits, bits_null)
+    if not clips:
+        raise VidlbcError(f"{shards.folder}: no source of split '{shards.split}' can be read again to compare with")
+    return Quality(tuple(clips), clips[shown], bits, bits_null)
+
+
+def spread(shards: LatentShards, count: int) -> list[int]:
+    """Up to `count` clips, evenly spread: of sound files, where there are any (a damaged one may decode otherwise next
+    time)."""
+    verdicts = [shards.meta(i)["verdict"] for i in range(len(shards))]
+    good = [i for i, verdict in enumerate(verdicts) if verdict == "ok"] or list(range(len(shards)))
+    return [good[i] for i in sorted({round(p) for p in np.linspace(0, len(good) - 1, min(count, len(good)))})]

@@ -1,40 +1,71 @@
-"""Action recognition: one head, one budget, three inputs: latents from the shards, decoded frames, source pixels."""
+"""Action recognition: one head, one budget, three inputs: latents from the shards, decoded frames, source pixels.
+
+A video is one row of every feature set, however many clips it was cut into: its views spread over all of its frames,
+and only the frames that a view holds are kept.
+"""
 
 import json
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+import torch
 
 from vidlbc.codec import Codec
-from vidlbc.errors import VidlbcError
-from vidlbc.evaluation import FeatureBuilder, FeatureSet, ProbeBudget, ProbeResult, ViewPlan, run_probe, view_indices
+from vidlbc.errors import InputError, VideoError, VidlbcError
+from vidlbc.evaluation import FeatureBuilder, FeatureSet, ProbeBudget, ProbeResult, ViewPlan, run_probe
 from vidlbc.job.settings import EvaluationSettings
-from vidlbc.job.sources import source_frames
-from vidlbc.shards import LatentShards
+from vidlbc.job.sources import source_frames_at
+from vidlbc.progress import progress_bar
+from vidlbc.shards import LatentShards, gather
 
 INPUTS = ("latents", "decoded", "pixels")
 
 
+@dataclass(frozen=True)
+class LabelledVideo:
+    """The clips of one video, as (index in the shards, row), in order; they follow each other without a gap."""
+
+    clips: tuple[tuple[int, dict[str, Any]], ...]
+
+    @property
+    def first(self) -> dict[str, Any]:
+        return self.clips[0][1]
+
+    @property
+    def frames(self) -> int:
+        return sum(int(row["frames"]) for _, row in self.clips)
+
+
 def recognise(
-    shards_folder: Path, codec: Codec, settings: EvaluationSettings, cache: Path, seed: int = 0
+    shards_folder: Path, codec: Codec, settings: EvaluationSettings, cache: Path, seed: int = 0, split: str = "test"
 ) -> dict[str, ProbeResult]:
-    """Probe results by input. Features are kept in `cache`, so a stopped run goes on where it was."""
+    """Probe results on `split` by input. Features are kept in `cache`, so a stopped run goes on where it was.
+
+    Raises InputError where what could be read does not suffice to train and test a head.
+    """
     inputs = [n for n in INPUTS if n == "latents" or getattr(settings, n)]
-    shards = {split: LatentShards(shards_folder, split, codec=codec) for split in ("train", "val", "test")}
-    classes = len(shards["train"].classes)
     sets: dict[str, dict[str, FeatureSet]] = {name: {} for name in inputs}
-    for split, part in shards.items():
-        if len(part):
-            for name, features in features_of(part, split, codec, settings, inputs, cache).items():
-                sets[name][split] = features
+    whole = LatentShards(shards_folder)
+    present = {shard.split for shard in whole.plan.shards}
+    for part in [p for p in ("train", "val", "test") if p in present and (p == split or p in ("train", "val"))]:
+        shards = LatentShards(shards_folder, part, codec=codec)
+        for name, features in features_of(shards, part, codec, settings, inputs, cache).items():
+            sets[name][part] = features
     results = {}
-    for name in tqdm(inputs, desc="probes", unit="probe", disable=None):
+    for name in progress_bar(inputs, desc="probes", unit="probe"):
         parts = sets[name]
+        for needed in ("train", split):
+            if needed not in parts:
+                raise InputError(f"no labelled video of the {needed} split could be read")
         results[name] = run_probe(
-            parts["train"], parts["test"], classes, settings.head, val=parts.get("val"),
-            budget=ProbeBudget(epochs=settings.epochs), options=settings.head_options, seed=seed, device=codec.device,
+            parts["train"], parts[split], len(whole.classes), settings.head,
+            val=None if split == "val" else parts.get("val"),
+            budget=ProbeBudget(epochs=settings.epochs, checkpoints=min(4, settings.epochs)),
+            options=settings.head_options, seed=seed, device=codec.device,
         )  # fmt: skip
     return results
 
@@ -42,7 +73,7 @@ def recognise(
 def features_of(
     shards: LatentShards, split: str, codec: Codec, settings: EvaluationSettings, inputs: list[str], cache: Path
 ) -> dict[str, FeatureSet]:
-    """Tokens of every labelled clip of one split, for each input; one decoding pass serves all."""
+    """Tokens of every labelled video of one split, for each input; one decoding pass serves all. Empty without any."""
     stamp = f"{codec.fingerprint[:16]}-{shards.plan.identity[:16]}-{settings.frames}x{settings.views}-{settings.grid}"
     files = {name: cache / f"{split}-{name}-{stamp}.safetensors" for name in inputs}
     if all(file.is_file() for file in files.values()):
@@ -50,18 +81,24 @@ def features_of(
     plan = ViewPlan(frames=settings.frames, views=settings.views, jitter=split == "train")
     levels = [(level.channels, level.stride) for level in codec.levels]
     builders = {n: FeatureBuilder(levels, plan, grid=settings.grid, pixels=n != "latents") for n in inputs}
-    for meta, data in tqdm(
-        _labelled(shards), total=len(shards), desc=f"features of {split}", unit="clip", disable=None
-    ):
-        key, label, group = meta["key"], int(meta["label"]), meta["group"]
-        symbols = codec.padded_symbols(data)
-        builders["latents"].add(
-            key, label, codec.crop(codec.dequantise(symbols, meta["qp"]), meta["height"], meta["width"]), group
-        )
+    videos = list(labelled_videos(shards))
+    if not videos:
+        return {}
+    for video in progress_bar(videos, desc=f"features of {split}", unit="video"):
+        row, total = video.first, video.frames
+        key, label, group = row["key"], int(row["label"]), row["group"]
+        wanted = builders["latents"].wanted(key, total)
+        padded = _latents_at(shards, codec, video, wanted)
+        builders["latents"].add(key, label, codec.crop(padded, row["height"], row["width"]), group, total)
         if "decoded" in builders:
-            builders["decoded"].add(key, label, _decoded(codec, symbols, meta, plan), group)
+            frames = codec.synthesize(padded, row["qp"], row["height"], row["width"])
+            builders["decoded"].add(key, label, frames, group, total)
         if "pixels" in builders:
-            builders["pixels"].add(key, label, source_frames(shards, meta), group)
+            try:
+                builders["pixels"].add(key, label, source_frames_at(shards, row, total, wanted), group, total)
+            except VideoError as error:
+                print(f"without its pixels: {error}", file=sys.stderr)
+                builders["pixels"].fail(key, str(error))
     for name, reason in failures(shards).items():
         for builder in builders.values():
             builder.fail(name, reason)
@@ -72,29 +109,34 @@ def features_of(
     return built
 
 
-def _labelled(shards: LatentShards) -> Iterator[tuple[dict, bytes]]:
-    """The first clip of every labelled video: one row a video, so that no video counts twice."""
-    seen: set[str] = set()
+def labelled_videos(shards: LatentShards) -> Iterator[LabelledVideo]:
+    """Every labelled video once. Where a video changes its frame size, what comes after the change is left out."""
+    clips: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for index in range(len(shards)):
-        meta = shards.meta(index)
-        if meta["label"] is not None and meta["video"] not in seen:
-            seen.add(meta["video"])
-            yield meta, shards.bitstream(index)
+        row = shards.meta(index)
+        if row["label"] is not None:
+            clips.setdefault(row["video"], []).append((index, row))
+    for found in clips.values():
+        found.sort(key=lambda clip: clip[1]["start"])
+        size = found[0][1]["height"], found[0][1]["width"]
+        same = [(row["height"], row["width"]) == size for _, row in found]
+        yield LabelledVideo(tuple(found[: same.index(False)] if False in same else found))
 
 
-def _decoded(codec: Codec, symbols: list, meta: dict, plan: ViewPlan) -> np.ndarray:
-    """The whole clip's shape, but only the frames that a view holds are synthesised."""
-    frames = np.zeros((meta["frames"], meta["height"], meta["width"], 3), np.uint8)
-    chosen = np.unique(view_indices(meta["frames"], plan, meta["key"]))
-    latents = codec.dequantise([q[chosen] for q in symbols], meta["qp"])
-    frames[chosen] = codec.synthesize(latents, meta["qp"], meta["height"], meta["width"])
-    return frames
+def _latents_at(shards: LatentShards, codec: Codec, video: LabelledVideo, wanted: np.ndarray) -> list[torch.Tensor]:
+    """Dequantised latents of some frames, of the padded frame, (n, C_l, H_l, W_l) a level."""
+    parts, first = [], 0
+    for index, row in video.clips:
+        here = wanted[(wanted >= first) & (wanted < first + row["frames"])] - first
+        if len(here):
+            symbols = codec.padded_symbols(shards.bitstream(index))
+            parts.append(codec.dequantise([q[here] for q in symbols], row["qp"]))
+        first += row["frames"]
+    return [torch.cat(level) for level in zip(*parts, strict=True)]
 
 
 def failures(shards: LatentShards) -> dict[str, str]:
     """Files of the split that gave no clip: counted in every result."""
-    from vidlbc.shards import gather
-
     return {
         file["path"]: file["reason"]
         for file in gather(shards.plan).files

@@ -68,6 +68,7 @@ def collect(
         "source_bytes": manifest.source_bytes,
         "verified_clips": verified["clips"],
         "verified_frames": verified["frames"],
+        "verified_sources": verified["sources"],
         "qp": settings.qp,
         "temporal": codec.kind,
         "fingerprint": codec.fingerprint,
@@ -87,13 +88,12 @@ def write_report(
     written[0].write_text(json.dumps(quality.to_json(), indent=1) + "\n")
     if codec.kind != "none":
         plot_frame_bits(
-            plots / "frame_bits.png", quality.frame_bits, quality.frame_bits_no_context, quality.clips[0].source
+            plots / "frame_bits.png", quality.frame_bits, quality.frame_bits_no_context, quality.shown.source
         )
         written.append(plots / "frame_bits.png")
 
-    keys = [shards.meta(i)["key"] for i in range(len(shards))]
-    index = keys.index(quality.clips[0].key)
-    meta, data = shards.meta(index), shards.bitstream(index)
+    shown = next(i for i in range(len(shards)) if shards.meta(i)["key"] == quality.shown.key)
+    meta, data = shards.meta(shown), shards.bitstream(shown)
     source, decoded = source_frames(shards, meta), codec.decompress(data)
     chosen = np.linspace(0, len(source) - 1, min(settings.evaluation.panel_frames, len(source))).astype(int)
     caption = f"qp {settings.qp}, {8 * len(data) / source[..., 0].size:.3f} bit/pixel"
@@ -111,13 +111,25 @@ def write_report(
         plot_confusion(plots / "confusion.png", probes["latents"].confusion(), shards.classes, "latents")
         written += [plots / "accuracy.png", plots / "confusion.png"]
     log = out / "training" / "log.jsonl"
-    if log.is_file():
-        rows = [json.loads(line) for line in log.read_text().splitlines()]
-        curves = {name: [row.get(name) for row in rows] for name in ("bpp", "bpp_first", "saving")}
+    rows = _steps(log) if log.is_file() else []
+    if rows:
+        curves = {name: [row.get(name, float("nan")) for row in rows] for name in ("bpp", "bpp_first", "saving")}
         plot_training(plots / "training.png", [row["step"] for row in rows], curves, "stage 2")
         written.append(plots / "training.png")
     write_metrics(out / "metrics.json", figures)
     return [out / "metrics.json", *written]
+
+
+def _steps(log: Path) -> list[dict[str, Any]]:
+    """The training log in order of steps. A resumed run repeats some, and a killed one may leave half a line."""
+    found: dict[int, dict[str, Any]] = {}
+    for line in log.read_text(errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+            found[int(row["step"])] = row
+        except (ValueError, TypeError, KeyError):
+            continue
+    return [found[step] for step in sorted(found)]
 
 
 def table(settings: JobSettings, figures: Mapping[str, Any], probes: Mapping[str, ProbeResult]) -> str:
@@ -143,4 +155,6 @@ def table(settings: JobSettings, figures: Mapping[str, Any], probes: Mapping[str
         rate = "the source files" if name == "pixels" else f"{f['bpp']:.4f} bit/pixel"
         text = f"{100 * result.top1:.1f}% [{100 * low:.1f}, {100 * high:.1f}], top-5 {100 * result.top5:.1f}%"
         rows.append((f"top-1, {INPUT_NAMES[name]}", f"{text}   ({result.n_videos} test videos, {result.kind}, {rate})"))
+    width = max(len(text) for _, text in rows)
+    rows = [(name, text.ljust(width)) for name, text in rows]
     return format_table(rows, title=f"vidlbc: {settings.root} -> {settings.out}")

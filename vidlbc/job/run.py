@@ -1,58 +1,98 @@
 """The steps of the main job, in order. See `vidlbc.job`."""
 
+import fcntl
 import sys
 import time
-
-import numpy as np
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
 
 from vidlbc import models
 from vidlbc.codec import Codec, pick_device
-from vidlbc.errors import VidlbcError
+from vidlbc.errors import InputError, VidlbcError
 from vidlbc.evaluation import ProbeResult
-from vidlbc.job.check import check_job
+from vidlbc.job.check import Checked, check_job, shard_settings
 from vidlbc.job.quality import measure_quality
 from vidlbc.job.recognition import recognise, write_results
 from vidlbc.job.report import collect, table, write_report
 from vidlbc.job.settings import JobSettings
 from vidlbc.job.train import train_temporal
 from vidlbc.job.verify import verify_sample
-from vidlbc.shards import Corpus, LatentShards, Manifest, Settings, encode_corpus, logged_seconds, make_plan
+from vidlbc.shards import (
+    LatentShards,
+    Manifest,
+    Plan,
+    contents_of,
+    encode_corpus,
+    known_contents,
+    logged_seconds,
+    make_plan,
+)
 from vidlbc.training import distributed
 
 
 def run_job(settings: JobSettings) -> dict[str, object] | None:
     """Run or resume the whole job; the figures of metrics.json, or None on ranks other than 0."""
     distributed.start(pick_device(settings.device))
+    rank = distributed.rank()
     try:
-        corpus = check_job(settings)
-        if distributed.rank() == 0:
-            _say(corpus.label_map())
-            counts = ", ".join(f"{len(corpus.select(s).items)} {s}" for s in corpus.splits)
-            _say(f"{len(corpus.items)} videos ({counts}), read as: {corpus.form}")
-        codec = train_temporal(settings, corpus)
+        job = check_job(settings)
+        with _alone(settings.out) if rank == 0 else nullcontext():
+            if rank == 0:
+                _introduce(job)
+            codec = train_temporal(settings, job.corpus)
+            distributed.stop()
+            return _after_training(settings, job, codec) if rank == 0 else None
     finally:
-        rank = distributed.rank()
         distributed.stop()
-    return _after_training(settings, corpus, codec) if rank == 0 else None
 
 
-def _after_training(settings: JobSettings, corpus: Corpus, codec: Codec) -> dict[str, object]:
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the folder against a second run of the same command. The kernel frees the lock however a run dies."""
+    with open(out / ".lock", "a+b") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"out={out}: another run is at work here; wait for it or choose another out=") from None
+        yield
+
+
+def _introduce(job: Checked) -> None:
+    corpus = job.corpus
+    _say(corpus.label_map())
+    counts = ", ".join(f"{len(corpus.select(s).items)} {s}" for s in corpus.splits)
+    _say(f"{len(corpus.items)} videos ({counts}), read as: {corpus.form}")
+    if job.split != "test":
+        _say(f"evaluated on the {job.split} split")
+    if job.obstacle:
+        _say(f"recognition is left out: {job.obstacle}")
+
+
+def _after_training(settings: JobSettings, job: Checked, codec: Codec) -> dict[str, object]:
     started = time.perf_counter()
-    manifest, encoding = _encode(settings, corpus, codec)
-    shards = LatentShards(settings.shards, "test", codec=codec)
+    manifest, encoding = _encode(settings, job, codec)
+    shards = LatentShards(settings.shards, job.split, codec=codec)
     if not len(shards):
-        raise VidlbcError(f"{settings.shards}: no test video could be read; see {settings.shards}/manifest/summary.txt")
+        summary = settings.shards / "manifest" / "summary.txt"
+        raise VidlbcError(f"{settings.shards}: no video of the {job.split} split could be read; see {summary}")
     verified = verify_sample(shards, codec, settings.model, 4)
     image = codec.image
     plain = Codec(image, *models.no_context(image), device=settings.device, precision=settings.precision)
     quality = measure_quality(shards, codec, plain, settings.evaluation.videos)
     probes: dict[str, ProbeResult] = {}
-    if corpus.classes and _labelled(corpus):
-        probes = recognise(settings.shards, codec, settings.evaluation, settings.out / "features", settings.train.seed)
-        write_results(settings.out / "probes", probes, corpus.classes)
-    else:
-        _say("no labels: recognition is left out")
+    if not job.obstacle:
+        cache, seed = settings.out / "features", settings.train.seed
+        try:
+            probes = recognise(settings.shards, codec, settings.evaluation, cache, seed, job.split)
+            write_results(settings.out / "probes", probes, job.corpus.classes)
+        except InputError as error:
+            # Known only now: too few of the files could be read. All else that was measured still counts.
+            job = replace(job, obstacle=str(error))
+            _say(f"recognition is left out: {error}")
     figures = collect(settings, codec, manifest, encoding, quality, probes, verified)
+    figures |= {"split": job.split, "recognition_left_out": job.obstacle}
     files = write_report(settings, shards, codec, quality, probes, figures)
     print()
     print(table(settings, figures, probes))
@@ -65,13 +105,13 @@ def _after_training(settings: JobSettings, corpus: Corpus, codec: Codec) -> dict
     return figures
 
 
-def _encode(settings: JobSettings, corpus: Corpus, codec: Codec) -> tuple[Manifest, tuple[int, float]]:
-    how = Settings(
-        qp=settings.qp, clip_frames=settings.clip_frames, max_side=settings.max_side,
-        model=str(settings.model.resolve()), temporal=codec.kind, precision=settings.precision,
-        deadline_s=settings.deadline_s,
-    )  # fmt: skip
-    plan = make_plan(corpus, settings.shards, codec, how, shard_videos=settings.shard_videos)
+def _encode(settings: JobSettings, job: Checked, codec: Codec) -> tuple[Manifest, tuple[int, float]]:
+    contents = contents_of(job.corpus, job.contents or known_contents(settings.shards, job.corpus))
+    how = replace(shard_settings(settings), temporal=codec.kind)
+    plan = make_plan(
+        job.corpus, settings.shards, codec, how, shard_videos=settings.shard_videos, contents=contents
+    )
+    _warn_of_leaks(plan)
     manifest, _ = encode_corpus(
         plan, processes=settings.processes, device=settings.device, codec=codec if settings.processes == 1 else None
     )
@@ -79,9 +119,12 @@ def _encode(settings: JobSettings, corpus: Corpus, codec: Codec) -> tuple[Manife
     return manifest, logged_seconds(plan)
 
 
-def _labelled(corpus: Corpus) -> bool:
-    """Both sides need labels."""
-    return bool(np.all([any(i.label is not None for i in corpus.select(s).items) for s in ("train", "test")]))
+def _warn_of_leaks(plan: Plan) -> None:
+    trained = {source.sha256: source.path for source in plan.sources if source.split == "train" and source.sha256}
+    both = [source for source in plan.sources if source.split in ("val", "test") and source.sha256 in trained]
+    if both:
+        first = f"{both[0].path} is {trained[both[0].sha256]}"
+        _say(f"warning: {len(both)} files of val or test are also in train, to the byte (such as {first})")
 
 
 def _say(text: str) -> None:

@@ -19,6 +19,7 @@ class TrainSettings:
     start: str = "shipped"
     bf16: bool = False
     seed: int = 0
+    save_seconds: float = 60.0
 
 
 @dataclass(frozen=True)

@@ -16,23 +16,36 @@ from vidlbc.video import VideoReader
 
 @contextmanager
 def source_file(root: str | Path, path: str) -> Iterator[Path]:
-    """A file that a decoder can open."""
-    with (
-        tempfile.TemporaryDirectory(prefix="vidlbc-") as folder,
-        local_file(root, path, Path(folder) / "member") as file,
-    ):
-        yield file
+    """A file that a decoder can open. Raises VideoError where there is none."""
+    with tempfile.TemporaryDirectory(prefix="vidlbc-") as folder:
+        with local_file(root, path, Path(folder) / "member") as file:
+            yield file
 
 
 def source_frames(shards: LatentShards, meta: Mapping[str, Any]) -> np.ndarray:
     """The frames that a clip was encoded from, uint8 (T, H, W, 3). Raises VideoError where they cannot be had again."""
+    return source_frames_at(shards, meta, meta["frames"], np.arange(meta["frames"]))
+
+
+def source_frames_at(shards: LatentShards, meta: Mapping[str, Any], total: int, indices: np.ndarray) -> np.ndarray:
+    """Some of the `total` frames that were encoded from the start of clip `meta` on, uint8 (n, H, W, 3).
+
+    `indices` rise and count from there; only the frames they name are kept in memory. Raises VideoError where the file
+    no longer gives the frames that were encoded.
+    """
     settings = shards.plan.settings
+    start, found, kept = meta["start"], 0, []
     with source_file(shards.plan.root, meta["source"]) as file:
         reader = VideoReader(
-            file, start=meta["start"], stop=meta["stop"], max_side=settings.max_side, backend=settings.backend
-        )
-        blocks = list(reader.blocks())
-    frames = np.concatenate(blocks) if blocks else np.zeros((0, 0, 0, 3), np.uint8)
-    if len(frames) != meta["frames"]:
-        raise VideoError(f"{meta['source']}: {len(frames)} frames, {meta['frames']} were encoded: did the file change?")
-    return frames
+            file, start=start, stop=start + total, max_side=settings.max_side, backend=settings.backend,
+            deadline_s=settings.deadline_s,
+        )  # fmt: skip
+        for block in reader.blocks():
+            here = indices[(indices >= found) & (indices < found + len(block))] - found
+            if len(here):
+                kept.append(block[here])
+            found += len(block)
+    same = found == total and all(part.shape[1:3] == (meta["height"], meta["width"]) for part in kept)
+    if not same:
+        raise VideoError(f"{meta['source']}: {found} frames, {total} were encoded: did the file change?")
+    return np.concatenate(kept)

@@ -1,20 +1,31 @@
-"""Stage 2 of the main job: train the temporal stage on the train split, the image stage being frozen."""
+"""Stage 2 of the main job: train the temporal stage on the train split, the image stage being frozen.
 
+    out/model/request.json   what was asked for, written first: the same command resumes, another one is refused
+    out/model/image_stage    a copy, so that the shards decode whatever becomes of the original
+    out/training/            checkpoint and log
+    out/model/trained.json   written last
+"""
+
+import hashlib
 import json
+import os
 import shutil
 import sys
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from vidlbc import models
 from vidlbc.codec import Codec, load, pick_device
-from vidlbc.errors import InputError
+from vidlbc.errors import InputError, VidlbcError
 from vidlbc.job.settings import JobSettings
 from vidlbc.job.sources import source_file
 from vidlbc.prior.topdown import NUM_QP
+from vidlbc.progress import progress_bar
 from vidlbc.shards import Corpus
+from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.temporal_stage import TemporalStage
 from vidlbc.training import distributed
 from vidlbc.training.loop import Settings, fit
@@ -23,32 +34,68 @@ from vidlbc.training.video_objective import SymbolRate
 
 
 def train_temporal(settings: JobSettings, corpus: Corpus) -> Codec:
-    """Writes `out/model` and returns its codec. Skipped where `out/model` is complete."""
-    done = settings.model / "trained.json"
-    request = _request(settings)
-    if done.is_file():
-        if json.loads(done.read_text())["request"] != request:
-            raise InputError(f"{settings.out} holds a run with other training settings: choose another out=")
-    else:
+    """Writes `out/model` and returns its codec. Skipped where `out/model` is complete.
+
+    Raises InputError where `out` holds a run with other training settings, VidlbcError where training diverges.
+    """
+    wanted = request(settings, corpus)
+    _refuse_other(settings.model / "request.json", wanted, settings.out)
+    distributed.barrier()
+    if not (settings.model / "trained.json").is_file():
+        if distributed.rank() == 0:
+            _clean_stale(settings)
+            write_atomic(settings.model / "request.json", dump_json(wanted, indent=1))
         _train(settings, corpus)
         if distributed.rank() == 0:
-            done.write_text(json.dumps({"request": request}, indent=2) + "\n")
+            write_atomic(settings.model / "trained.json", dump_json({"request": wanted}, indent=1))
         distributed.barrier()
     return load(settings.model, settings.device, settings.temporal, settings.precision)
 
 
-def _request(settings: JobSettings) -> dict[str, object]:
+def request(settings: JobSettings, corpus: Corpus) -> dict[str, Any]:
+    """What decides the trained weights, by the names of the options."""
     train = asdict(settings.train)
-    return json.loads(json.dumps({"image_stage": settings.image_stage, "temporal": settings.temporal, "train": train}))
+    clips, budget = train.pop("clips"), train.pop("budget") or {"steps": None, "minutes": None}
+    del train["save_seconds"]
+    named = {"image_stage": settings.image_stage, "temporal": settings.temporal, "data.max_side": clips.pop("max_side")}
+    named |= {f"train.{name}": value for name, value in {**train, **clips, **budget}.items()}
+    listed = "\n".join(sorted(item.path for item in corpus.select("train").items))
+    named["training videos"] = hashlib.sha256(listed.encode()).hexdigest()[:16]
+    return named
+
+
+def _refuse_other(path: Path, wanted: dict[str, Any], out: Path) -> None:
+    if not path.is_file():
+        return
+    there = json.loads(path.read_text())
+    for name in wanted:
+        if there.get(name) != wanted[name]:
+            told = f"{name}={there.get(name)}, this one has {name}={wanted[name]}".replace("=None", "=null")
+            raise InputError(f"out={out} holds a run with {told}: choose another out=, or give the old value to resume")
+
+
+def _clean_stale(settings: JobSettings) -> None:
+    """What killed runs left half written."""
+    for folder in (settings.model, settings.out / "training"):
+        for path in folder.rglob(".*.tmp") if folder.is_dir() else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _keep_image_stage(shipped: Path, model: Path) -> None:
+    """Copied once, whole or not at all: a resumed run goes on with the weights that it began with."""
+    if (model / "image_stage").is_dir():
+        return
+    temporary = model / ".image_stage.tmp"
+    shutil.copytree(shipped / "image_stage", temporary)
+    os.replace(temporary, model / "image_stage")
 
 
 def _train(settings: JobSettings, corpus: Corpus) -> None:
     shipped = models.find_model(settings.image_stage)
     if distributed.rank() == 0:
-        shutil.copytree(shipped / "image_stage", settings.model / "image_stage", dirs_exist_ok=True)
-        (settings.model / "config.json").write_text(
-            json.dumps({"format": models.FORMAT, "temporal": settings.temporal})
-        )
+        _keep_image_stage(shipped, settings.model)
+        described = {"format": models.FORMAT, "temporal": settings.temporal}
+        write_atomic(settings.model / "config.json", dump_json(described, indent=1))
     distributed.barrier()
     if settings.temporal == "none":
         return
@@ -59,6 +106,8 @@ def _train(settings: JobSettings, corpus: Corpus) -> None:
         temporal, _ = models.load_temporal(ready, image)
         config = json.loads((ready / "config.json").read_text())
     else:
+        if distributed.rank() == 0 and settings.train.start == "shipped":
+            print(f"no shipped weights of temporal={settings.temporal}: training from scratch", file=sys.stderr)
         torch.manual_seed(settings.train.seed)
         temporal = models.build_temporal(settings.temporal, image.stage)
         config = {"kind": settings.temporal, "options": {}}
@@ -79,7 +128,8 @@ def _fit(settings: JobSettings, corpus: Corpus, image: models.ImageModel, tempor
     train, device = settings.train, pick_device(settings.device)
     assert train.budget is not None
     paths = list(dict.fromkeys(item.path for item in corpus.select("train").items))
-    with tqdm(desc="read training clips", unit="video", disable=distributed.rank() > 0 or None) as meter:
+    silent = True if distributed.rank() else None
+    with progress_bar(desc="read training clips", unit="video", total=len(paths), disable=silent) as meter:
 
         def on_read(done: int, total: int) -> None:
             meter.total = total
@@ -90,25 +140,30 @@ def _fit(settings: JobSettings, corpus: Corpus, image: models.ImageModel, tempor
             lambda path: source_file(corpus.root, str(path)),
         )  # fmt: skip
         sampler(0)
-    for path, reason in sampler.unreadable.items():
+    for path, reason in sampler.unreadable.items() if distributed.rank() == 0 else ():
         print(f"not used for training: {path}: {reason}", file=sys.stderr)
     image = image.to(device)
     temporal.to(device)
     logger = _wandb(settings)
-    with tqdm(desc="train", total=100, unit="%", disable=distributed.rank() > 0 or None,
-              bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}") as meter:  # fmt: skip
+    shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
+    with progress_bar(desc="train", total=100, unit="%", bar_format=shape, disable=silent) as meter:
 
         def on_log(step: int, progress: float, figures: dict[str, float]) -> None:
+            meter.set_postfix_str(
+                ", ".join(f"{k} {v:.3f}" for k, v in figures.items() if k != "grad_norm"), refresh=False
+            )
             meter.update(100 * progress - meter.n)
-            meter.set_postfix_str(", ".join(f"{k} {v:.3f}" for k, v in figures.items() if k != "grad_norm"))
             if logger is not None:
                 logger.log({"step": step, **figures})
 
         loop = Settings(
             train.budget, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema, bf16=train.bf16,
-            seed=train.seed, log_every=10, save_seconds=60,
+            seed=train.seed, log_every=10, save_seconds=train.save_seconds,
         )  # fmt: skip
-        fit(temporal, SymbolRate(image, train.bf16), sampler, loop, settings.out / "training", on_log)
+        try:
+            fit(temporal, SymbolRate(image, train.bf16), sampler, loop, settings.out / "training", on_log)
+        except FloatingPointError as error:
+            raise VidlbcError(f"training diverged ({error}): choose another out= and a lower train.lr") from None
         meter.update(100 - meter.n)
     temporal.cpu()
     if logger is not None:
@@ -119,8 +174,6 @@ def _wandb(settings: JobSettings):
     """Weights & Biases, offline unless WANDB_MODE says otherwise; nothing needs it."""
     if not settings.wandb or distributed.rank() > 0:
         return None
-    import os
-
     import wandb
 
     os.environ.setdefault("WANDB_MODE", "offline")

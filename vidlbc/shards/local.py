@@ -95,11 +95,12 @@ def _log(plan: Plan, report: ShardReport) -> None:
 @contextmanager
 def _progress_bar(plan: Plan, done: list[int], shown: bool) -> Iterator[Progress]:
     """A bar over files, with frames a second; the rate and the time left count this run only."""
-    from tqdm import tqdm
+    from vidlbc.progress import progress_bar
 
     finished = sum(plan.shards[index].last - plan.shards[index].first for index in done)
     began, frames_seen = time.monotonic(), 0
-    with tqdm(total=len(plan.sources), initial=finished, unit="video", desc="encode", disable=not shown) as meter:
+    total = len(plan.sources)
+    with progress_bar(total=total, initial=finished, unit="video", desc="encode", disable=not shown) as meter:
 
         def progress(frames: int, files: int) -> None:
             nonlocal frames_seen

@@ -11,10 +11,23 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from vidlbc.errors import InputError
+
 
 def start(device: torch.device) -> None:
-    """Join the process group that torchrun describes in the environment, if any."""
+    """Join the process group that torchrun describes in the environment, if any; each process takes a GPU of its own.
+
+    Raises InputError where the machine has fewer GPUs than processes.
+    """
     if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized():
+        if device.type == "cuda":
+            local = int(os.environ.get("LOCAL_RANK", "0"))
+            if local >= torch.cuda.device_count():
+                raise InputError(
+                    f"process {local} of this machine finds {torch.cuda.device_count()} GPUs: "
+                    "give torchrun --nproc-per-node no more than that, or device=cpu"
+                )
+            torch.cuda.set_device(local)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
