@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidlbc.errors import InputError
+from vidlbc.errors import InputError, VideoError
 from vidlbc.video import VideoReader
 
 Batch = tuple[Tensor, Tensor]
@@ -85,28 +85,38 @@ class ClipSampler:
 
     def _windows(self, path: str | Path, count: int) -> list[np.ndarray]:
         """Up to `count` windows of one video, from its first few hundred frames."""
-        wanted = min(count, 4) * self.settings.window_frames
-        frames: list[np.ndarray] = []
-        with self.open_path(path) as file:
-            reader = VideoReader(file, stop=wanted, max_side=self.settings.max_side)
-            frames += reader.blocks()
-        assert reader.verdict is not None
-        if reader.verdict.status == "unreadable":
-            self.unreadable[str(path)] = reader.verdict.reason
-            return []
-        video = np.concatenate(frames) if frames else np.zeros((0, 1, 1, 3), np.uint8)
-        video = self._at_least(video)
         length = self.settings.window_frames
+        frames: list[np.ndarray] = []
+        size: tuple[int, ...] = ()
+        try:
+            with self.open_path(path) as file:
+                reader = VideoReader(file, stop=min(count, 4) * length, max_side=self.settings.max_side)
+                for block in reader.blocks():
+                    if block.shape[1:3] != (size := size or block.shape[1:3]):
+                        break  # a window holds one frame size
+                    frames.append(self._part(block, str(path)))
+        except VideoError as error:
+            self.unreadable[str(path)] = str(error)
+            return []
+        if not frames:
+            self.unreadable[str(path)] = reader.verdict.reason if reader.verdict else "no frames"
+            return []
+        video = self._at_least(np.concatenate(frames))
         return [
             np.ascontiguousarray(video[start : start + length])
             for start in range(0, len(video), length)
             if len(video[start : start + length]) >= self.settings.frames or (start == 0 and len(video))
         ]
 
+    def _part(self, block: np.ndarray, path: str) -> np.ndarray:
+        """At most two crops high and wide: whole pictures of a pool of large videos would not fit in memory."""
+        side = 2 * self.settings.size
+        draw = random.Random(f"{self.seed}/{path}")
+        top, left = (draw.randrange(max(0, extent - side) + 1) for extent in block.shape[1:3])
+        return np.ascontiguousarray(block[:, top : top + side, left : left + side])
+
     def _at_least(self, video: np.ndarray) -> np.ndarray:
         """Frames smaller than the crop are padded by their border."""
-        if not len(video):
-            return video
         bottom, right = (max(0, self.settings.size - side) for side in video.shape[1:3])
         return np.pad(video, ((0, 0), (0, bottom), (0, right), (0, 0)), mode="edge") if bottom or right else video
 
