@@ -19,6 +19,7 @@ from vidlbc.errors import BitstreamError
 MAGIC = b"VLBC"
 VERSION = 1
 MAX_SIDE = 1 << 16
+MAX_RATE = 1 << 32  # of the frame rate's numerator and denominator
 MAX_PACKET_FRAMES = 255
 _PACKET, _END = 0x50, 0x45
 
@@ -94,6 +95,10 @@ class _Source:
         self.seen += data
         return data
 
+    def end(self) -> None:
+        if self._file.read(1):
+            raise BitstreamError(f"damaged bitstream: more bytes after the end record, at offset {self.position}")
+
     def mark(self) -> None:
         self.seen = bytearray()
 
@@ -136,13 +141,14 @@ class Reader:
         if version != VERSION:
             raise BitstreamError(f"bitstream format version {version} is unknown: this vidlbc reads version {VERSION}")
         height, width = source.varint("the height", MAX_SIDE), source.varint("the width", MAX_SIDE)
-        numerator, denominator = source.varint("the frame rate", 1 << 32), source.varint("the frame rate", 1 << 32)
+        numerator, denominator = (source.varint("the frame rate", MAX_RATE) for _ in range(2))
         fingerprint = source.take(16, "the fingerprint")
         kind = source.take(source.varint("the kind's length", 32), "the kind")
         count = source.varint("the number of levels", 16)
         levels = tuple((source.varint("a stride", 1024), source.varint("channels", 4096)) for _ in range(count))
         source.crc("the header")
-        if not height or not width or not denominator or not levels or qp > 63 or not kind.isascii():
+        numbers = [height, width, denominator, *(stride for stride, _ in levels)]
+        if not all(numbers) or not levels or qp > 63 or not kind.isascii():
             raise BitstreamError("damaged bitstream: the header holds impossible values")
         rate = Fraction(numerator, denominator)
         return Header(height, width, qp, fingerprint, kind.decode(), levels, rate, bool(flags & 1))
@@ -162,6 +168,9 @@ class Reader:
                 source.crc("the end record")
                 if frames != self.frames:
                     raise BitstreamError(f"damaged bitstream: {self.frames} frames found, the end record says {frames}")
+                if not frames:
+                    raise BitstreamError("damaged bitstream: it holds no frame")
+                source.end()
                 return
             if tag != _PACKET:
                 raise BitstreamError(f"damaged bitstream: unknown record 0x{tag:02x} at offset {source.position - 1}")
