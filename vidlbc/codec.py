@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from vidlbc import models
-from vidlbc.bitstream import Header, Reader
+from vidlbc.bitstream import MAX_RATE, MAX_SIDE, Header, Reader
 from vidlbc.coding import EncodeReport, PacketWriter, SymbolCoder
 from vidlbc.entropy import coder
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
@@ -117,14 +117,14 @@ class Codec:
     ) -> EncodeReport:
         """Encode blocks of frames as they come; memory does not grow with their number.
 
-        Raises InputError where a block is no uint8 (n, H, W, 3) array, sizes differ or there is no frame at all.
+        Raises InputError where a block is no uint8 (n, H, W, 3) array, sizes differ, there is no frame at all, or qp or
+        fps is no such thing.
         """
-        check_qp(qp)
+        qp, rate = check_qp(qp), _frame_rate(fps)
         writer: PacketWriter | None = None
         for packet in _repack(blocks, PACKET_FRAMES):
             if writer is None:
                 height, width = packet.shape[1:3]
-                rate = Fraction(fps).limit_denominator(1_000_000)
                 levels = tuple((level.stride, level.channels) for level in self.levels)
                 header = Header(height, width, qp, self._digest, self.kind, levels, rate, context)
                 writer = PacketWriter(self._coder, sink, header)
@@ -145,8 +145,7 @@ class Codec:
                 for y, g in zip(self._pool.cast(self.stage.analysis, x), gains, strict=True)
             ]
 
-        tensor = torch.as_tensor(frames)
-        parts = self._pool.map(one, tensor)
+        parts = self._pool.map(one, _as_tensor(frames))
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
     # -- decoding ----------------------------------------------------------------------------------------------------
@@ -169,6 +168,8 @@ class Codec:
         """
         if isinstance(data, bytes | bytearray | memoryview):
             return [level[0] for level in self.symbols([bytes(data)])]
+        if not data:
+            raise InputError("nothing to decode: expected at least one bitstream")
         readers = [Reader(d) for d in data]
         parts = [[q.unflatten(0, (len(readers), -1)) for q in symbols] for symbols in self._decode(readers)]
         whole = [torch.cat(level, 1).permute(0, 1, 4, 2, 3) for level in zip(*parts, strict=True)]
@@ -242,9 +243,39 @@ class Codec:
             yield symbols
 
 
-def check_qp(qp: int) -> None:
-    if not isinstance(qp, int) or not 0 <= qp < NUM_QP:
+def check_qp(qp: int) -> int:
+    if isinstance(qp, bool) or not isinstance(qp, int | np.integer) or not 0 <= qp < NUM_QP:
         raise InputError(f"qp={qp!r}: expected an integer from 0 to {NUM_QP - 1}")
+    return int(qp)
+
+
+def _frame_rate(fps: float | Fraction) -> Fraction:
+    """As the header holds it: a non-negative fraction whose denominator is at most a million."""
+    try:
+        rate = Fraction(fps).limit_denominator(1_000_000)
+    except (TypeError, ValueError, OverflowError):
+        rate = Fraction(-1)
+    if not 0 <= rate.numerator <= MAX_RATE:
+        raise InputError(f"fps={fps!r}: expected frames a second, or 0 where unknown")
+    return rate
+
+
+def _as_tensor(block: np.ndarray | Tensor) -> Tensor:
+    """A block of frames, checked on its own."""
+    frames = block if isinstance(block, Tensor) else np.asarray(block)
+    name = str(frames.dtype).removeprefix("torch.")
+    if name != "uint8" or frames.ndim != 4 or frames.shape[-1] != 3:
+        raise InputError(f"frames are {name} {tuple(frames.shape)}: expected uint8 (T, H, W, 3)")
+    height, width = frames.shape[1:3]
+    if min(height, width) < MIN_SIDE:
+        raise InputError(f"frames are {height}x{width}: expected at least {MIN_SIDE} pixels a side")
+    if max(height, width) > MAX_SIDE:
+        raise InputError(f"frames are {height}x{width}: expected at most {MAX_SIDE} pixels a side")
+    if isinstance(frames, np.ndarray):
+        # A view may run backwards or be read-only, which torch does not take.
+        plain = frames.flags.writeable and min(frames.strides) >= 0
+        return torch.from_numpy(frames if plain else frames.copy())
+    return frames
 
 
 def _repack(blocks: Iterable[np.ndarray | Tensor], size: int) -> Iterator[Tensor]:
@@ -252,19 +283,17 @@ def _repack(blocks: Iterable[np.ndarray | Tensor], size: int) -> Iterator[Tensor
     waiting: list[Tensor] = []
     count, shape = 0, None
     for block in blocks:
-        frames = torch.as_tensor(block)
-        if frames.dtype != torch.uint8 or frames.dim() != 4 or frames.shape[-1] != 3:
-            raise InputError(f"frames are {frames.dtype} {tuple(frames.shape)}: expected uint8 (T, H, W, 3)")
+        frames = _as_tensor(block)
         shape = shape or tuple(frames.shape[1:3])
         if tuple(frames.shape[1:3]) != shape:
             raise InputError(f"frame size changes from {shape} to {tuple(frames.shape[1:3])}: expected one size a clip")
-        if min(shape) < MIN_SIDE:
-            raise InputError(f"frames are {shape[0]}x{shape[1]}: expected at least {MIN_SIDE} pixels a side")
         waiting.append(frames)
         count += len(frames)
-        while count >= size:
-            joined = torch.cat(waiting)
-            yield joined[:size]
-            waiting, count = [joined[size:]], count - size
+        if count < size:
+            continue
+        joined = waiting[0] if len(waiting) == 1 else torch.cat(waiting)
+        whole = count - count % size
+        yield from joined[:whole].split(size)
+        waiting, count = [joined[whole:]], count - whole
     if count:
         yield torch.cat(waiting)

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import BinaryIO
 
 import numpy as np
@@ -123,8 +124,9 @@ class SymbolCoder:
         qp = torch.tensor([r.header.qp for r in readers], device=self.pool.device)
         gains, null = self.image.gains(qp), self.start(len(readers), first)
         state = null
-        for packets in zip(*[r.packets() for r in readers], strict=True):
-            if len({p.frames for p in packets}) > 1:
+        for maybe in zip_longest(*[r.packets() for r in readers]):
+            packets = [p for p in maybe if p is not None]
+            if len(packets) < len(readers) or len({p.frames for p in packets}) > 1:
                 raise InputError("clips decoded as one batch must have the same number of frames")
             decoders = [coder.Decoder(p.payload) for p in packets]
             crcs = [0] * len(packets)
