@@ -11,7 +11,7 @@ once, when a stage is saved, and stored: they are part of the format, not recomp
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,13 +101,19 @@ def _read_config(folder: Path, **required: type) -> dict[str, Any]:
     return config
 
 
-def save_image_stage(stage: ImageStage, folder: Path, config: Mapping[str, Any]) -> None:
-    """`config`: {"family": ..., "options": {...}}. Transforms are stored in float16, all that codes in float32."""
+def save_image_stage(
+    stage: ImageStage, folder: Path, config: Mapping[str, Any], coding: Sequence[Tensor] | None = None
+) -> None:
+    """`config`: {"family": ..., "options": {...}}. Transforms are stored in float16, all that codes in float32.
+
+    `coding`: the coding tables where they are to stay those of an older model; else they are computed from the gains.
+    """
     tensors = {}
     for name, tensor in stage.state_dict().items():
         half = tensor.is_floating_point() and not name.startswith(_HALF_EXEMPT)
         tensors[name] = tensor.half() if half else tensor
-    tensors |= {f"coding.{i}": table for i, table in enumerate(coding_tables(stage))}
+    tables = coding_tables(stage) if coding is None else [table.float().cpu() for table in coding]
+    tensors |= {f"coding.{i}": table for i, table in enumerate(tables)}
     _write_json(folder / "config.json", {"format": FORMAT, **config})
     save_tensors(folder / "model.safetensors", tensors, {})
 

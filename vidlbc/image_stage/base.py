@@ -47,9 +47,13 @@ class QuantisationGains(nn.Module):
 
 
 class ImageStage(nn.Module):
-    """Base of the families. A family sets `levels` and implements `analysis` and `synthesis`."""
+    """Base of the families. A family sets `levels` and implements `analysis` and `synthesis`.
+
+    `synthesis_modules`: names of the modules that only the synthesis uses; the symbols do not depend on them.
+    """
 
     family = ""
+    synthesis_modules: tuple[str, ...] = ()
 
     def __init__(self, levels: Sequence[Level], prior_widths: Sequence[int], prior_blocks: int = 2):
         super().__init__()

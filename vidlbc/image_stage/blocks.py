@@ -55,9 +55,9 @@ BLOCKS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def stack(block: str, channels: int, count: int) -> nn.Sequential:
-    """`count` blocks by name. Raises KeyError naming the choices."""
+    """`count` blocks by name. Raises ValueError naming the choices."""
     if block not in BLOCKS:
-        raise KeyError(f"unknown block {block!r}: expected one of {', '.join(sorted(BLOCKS))}")
+        raise ValueError(f"unknown block {block!r}: expected one of {', '.join(sorted(BLOCKS))}")
     return nn.Sequential(*[BLOCKS[block](channels) for _ in range(count)])
 
 

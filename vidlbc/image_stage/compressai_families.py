@@ -42,6 +42,8 @@ def import_compressai() -> Any:
 class CompressAIStage(ImageStage):
     """Common to the families: levels y and z, analysis and synthesis through g_a, g_s, h_a."""
 
+    synthesis_modules = ("g_s",)
+
     def __init__(
         self,
         transforms: Sequence[nn.Module],

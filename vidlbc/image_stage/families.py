@@ -13,12 +13,17 @@ FAMILIES: dict[str, tuple[str, str]] = {
 }
 
 
-def build_image_stage(family: str, **options: Any) -> ImageStage:
-    """Build a family from its options. Raises InputError for an unknown family or option."""
+def family_class(family: str) -> type[ImageStage]:
+    """The class of a family. Raises InputError for an unknown one."""
     if family not in FAMILIES:
         raise InputError(f"unknown image stage family {family!r}: expected one of {', '.join(FAMILIES)}")
     module, name = FAMILIES[family]
+    return getattr(importlib.import_module(module), name)
+
+
+def build_image_stage(family: str, **options: Any) -> ImageStage:
+    """Build a family from its options. Raises InputError for an unknown family or option, or sizes that do not fit."""
     try:
-        return getattr(importlib.import_module(module), name)(**options)
-    except TypeError as error:
+        return family_class(family)(**options)
+    except (TypeError, ValueError) as error:
         raise InputError(f"image stage family {family!r}: {error}") from None

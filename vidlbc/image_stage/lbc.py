@@ -29,6 +29,7 @@ class LBC(ImageStage):
     """Defaults: the shipped `default` codec."""
 
     family = "lbc"
+    synthesis_modules = ("lift", "decode", "up", "modulate")
 
     def __init__(
         self,
@@ -41,6 +42,14 @@ class LBC(ImageStage):
         prior_blocks: int = 2,
     ):
         """Each sequence is fine to coarse (strides 4, 8, 16, 32); `prior_widths` for working strides 8, 16, 32."""
+        for name, sizes in {
+            "channels": channels,
+            "widths": widths,
+            "encoder_blocks": encoder_blocks,
+            "decoder_blocks": decoder_blocks,
+        }.items():
+            if len(sizes) != len(STRIDES):
+                raise ValueError(f"{name} has {len(sizes)} entries, expected one for each of strides 4, 8, 16, 32")
         super().__init__([Level(s, c) for s, c in zip(STRIDES, channels, strict=True)], prior_widths, prior_blocks)
         inputs = [3 * 16, *[4 * w for w in widths[:-1]]]
         self.down = nn.ModuleList([nn.Conv2d(i, w, 1) for i, w in zip(inputs, widths, strict=True)])

@@ -1,92 +1,45 @@
-"""Training pictures: every picture and a few frames of every video under some folders, kept in memory as uint8.
+"""Training crops for the image stage, drawn from pictures kept in memory as uint8.
 
-A batch is a pure function of (seed, step): crops at a random place, size factor and flip.
+A corpus larger than the memory given to it is visited pool after pool. What a step sees is a pure function of
+(seed, rank, step): crops at a random place, flips, a QP each.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vidlbc.errors import InputError, VideoError
+from vidlbc.errors import InputError
+from vidlbc.training.pictures import read_pictures
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-VIDEOS = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".y4m", ".mpg"}
-
-
-def load_pictures(
-    sources: Sequence[str | Path], frames_per_video: int, min_side: int, exclude: Sequence[str] = ()
-) -> list[np.ndarray]:
-    """uint8 (H, W, 3) arrays, in a fixed order. Files that cannot be read are skipped and named on stderr.
-
-    `sources`: folders (searched), files, or `.csv` lists `path,label,group,split` of which the `train` rows are taken.
-    `exclude`: drops paths that contain one of these words. Raises InputError where a source is missing or nothing is
-    left.
-    """
-    from PIL import Image
-
-    from vidlbc.video import read_blocks
-
-    pictures: list[np.ndarray] = []
-    for path in _find(sources, exclude):
-        if path.suffix.lower() in PICTURES:
-            with Image.open(path) as image:
-                array = np.asarray(image.convert("RGB"))
-            if min(array.shape[:2]) >= min_side:
-                pictures.append(array)
-        elif frames_per_video:
-            pictures += _frames(path, frames_per_video, min_side, read_blocks, VideoError)
-    if not pictures:
-        raise InputError(f"no picture of at least {min_side} pixels a side in {', '.join(map(str, sources))}")
-    return pictures
+_RANK_STRIDE = 7_919_000_017
 
 
-def _find(sources: Sequence[str | Path], exclude: Sequence[str]) -> list[Path]:
-    found: list[Path] = []
-    for source in map(Path, sources):
-        if not source.exists():
-            raise InputError(f"data source {source} does not exist: expected a folder, a file or a csv list")
-        if source.suffix == ".csv":
-            lines = source.read_text().splitlines()
-            columns = lines[0].split(",")
-            for row in (dict(zip(columns, line.split(","), strict=True)) for line in lines[1:]):
-                if row["split"] == "train":
-                    found.append(source.parent / row["path"])
-        elif source.is_dir():
-            found += sorted(p for p in source.rglob("*") if p.suffix.lower() in PICTURES | VIDEOS)
-        else:
-            found.append(source)
-    return [path for path in found if not any(word in str(path) for word in exclude)]
+@dataclass(frozen=True)
+class CropSettings:
+    """Crops of `size` pixels a side, `batch` a step and process; `pool_mb` of pictures in memory, a process."""
 
-
-def _frames(path: Path, count: int, min_side: int, read_blocks, video_error) -> list[np.ndarray]:
-    """`count` frames about evenly spread over the first 64."""
-    import sys
-
-    frames: list[np.ndarray] = []
-    try:
-        for block in read_blocks(path, stop=64):
-            frames += list(block)
-    except video_error as error:
-        print(f"skipped: {error}", file=sys.stderr)
-    frames = [f for f in frames if min(f.shape[:2]) >= min_side]
-    return [
-        np.ascontiguousarray(frames[i]) for i in np.linspace(0, len(frames) - 1, min(count, len(frames))).astype(int)
-    ]
+    size: int = 128
+    batch: int = 8
+    frames_per_video: int = 3
+    max_side: int | None = None
+    pool_mb: int = 4096
+    steps_per_pool: int = 10_000
 
 
 class CropSampler:
-    """`sampler(step)` -> (frames (B, 3, S, S) float in [0, 1], qp (B,))."""
+    """`sampler(step)` -> (frames (B, 3, S, S) float in [0, 1], qp (B,)), from the pictures given."""
 
     def __init__(
         self, pictures: Sequence[np.ndarray], size: int, batch: int, seed: int, device: torch.device, num_qp: int
     ):
         self.pictures, self.size, self.batch = pictures, size, batch
         self.seed, self.device, self.num_qp = seed, device, num_qp
-        # Large pictures are drawn more often: each pixel is about as likely as any other.
+        # Large pictures are drawn more often, by the root of their area: a crop of them shows a smaller share.
         self.weights = np.cumsum([float(p.shape[0] * p.shape[1]) ** 0.5 for p in pictures])
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
@@ -107,3 +60,72 @@ class CropSampler:
         if draw.random() < 0.5:
             crop = crop.transpose(1, 0, 2)
         return crop
+
+
+class PooledCrops:
+    """`crops(step)`: a CropSampler's batch from the pool that the step belongs to."""
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        settings: CropSettings,
+        num_qp: int,
+        seed: int,
+        rank: int,
+        device: torch.device,
+        on_read: Callable[[int, int], None] | None = None,
+    ):
+        """`on_read(done, total)` is called after each file."""
+        self.files, self.settings, self.num_qp, self.device = list(files), settings, num_qp, device
+        self.seed, self.rank, self.on_read = seed, rank, on_read
+        self.skipped: dict[Path, str] = {}
+        self._whole = False
+        self._index = -1
+        self._sampler: CropSampler | None = None
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        return self.sampler(step)(step)
+
+    def sampler(self, step: int) -> CropSampler:
+        """The sampler over the pool of this step; reads the pool where it is not in memory."""
+        index = 0 if self._whole else step // self.settings.steps_per_pool
+        if self._sampler is None or index != self._index:
+            s = self.settings
+            seed = self.seed + self.rank * _RANK_STRIDE
+            self._sampler = CropSampler(self._read(index), s.size, s.batch, seed, self.device, self.num_qp)
+            self._index = 0 if self._whole else index
+        return self._sampler
+
+    def _read(self, index: int) -> list[np.ndarray]:
+        """Files in random order until the memory is full. Where all fit, there is one pool, in the listed order."""
+        order = list(range(len(self.files)))
+        random.Random(f"{self.seed}/{self.rank}/{index}").shuffle(order)
+        read: dict[int, list[np.ndarray]] = {}
+        free = self.settings.pool_mb * 2**20
+        for place in order:
+            if free <= 0:
+                break
+            read[place] = self._usable(self.files[place])
+            free -= sum(picture.nbytes for picture in read[place])
+            if self.on_read is not None:
+                self.on_read(len(read), len(order))
+        self._whole = len(read) == len(order)
+        pictures = [picture for place in sorted(read) for picture in read[place]]
+        if not pictures:
+            raise InputError(
+                f"none of {len(order)} files gives a picture of at least {self.settings.size} pixels a side"
+                + "".join(f"; {reason}" for reason in list(self.skipped.values())[:2])
+            )
+        return pictures
+
+    def _usable(self, path: Path) -> list[np.ndarray]:
+        size = self.settings.size
+        try:
+            pictures = read_pictures(path, self.settings.frames_per_video, self.settings.max_side)
+        except InputError as error:
+            self.skipped[path] = str(error)
+            return []
+        usable = [picture for picture in pictures if min(picture.shape[:2]) >= size]
+        if len(usable) < len(pictures):
+            self.skipped[path] = f"{path}: smaller than {size} pixels a side"
+        return usable

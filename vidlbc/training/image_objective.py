@@ -32,7 +32,10 @@ class RateDistortion:
             symbols = channels_last(y.float()) * g.gain[:, None, None]
             noisy.append(symbols + torch.rand_like(symbols) - 0.5)
             rounded.append(RoundSTE.apply(symbols) * g.step[:, None, None])
-        for q, distribution in zip(noisy, stage.prior(rounded, qp, gains), strict=True):
+        # Under bf16 autocast a mean of 100 would be off by half a symbol: the prior stays in float32.
+        with torch.autocast(frames.device.type, enabled=False):
+            distributions = stage.prior(rounded, qp, gains)
+        for q, distribution in zip(noisy, distributions, strict=True):
             bits = bits + symbol_bits(q, distribution).sum((1, 2, 3))
         decoded = stage.synthesis([channels_first(y) for y in rounded], qp)[..., : frames.shape[2], : frames.shape[3]]
         mse = (decoded.float() - frames).square().mean((1, 2, 3))

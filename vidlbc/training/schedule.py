@@ -3,17 +3,22 @@
 import math
 from dataclasses import dataclass
 
+from vidlbc.errors import InputError
+
 
 @dataclass(frozen=True)
 class Budget:
-    """At least one of the two is set. Minutes count training time only, across restarts."""
+    """At least one of the two is set. Minutes count training time only, across restarts. Raises InputError."""
 
     steps: int | None = None
     minutes: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.steps is None and self.minutes is None:
-            raise ValueError("a budget needs train.steps or train.minutes")
+            raise InputError("a budget needs train.steps or train.minutes")
+        for name, value in (("steps", self.steps), ("minutes", self.minutes)):
+            if value is not None and not value > 0:
+                raise InputError(f"train.{name}={value}: expected more than 0")
 
     def progress(self, step: int, seconds: float) -> float:
         """Share of the budget that is spent, 0 to 1."""

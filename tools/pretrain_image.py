@@ -1,0 +1,47 @@
+"""Train an image stage (stage 1) from pictures and videos: the frozen encoder under everything else.
+
+    python tools/pretrain_image.py data.train=FOLDER out=MODEL
+
+MODEL is then what model= and image_stage= of the other tools take. The same command resumes a stopped run.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vidlbc.cli import run
+from vidlbc.training.image_data import CropSettings
+from vidlbc.training.image_job import ImageJobSettings, run_image_job
+from vidlbc.training.pictures import Source
+from vidlbc.training.schedule import Budget
+
+
+def settings_of(config: DictConfig) -> ImageJobSettings:
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    data, train, stage = values["data"], values["train"], dict(values["image_stage"])
+    crops = CropSettings(
+        train["size"], train["batch"],
+        data["frames_per_video"], data["max_side"], data["pool_mb"], data["steps_per_pool"],
+    )  # fmt: skip
+    return ImageJobSettings(
+        train=sources(data["train"]), out=Path(config.out), family=stage.pop("family"), options=stage,
+        budget=Budget(train["steps"], train["minutes"]), crops=crops, lr=train["lr"],
+        weight_decay=train["weight_decay"], ema=train["ema"], balance=train["balance"], bf16=train["bf16"],
+        seed=train["seed"], init=config.init, checkpoint=config.checkpoint, part=config.train_only,
+        val=sources(data["val"]), eval_qps=tuple(config.eval.qps), eval_pictures=config.eval.pictures,
+        device=config.device, wandb=config.wandb,
+    )  # fmt: skip
+
+
+def sources(entries: Any) -> tuple[Source, ...]:
+    """One source, several, or none."""
+    return tuple(Source.of(entry) for entry in (entries if isinstance(entries, list) else [entries] if entries else []))
+
+
+def main(config: DictConfig) -> None:
+    run_image_job(settings_of(config))
+
+
+if __name__ == "__main__":
+    run(main, "pretrain_image")

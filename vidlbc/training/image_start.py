@@ -1,0 +1,77 @@
+"""What the training of an image stage starts from, and which part of it is trained.
+
+    family and options ------------> a fresh stage; lbc: its linear layers set to a transform of the pictures (klt)
+    init=MODEL --------------------> an existing model's stage
+    checkpoint=FILE ---------------> a family whose transforms come from a CompressAI checkpoint; its prior is fresh
+
+The family then sets what it can before the first step; `train_only` freezes the rest.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidlbc import models
+from vidlbc.errors import InputError
+from vidlbc.image_stage import ImageStage, build_image_stage
+from vidlbc.image_stage.families import family_class
+from vidlbc.image_stage.klt import initialise
+from vidlbc.image_stage.lbc import LBC
+
+PARTS = ("all", "synthesis", "prior")
+
+
+@dataclass(frozen=True)
+class Start:
+    """A stage to train and the config that rebuilds it.
+
+    `fresh`: nothing in it was trained before. `model`: the folder and image model it comes from, if any.
+    """
+
+    stage: ImageStage
+    config: dict[str, Any]
+    fresh: bool = False
+    model: tuple[Path, models.ImageModel] | None = None
+
+
+def start_from(family: str, options: dict[str, Any], init: str | None, checkpoint: str | None, seed: int) -> Start:
+    """Build the stage. Raises InputError where the options, the model or the checkpoint are no such thing."""
+    torch.manual_seed(seed)
+    if init and checkpoint:
+        raise InputError("init= and checkpoint= are both given: a stage starts from one of them")
+    if init:
+        folder = models.find_model(init)
+        image = models.load_image_stage(folder / "image_stage")
+        config = {"family": image.config["family"], "options": image.config.get("options", {})}
+        return Start(image.stage, config, model=(folder, image))
+    if checkpoint:
+        cls = family_class(family)
+        load: Callable[..., tuple[ImageStage, dict[str, Any]]] | None = getattr(cls, "from_checkpoint", None)
+        if load is None:
+            raise InputError(
+                f"checkpoint={checkpoint}: family {family} has none; choose image_stage=hyperprior or elic"
+            )
+        stage, options = load(checkpoint, **options)
+        return Start(stage, {"family": family, "options": options})
+    return Start(build_image_stage(family, **options), {"family": family, "options": options}, fresh=True)
+
+
+def train_only(stage: ImageStage, part: str) -> None:
+    """Freeze all but one part: `synthesis` leaves symbols and bits as they are, `prior` leaves symbols and pictures."""
+    if part not in PARTS:
+        raise InputError(f"train_only={part}: expected one of {', '.join(PARTS)}")
+    names = {"all": ("",), "synthesis": tuple(f"{n}." for n in stage.synthesis_modules), "prior": ("prior.",)}[part]
+    for name, parameter in stage.named_parameters():
+        parameter.requires_grad_(name.startswith(names))
+
+
+def set_to_pictures(stage: ImageStage, crops: Tensor) -> bool:
+    """Where the family has such a start, set its linear layers to a transform fit for `crops` (B, 3, S, S); did it?"""
+    if not isinstance(stage, LBC):
+        return False
+    initialise(stage, crops)
+    return True
