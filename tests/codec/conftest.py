@@ -1,0 +1,36 @@
+"""Small untrained codecs, every temporal kind, with weights that make the context count."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import vidlbc
+from tests.codec.small_models import save_small_model
+from vidlbc.codec import Codec
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_small_model(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture(scope="session")
+def codec_of(model_folder: Path) -> Callable[..., Codec]:
+    """`codec_of(kind, precision="fp32")` -> the same object each time."""
+
+    @functools.cache
+    def build(kind: str, precision: str = "fp32") -> Codec:
+        return vidlbc.load(model_folder, device="cpu", temporal=kind, precision=precision)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Codec:
+    """The same architecture with other weights, kind `none`."""
+    folder = save_small_model(tmp_path_factory.mktemp("models") / "other", seed=100, kinds=())
+    return vidlbc.load(folder, device="cpu")

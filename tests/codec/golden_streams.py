@@ -1,0 +1,81 @@
+"""The golden bitstreams of tests/goldens: fixed symbols under fixed weights.
+
+    python -m tests.codec.golden_streams          # writes them anew: only for a new format version
+
+The symbols are given, not analysed: floating-point analysis may differ between machines, the rest of the format not.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import vidlbc
+from tests.codec.small_models import raw_bits, save_small_model
+from vidlbc.codec import Codec
+
+FOLDER = Path(__file__).resolve().parents[1] / "goldens"
+SEED = 7  # of the weights
+FRAMES, HEIGHT, WIDTH, QP, FPS = 19, 20, 37, 37, Fraction(30000, 1001)
+NAMES = {
+    "none": ("none", True),
+    "lstm": ("lstm", True),
+    "transformer": ("transformer", True),
+    "transformer_no_context": ("transformer", False),
+}
+
+
+def symbols() -> list[Tensor]:
+    """int32 (19, H_l, W_l, C_l) of the padded frame: mostly small, some slow in time, a few far out of any table."""
+    levels = []
+    for key, shape in enumerate([(8, 16, 1), (4, 8, 3), (2, 4, 4), (1, 2, 5)]):
+        still = raw_bits(100 + key, int(np.prod(shape))).reshape(shape) % 9 - 4
+        moving = raw_bits(200 + key, FRAMES * still.size).reshape(FRAMES, *shape)
+        q = still + moving % 3 - 1
+        q = np.where(moving % 199 == 0, (moving - 2048) * 15, q)
+        q = np.where(moving == 2, 32767, np.where(moving == 3, -32767, q))
+        levels.append(torch.from_numpy(q.astype(np.int32)))
+    return levels
+
+
+class FixedSymbols(Codec):
+    """Encodes the symbols above, whatever the frames."""
+
+    given: Sequence[Tensor] = ()
+    frame = 0
+
+    def analyse(self, frames: np.ndarray | Tensor, qp: int) -> list[Tensor]:
+        self.frame += len(frames)
+        return [q[self.frame - len(frames) : self.frame] for q in self.given]
+
+
+def encode(model: Path, kind: str, context: bool) -> bytes:
+    codec = vidlbc.load(model, device="cpu", temporal=kind)
+    codec.__class__ = FixedSymbols
+    assert isinstance(codec, FixedSymbols)
+    codec.given, codec.frame = symbols(), 0
+    return codec.compress(np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8), QP, context, FPS)
+
+
+def write() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    fingerprints = {}
+    with tempfile.TemporaryDirectory() as folder:
+        model = save_small_model(Path(folder), SEED)
+        for name, (kind, context) in NAMES.items():
+            data = encode(model, kind, context)
+            (FOLDER / f"{name}.vlbc").write_bytes(data)
+            fingerprints[name] = vidlbc.inspect(data).fingerprint
+            print(f"{name}: {len(data)} bytes, {fingerprints[name]}")
+    (FOLDER / "fingerprints.json").write_text(json.dumps(fingerprints, indent=2, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    write()

@@ -1,0 +1,245 @@
+"""The priors of docs/bitstream.md in integers; with `reference_stream` a second decoder, bytes and weights to symbols.
+
+An activation a stands for a / 2^12, a weight w for w / 2^14. Only attention and its norms use floats, and there only
+single IEEE operations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.codec.reference_stream import Array, RangeDecoder, Stream, digest, halves, parse, to_units
+
+A, W = 12, 14  # fractional bits of activations and weights
+TOP = 1 << 23  # the clamp, 2^11 in units of 2^-12
+
+
+def snap(x: Array, bits: int = 0) -> Array:
+    return np.clip(halves(x, bits) if bits else x, -TOP, TOP)
+
+
+def snap_float(x: Array) -> Array:
+    return np.clip(np.rint(x * 2.0**A), -TOP, TOP).astype(np.int64)
+
+
+def unfold(x: Array, r: int) -> Array:
+    h, w, c = x.shape
+    return x.reshape(h // r, r, w // r, r, c).transpose(0, 2, 1, 3, 4).reshape(h // r, w // r, r * r * c)
+
+
+def fold(x: Array, r: int) -> Array:
+    h, w, c = x.shape
+    return x.reshape(h, w, r, r, c // r**2).transpose(0, 2, 1, 3, 4).reshape(h * r, w * r, c // r**2)
+
+
+class Network:
+    """Layers by name; `x` is (H, W, C) in units of 2^-12."""
+
+    def __init__(self, tensors: dict[str, Array], prefix: str = ""):
+        self.w = {n[len(prefix) :]: to_units(t, W) for n, t in tensors.items() if n.startswith(prefix)}
+
+    def linear(self, name: str, x: Array) -> Array:
+        bias = self.w.get(f"{name}.bias", np.int64(0))
+        return snap(x @ self.w[f"{name}.weight"].T + (bias << A), W)
+
+    def depthwise(self, name: str, x: Array) -> Array:
+        weight = self.w[f"{name}.weight"][:, 0]
+        k, (h, w, _) = weight.shape[1], x.shape
+        padded = np.pad(x, ((k // 2, k // 2), (k // 2, k // 2), (0, 0)))
+        taps = (padded[i : i + h, j : j + w] * weight[:, i, j] for i in range(k) for j in range(k))
+        return snap(sum(taps) + (self.w[f"{name}.bias"] << A), W)
+
+    def block(self, name: str, x: Array) -> Array:
+        y = self.linear(f"{name}.expand", self.depthwise(f"{name}.depthwise", x))
+        y = np.where(y < 0, halves(y, 3), y)
+        return snap(x + self.linear(f"{name}.reduce", y))
+
+    def qp_vector(self, name: str, qp: int) -> Array:
+        low, eighths = divmod(qp, 8)
+        anchors = self.w[name]
+        return snap(anchors[low] * (8 - eighths) + anchors[low + 1] * eighths, 5)
+
+
+def rms_norm(x: Array) -> Array:
+    y = np.clip(x, -(1 << 21), 1 << 21)
+    energy = (y * y).sum(-1, keepdims=True).astype(np.float64) * 2.0**-24 / np.float64(x.shape[-1])
+    return snap_float((y * 2.0**-A) / np.sqrt(energy + 2.0**-10))
+
+
+# -- priors ------------------------------------------------------------------------------------------------------------
+
+
+class Prior:
+    def __init__(self, image: dict[str, Array], temporal: dict[str, Array] | None, stream: Stream, margin: int = 4):
+        self.levels, self.qp, self.margin = stream.levels, stream.qp, margin
+        self.work = sorted({max(s, 8) for s, _ in self.levels})
+        self.trunk = Network(image, "prior.") if temporal is None else Network(temporal, "trunk.")
+        self.rest = Network(temporal or {})
+        # Rows gain, step, log2 gain of this QP, in units of 2^-12: exact.
+        self.coding = [to_units(image[f"coding.{i}"][:, stream.qp], A) for i in range(len(self.levels))]
+
+    def frame(self, height: int, width: int, decoder: RangeDecoder, past: dict[int, Array]) -> tuple[list[Array], ...]:
+        """Symbols and latents of the next frame, fine to coarse; `past`: the memory, one map a working stride."""
+        t, top = self.trunk, self.work[-1]
+        start = snap(t.w["start_vector"] + (t.qp_vector(f"qp_vector.{top}.anchors", self.qp) << 2), 2)
+        hidden = np.broadcast_to(start, (height // top, width // top, start.size))
+        symbols: list[Array] = [np.zeros(0)] * len(self.levels)
+        latents: list[Array] = [np.zeros(0)] * len(self.levels)
+        for i in reversed(range(len(self.levels))):
+            stride, work = self.levels[i][0], max(self.levels[i][0], 8)
+            r, (gain, step, log2_gain) = work // stride, self.coding[i]
+            if past:
+                hidden = self.read(i, hidden, past[work])
+            j = 0
+            while f"blocks.{i}.{j}.expand.weight" in t.w:
+                hidden = t.block(f"blocks.{i}.{j}", hidden)
+                j += 1
+            head = t.linear(f"heads.{i}", hidden)
+            mean, scale = (fold(half, r) for half in np.split(head, 2, axis=-1))
+            mean, scale = snap(mean * gain, A), snap(scale + log2_gain - 3 * 4096)
+            symbols[i] = decoder.level(mean, scale)
+            latents[i] = snap(symbols[i] * step)
+            if i:
+                hidden = snap(hidden + t.linear(f"embed.{i}", unfold(latents[i], r)))
+                finer = max(self.levels[i - 1][0], 8)
+                if finer != work:
+                    hidden = fold(t.linear(f"up.{finer}", hidden), work // finer)
+                    hidden = snap(hidden + t.qp_vector(f"qp_vector.{finer}.anchors", self.qp))
+        return symbols, latents
+
+    def features(self, latents: list[Array]) -> dict[int, Array]:
+        maps: dict[int, Array] = {}
+        for work in reversed(self.work):
+            x: Array | None = None
+            for i, (stride, _) in enumerate(self.levels):
+                if max(stride, 8) == work:
+                    y = self.rest.linear(f"features.embed.{i}", unfold(latents[i], work // stride))
+                    x = y if x is None else x + y
+            assert x is not None
+            if f"features.up.{work}.weight" in self.rest.w:
+                coarse = self.work[self.work.index(work) + 1]
+                x = x + fold(self.rest.linear(f"features.up.{work}", maps[coarse]), coarse // work)
+            maps[work] = self.rest.block(f"features.blocks.{work}", snap(x))
+        return maps
+
+    def null(self, height: int, width: int) -> dict[int, Array]:
+        nulls = {s: snap(self.rest.w[f"null.{s}"], 2) for s in self.work}
+        return {s: np.broadcast_to(v, (height // s, width // s, v.size)) for s, v in nulls.items()}
+
+    def read(self, i: int, hidden: Array, memory: Array) -> Array:
+        return snap(hidden + self.rest.linear(f"readers.{i}", memory))
+
+
+class NonePrior(Prior):
+    def start(self, height: int, width: int) -> Any:
+        return None
+
+    def memory(self, state: Any) -> dict[int, Array]:
+        return {}
+
+    def update(self, state: Any, latents: list[Array]) -> Any:
+        return None
+
+
+class LSTMPrior(Prior):
+    def start(self, height: int, width: int) -> Any:
+        return {s: tuple(np.split(v, 2, axis=-1)) for s, v in self.null(height, width).items()}
+
+    def memory(self, state: Any) -> dict[int, Array]:
+        return {s: self.rest.block(f"refine.{s}", hidden) for s, (hidden, _) in state.items()}
+
+    def update(self, state: Any, latents: list[Array]) -> Any:
+        def ramp(x: Array) -> Array:  # 1/2 + x/4 in [0, 1], units of 2^-14
+            return np.clip(x + (1 << 13), 0, 1 << 14)
+
+        after = {}
+        for s, x in self.features(latents).items():
+            hidden, cell = state[s]
+            joined = np.concatenate([x, hidden], -1)
+            spread = snap(joined + self.rest.depthwise(f"cells.{s}.spread", joined))
+            gates = self.rest.linear(f"cells.{s}.gates", spread)
+            into, keep, show, candidate = np.split(gates, 4, axis=-1)
+            cell = snap(ramp(keep) * cell + ramp(into) * np.clip(candidate, -4 << A, 4 << A), W)
+            after[s] = snap(ramp(show) * np.clip(cell, -8 << A, 8 << A), W), cell
+        return after
+
+
+class TransformerPrior(Prior):
+    CONTEXT = 2
+
+    def start(self, height: int, width: int) -> Any:
+        return [self.null(height, width)] * self.CONTEXT
+
+    def memory(self, state: Any) -> dict[int, Array]:
+        fused = {s: self.rest.linear(f"fuse.{s}.0", np.concatenate([m[s] for m in state], -1)) for s in self.work}
+        return {s: self.rest.block(f"fuse.{s}.1", x) for s, x in fused.items()}
+
+    def update(self, state: Any, latents: list[Array]) -> Any:
+        return [self.features(latents), *state[:-1]]
+
+    def read(self, i: int, hidden: Array, memory: Array) -> Array:
+        if f"readers.{i}.query.weight" not in self.rest.w:
+            return super().read(i, hidden, memory)
+        net, name, m = self.rest, f"readers.{i}", self.margin
+        height, width, channels = hidden.shape
+        bottom, right = -height % 4, -width % 4
+        bias = net.w[f"{name}.bias"]
+        heads, reach, size = bias.shape[0], 4 + m - 1, 4 + 2 * m
+        query = np.pad(net.linear(f"{name}.query", rms_norm(hidden)), ((0, bottom), (0, right), (0, 0)))
+        normed, around = rms_norm(memory), ((m, m + bottom), (m, m + right), (0, 0))
+        key = np.pad(net.linear(f"{name}.key", normed), around)
+        value = np.pad(net.linear(f"{name}.value", normed), around)
+        mixed = np.zeros((height + bottom, width + right, channels), np.int64)
+        for y, x, h in np.ndindex((height + bottom) // 4, (width + right) // 4, heads):
+            part = slice(h * channels // heads, (h + 1) * channels // heads)
+            k, v = (z[4 * y : 4 * y + size, 4 * x : 4 * x + size, part].reshape(size * size, -1) for z in (key, value))
+            for dy, dx in np.ndindex(4, 4):
+                q = query[4 * y + dy, 4 * x + dx, part]
+                rows = np.arange(size) - m - dy + reach
+                columns = np.arange(size) - m - dx + reach
+                place = (rows[:, None] * (2 * reach + 1) + columns[None]).reshape(-1)
+                # 2^-24 / 8 is 2^-27; the bias has 14 fractional bits.
+                logits = snap((k @ q) + (bias[h, place] << 13), 15)
+                weight = np.maximum(1 - (logits.max() - logits) * 2.0**-A / 16, 0)
+                for _ in range(4):
+                    weight = weight * weight
+                weight = np.rint(weight * 2.0**20)  # integers: the sums below are exact
+                mixed[4 * y + dy, 4 * x + dx, part] = snap_float((weight @ v * 2.0**-32) / (weight.sum() * 2.0**-20))
+        seen = net.linear(f"{name}.out", mixed[:height, :width])
+        return snap(hidden + seen + net.linear(f"{name}.same_place", memory))
+
+
+KINDS: dict[str, type[Any]] = {"none": NonePrior, "lstm": LSTMPrior, "transformer": TransformerPrior}
+
+
+def decode(data: bytes, model: Path) -> list[list[Array]]:
+    """Symbols (H_l, W_l, C_l) of every frame and level (fine to coarse) of the padded picture."""
+    stream = parse(data)
+    image_digest, image, _ = digest(model / "image_stage")
+    temporal_digest, temporal, options = b"", None, {}
+    if stream.kind != "none":
+        temporal_digest, temporal, config = digest(model / "temporal" / stream.kind)
+        options = {k: v for k, v in config["options"].items() if k == "margin"}
+        assert config["image_stage"] == image_digest.hex()
+    assert hashlib.sha256(image_digest + temporal_digest).digest()[:16] == stream.fingerprint
+    prior = KINDS[stream.kind](image, temporal, stream, **options)
+    multiple = max(s for s, _ in stream.levels)
+    height, width = (side + -side % multiple for side in (stream.height, stream.width))
+    frames, null = [], prior.start(height, width)
+    state = null
+    for count, total, checks, payload in stream.packets:
+        decoder, crc = RangeDecoder(payload), 0
+        for t in range(count):
+            symbols, latents = prior.frame(height, width, decoder, prior.memory(state if stream.context else null))
+            state = prior.update(state, latents)
+            for level in reversed(symbols):
+                crc = zlib.crc32(level.astype("<i2").tobytes(), crc)
+            assert crc & 255 == checks[t]
+            frames.append(symbols)
+        assert crc == total
+    return frames

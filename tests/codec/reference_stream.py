@@ -1,0 +1,203 @@
+"""A second reader of .vlbc files, written from docs/bitstream.md alone: container, weights, tables, range decoder.
+
+Nothing of vidlbc, torch or constriction is used: Python's integers, numpy and the standard library. With
+`reference_priors` it decodes bytes to symbols. It is slow and short; it shows that the specification says enough, and
+that what a bitstream means rests on no library's arithmetic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zlib
+from dataclasses import dataclass
+from decimal import Context, Decimal, localcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+
+
+# -- container ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Stream:
+    height: int
+    width: int
+    qp: int
+    context: bool
+    kind: str
+    fingerprint: bytes
+    levels: list[tuple[int, int]]
+    packets: list[tuple[int, int, bytes, bytes]]  # frames, CRC of the symbols, one check a frame, payload
+
+
+class Bytes:
+    def __init__(self, data: bytes):
+        self.data, self.at, self.mark = data, 0, 0
+
+    def take(self, count: int) -> bytes:
+        assert self.at + count <= len(self.data), "truncated"
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def varint(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.take(1)[0]
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    def check(self) -> None:
+        expected = zlib.crc32(self.data[self.mark : self.at])
+        assert struct.unpack("<I", self.take(4))[0] == expected, "damaged"
+
+
+def parse(data: bytes) -> Stream:
+    b = Bytes(data)
+    assert b.take(4) == b"VLBC"
+    version, flags, qp = b.take(3)
+    assert version == 1
+    height, width, _, _ = (b.varint() for _ in range(4))
+    fingerprint = b.take(16)
+    kind = b.take(b.varint()).decode()
+    levels = [(b.varint(), b.varint()) for _ in range(b.varint())]
+    b.check()
+    packets: list[tuple[int, int, bytes, bytes]] = []
+    while True:
+        tag = b.take(1)
+        b.mark = b.at
+        count = b.varint()
+        if tag == b"E":
+            b.check()
+            assert count == sum(p[0] for p in packets) and b.at == len(data)
+            return Stream(height, width, qp, bool(flags & 1), kind, fingerprint, levels, packets)
+        assert tag == b"P"
+        size = b.varint()
+        (crc,) = struct.unpack("<I", b.take(4))
+        packets.append((count, crc, b.take(count), b.take(size)))
+        b.check()
+
+
+# -- weights -----------------------------------------------------------------------------------------------------------
+
+SIZES = {"F32": (np.float32, "torch.float32"), "F16": (np.float16, "torch.float16")}
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    data = path.read_bytes()
+    (size,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + size])
+    tensors, types = {}, {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            low, high = (8 + size + offset for offset in entry["data_offsets"])
+            kind, types[name] = SIZES[entry["dtype"]]
+            tensors[name] = np.frombuffer(data[low:high], kind).reshape(entry["shape"])
+    return tensors, types
+
+
+def digest(folder: Path) -> tuple[bytes, dict[str, Array], dict[str, Any]]:
+    tensors, types = read_safetensors(folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    sha = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name in sorted(tensors):
+        shape = str(tuple(tensors[name].shape))
+        sha.update(f"{name}|{types[name]}|{shape}|".encode() + tensors[name].tobytes())
+    return sha.digest(), tensors, config
+
+
+def to_units(x: Array, bits: int) -> Array:
+    """Floats -> integers in units of 2^-bits."""
+    return np.rint(x.astype(np.float64) * 2.0**bits).astype(np.int64)
+
+
+def halves(x: Array, bits: int) -> Array:
+    """x / 2^bits, rounded half to even."""
+    low = x & ((1 << bits) - 1)
+    x, half = x >> bits, 1 << (bits - 1)
+    return x + ((low > half) | ((low == half) & (x & 1 == 1)))
+
+
+# -- tables and range decoder ------------------------------------------------------------------------------------------
+
+
+def table(index: int, fraction: int) -> tuple[int, list[int]]:
+    """Radius and counts of scale index 0..88 and |fraction| 0..8."""
+    with localcontext(Context(prec=28)):
+        scale = Decimal(2) ** (Decimal(index) / 8 - 5)
+        radius = max(2, int((scale * -(Decimal(2) ** -20).ln()).to_integral_value(rounding="ROUND_CEILING")))
+        step, power, f = (Decimal(-1) / (16 * scale)).exp(), Decimal(1), []
+        for _ in range(16 * (radius + 1) + 1):
+            f.append(1 / (1 + power))
+            power *= step
+        at = [16 * r - 8 - fraction for r in range(-radius, radius + 2)]
+        edge = [f[k] if k >= 0 else 1 - f[-k] for k in at]
+        mass = [b - a for a, b in zip(edge[:-1], edge[1:], strict=True)]
+        mass.append(1 - (edge[-1] - edge[0]))
+        counts = [1 + int(m * (2**24 - len(mass))) for m in mass]
+        counts[radius] += 2**24 - sum(counts)
+        return radius, counts
+
+
+class RangeDecoder:
+    MASK = 2**64 - 1
+
+    def __init__(self, payload: bytes):
+        self.payload, self.at = payload, 8
+        self.lower, self.range = 0, self.MASK
+        self.point = int.from_bytes(payload[:8].ljust(8, b"\0"), "big")
+        self.cumulative: dict[int, tuple[int, Array]] = {}
+
+    def quantile(self) -> int:
+        return ((self.point - self.lower) & self.MASK) // (self.range >> 24)
+
+    def advance(self, start: int, count: int) -> None:
+        scale = self.range >> 24
+        self.lower = (self.lower + scale * start) & self.MASK
+        self.range = scale * count
+        if self.range < 2**32:
+            self.lower = (self.lower << 32) & self.MASK
+            self.range <<= 32
+            word = int.from_bytes(self.payload[self.at : self.at + 4].ljust(4, b"\0"), "big")
+            self.point = ((self.point << 32) & self.MASK) | word
+            self.at += 4
+
+    def residual(self, number: int) -> int | None:
+        """One symbol under table `number`; None for the escape."""
+        if number not in self.cumulative:
+            radius, counts = table(*divmod(number, 9))
+            self.cumulative[number] = radius, np.concatenate([[0], np.cumsum(counts)])
+        radius, edges = self.cumulative[number]
+        entry = int(np.searchsorted(edges, self.quantile(), "right")) - 1
+        self.advance(int(edges[entry]), int(edges[entry + 1] - edges[entry]))
+        return None if entry > 2 * radius else entry - radius
+
+    def plain(self) -> int:
+        value = self.quantile() >> 8
+        self.advance(value << 8, 256)
+        return value - 32768
+
+    def level(self, mean: Array, log2_scale: Array) -> Array:
+        """Symbols of one level, (H, W, C), from its distributions in units of 2^-12."""
+        index = np.clip(halves(log2_scale + 5 * 4096, 9), 0, 88).reshape(-1)
+        sixteenths = np.clip(halves(mean, 8), -32767 * 16, 32767 * 16).reshape(-1)
+        centre = halves(sixteenths, 4)
+        fraction = sixteenths - 16 * centre
+        number = 9 * index + np.abs(fraction)
+        out, escaped = np.zeros(number.size, np.int64), []
+        for i in np.lexsort((np.arange(number.size), number)):
+            r = self.residual(int(number[i]))
+            if r is None:
+                escaped.append(i)
+            else:
+                out[i] = centre[i] + (-r if fraction[i] < 0 else r)
+        for i in escaped:
+            out[i] = self.plain()
+        return out.reshape(mean.shape)

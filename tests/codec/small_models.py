@@ -1,0 +1,88 @@
+"""Small codecs whose weights are pure integer arithmetic, so they are the same under every version of torch and numpy.
+
+numpy promises the raw stream of its bit generators, not what its distributions make of them; so the weights are cut
+straight from Philox's bits. Every layer gets weights, also those that start at zero: an untrained context that says
+nothing
+would hide every mistake in how the past is carried.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vidlbc import models
+from vidlbc.image_stage import ImageStage, build_image_stage
+
+KINDS = ("none", "lstm", "transformer")
+IMAGE_OPTIONS = {
+    "channels": [1, 3, 4, 5],
+    "widths": [8, 8, 8, 8],
+    "encoder_blocks": [1, 1, 1, 1],
+    "decoder_blocks": [1, 1, 1, 1],
+    "prior_widths": [32, 32, 32],
+    "prior_blocks": 1,
+}
+TEMPORAL_OPTIONS: dict[str, dict[str, int]] = {"lstm": {}, "transformer": {"context": 2, "margin": 2}}
+
+
+def raw_bits(key: int, count: int) -> np.ndarray:
+    """`count` numbers of 12 bits, int64, from Philox."""
+    return (np.random.Philox(key=key).random_raw(count) >> np.uint64(52)).astype(np.int64)
+
+
+def uniform(shape: tuple[int, ...], key: int, amplitude: float) -> Tensor:
+    """Multiples of amplitude / 2048 in [-amplitude, amplitude)."""
+    bits = raw_bits(key, int(np.prod(shape)))
+    return torch.from_numpy(((bits - 2048) / 2048 * amplitude).astype(np.float32).reshape(shape))
+
+
+@torch.no_grad()
+def fill(module: nn.Module, seed: int) -> None:
+    """Set every parameter from its name and `seed`; gains to quarters of an octave, so that their powers are exact."""
+    for name, parameter in module.named_parameters():
+        key = zlib.crc32(f"{seed}/{name}".encode())
+        if name.endswith("log2_gain"):
+            anchor, channel = torch.meshgrid(*[torch.arange(n) for n in parameter.shape], indexing="ij")
+            parameter.copy_(1 + anchor / 2 + (channel % 3) / 4)
+        elif parameter.dim() == 1:
+            parameter.copy_(uniform(tuple(parameter.shape), key, 0.25))
+        else:
+            # A power of two near 1 / sqrt(inputs): activations neither vanish nor reach the clamp.
+            inputs = parameter[0].numel()
+            parameter.copy_(uniform(tuple(parameter.shape), key, 2.0 ** -round(np.log2(inputs) / 2)))
+
+
+def small_image_stage(seed: int = 0) -> ImageStage:
+    stage = build_image_stage("lbc", **IMAGE_OPTIONS)
+    fill(stage, seed)
+    return stage.eval()
+
+
+def save_small_model(folder: Path, seed: int = 0, kinds: tuple[str, ...] = ("lstm", "transformer")) -> Path:
+    """A model folder as training writes it. Same seed, same bytes of weights, same fingerprint."""
+    config = {"family": "lbc", "options": IMAGE_OPTIONS}
+    models.save_image_stage(small_image_stage(seed), folder / "image_stage", config)
+    image = models.load_image_stage(folder / "image_stage")
+    for kind in kinds:
+        temporal = models.build_temporal(kind, image.stage, **TEMPORAL_OPTIONS[kind])
+        fill(temporal, seed + 1)
+        options = {"kind": kind, "options": TEMPORAL_OPTIONS[kind]}
+        models.save_temporal(temporal, folder / "temporal" / kind, options, image.digest)
+    (folder / "config.json").write_text(json.dumps({"format": 1, "temporal": kinds[-1] if kinds else "none"}))
+    return folder
+
+
+def noisy_frames(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A drifting picture with noise: the past says something, not everything. uint8 (count, H, W, 3)."""
+    rng = np.random.default_rng(seed)
+    picture = rng.integers(0, 256, (height + count, width + count, 3)).astype(np.float64)
+    for axis in (0, 1):
+        picture = (picture + np.roll(picture, 1, axis) + np.roll(picture, 2, axis)) / 3
+    clip = np.stack([picture[t : t + height, t : t + width] for t in range(count)])
+    return (clip + rng.normal(0, 4, clip.shape)).clip(0, 255).astype(np.uint8)

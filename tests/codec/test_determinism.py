@@ -1,0 +1,114 @@
+"""The same bytes and the same symbols, however many threads, however the frames arrive, in any process."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import vidlbc
+from tests.codec.small_models import KINDS, noisy_frames, save_small_model
+from vidlbc.codec import Codec
+
+CodecOf = Callable[..., Codec]
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def encoded(codec: Codec, frames: np.ndarray) -> tuple[bytes, tuple[float, ...]]:
+    sink = io.BytesIO()
+    report = codec.compress_stream([frames], sink)
+    return sink.getvalue(), report.frame_bits
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_change_nothing(codec_of: CodecOf, threads: Callable[[int], None], kind: str) -> None:
+    codec, frames = codec_of(kind), noisy_frames(35, 40, 56)
+    results = []
+    for count in (1, 2, 4, 7):
+        threads(count)
+        data, bits = encoded(codec, frames)
+        symbols = [q.numpy().tobytes() for q in codec.symbols(data)]
+        results.append((data, bits, symbols, codec.decompress(data).tobytes()))
+        assert torch.get_num_threads() == count  # the caller's own setting is left alone
+    assert all(result == results[0] for result in results)
+
+
+def test_equal_frames_give_equal_symbols(codec_of: CodecOf, threads: Callable[[int], None]) -> None:
+    """Frame 0 is analysed before the workers of the temporal stage exist, frame 47 beside them."""
+    threads(4)
+    frames = np.repeat(noisy_frames(1, 96, 96), 48, axis=0)
+    codec = codec_of("none")
+    for level in codec.padded_symbols(codec.compress(frames, qp=63)):
+        assert torch.equal(level, level[:1].expand_as(level))
+
+
+@settings(max_examples=15, deadline=None)
+@given(kind=st.sampled_from(KINDS), cuts=st.lists(st.integers(0, 21), max_size=6))
+def test_any_partition_into_blocks_gives_the_same_bytes(codec_of: CodecOf, kind: str, cuts: list[int]) -> None:
+    codec, frames = codec_of(kind), noisy_frames(21, 24, 40)
+    edges = [0, *sorted(cuts), 21]
+    sink = io.BytesIO()
+    report = codec.compress_stream((frames[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)), sink, qp=32)
+    assert sink.getvalue() == codec.compress(frames)
+    assert (report.frames, report.bytes) == (21, len(sink.getvalue()))
+
+
+def test_the_same_weights_have_the_same_fingerprint(model_folder: Path, tmp_path: Path, codec_of: CodecOf) -> None:
+    again = save_small_model(tmp_path / "again")
+    for kind in KINDS:
+        assert vidlbc.load(again, device="cpu", temporal=kind).fingerprint == codec_of(kind).fingerprint
+    assert vidlbc.load(again, device="cpu").kind == "transformer"  # as its config says
+
+
+SCRIPT = """
+import hashlib, json, sys
+import torch, vidlbc
+folder, stream_folder, threads = sys.argv[1:]
+torch.set_num_threads(int(threads))
+out = {}
+for kind in ("none", "lstm", "transformer"):
+    codec = vidlbc.load(folder, device="cpu", temporal=kind)
+    data = open(f"{stream_folder}/{kind}.vlbc", "rb").read()
+    symbols = codec.symbols(data)
+    batch = codec.symbols([data, data])
+    assert all(torch.equal(b[1], q) for b, q in zip(batch, symbols))
+    out[kind] = hashlib.sha256(b"".join(q.contiguous().numpy().tobytes() for q in symbols)).hexdigest()
+print(json.dumps(out))
+"""
+
+
+def test_a_fresh_process_with_other_threads_decodes_the_same(
+    codec_of: CodecOf, model_folder: Path, tmp_path: Path
+) -> None:
+    expected = {}
+    for kind in KINDS:
+        codec = codec_of(kind)
+        data = codec.compress(noisy_frames(20, 72, 88, seed=9))
+        (tmp_path / f"{kind}.vlbc").write_bytes(data)
+        symbols = b"".join(q.contiguous().numpy().tobytes() for q in codec.symbols(data))
+        expected[kind] = hashlib.sha256(symbols).hexdigest()
+    for threads in ("1", "3"):
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, str(model_folder), str(tmp_path), threads],
+            capture_output=True, text=True, timeout=120, cwd=REPO, env={**os.environ, "OMP_NUM_THREADS": threads},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == expected

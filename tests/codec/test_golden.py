@@ -1,0 +1,82 @@
+"""Golden bitstreams: the format cannot change unnoticed, and what was written once decodes for ever.
+
+The files in tests/goldens are never written again for the same format version. If one of these tests fails, the change
+under test breaks every bitstream in existence: undo it, or give the format a new version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vidlbc
+from tests.codec import golden_streams, reference_priors
+from tests.codec.small_models import save_small_model
+
+SHA256 = {
+    "none": "c42e057c29af1bf19267bf6700b851f074b1d8f406d5a12507e9e2a6344b8723",
+    "lstm": "9f30c208d80a6b5140550e368f1f9ecd998b1525e2e98ced37955724b2c4ffdb",
+    "transformer": "1bd666d557c753cc18716c24278219c65d847ea25315225262a791c8659a9e89",
+    "transformer_no_context": "8567728eb09a377715344b175c0f5630a1a413216bd473a422da1506fca1191f",
+}
+# Of the coding tables (gain, step, log2 gain of 64 QPs), float32, level after level.
+CODING_SHA256 = "9921fcc26fd7ae0c0d51912b18fdce29a35b6aae41bf9c2301e9b3d6e53671ab"
+
+
+@pytest.fixture(scope="module")
+def golden_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_small_model(tmp_path_factory.mktemp("golden"), golden_streams.SEED)
+
+
+def golden(name: str) -> bytes:
+    return (golden_streams.FOLDER / f"{name}.vlbc").read_bytes()
+
+
+def test_weights_have_their_golden_fingerprints(golden_model: Path) -> None:
+    """If these alone fail: how weights are stored or named has changed, and old streams lose their weights."""
+    expected = json.loads((golden_streams.FOLDER / "fingerprints.json").read_text())
+    for name, (kind, _) in golden_streams.NAMES.items():
+        assert vidlbc.load(golden_model, device="cpu", temporal=kind).fingerprint == expected[name]
+        assert vidlbc.inspect(golden(name)).fingerprint == expected[name]
+
+
+def test_coding_tables_are_golden(golden_model: Path) -> None:
+    codec = vidlbc.load(golden_model, device="cpu", temporal="none")
+    tables = b"".join(table.float().numpy().tobytes() for table in codec.image.coding)
+    assert hashlib.sha256(tables).hexdigest() == CODING_SHA256
+
+
+@pytest.mark.parametrize("name", golden_streams.NAMES)
+def test_files_are_those_that_were_written(name: str) -> None:
+    assert hashlib.sha256(golden(name)).hexdigest() == SHA256[name]
+
+
+@pytest.mark.parametrize("name", golden_streams.NAMES)
+def test_symbols_become_the_golden_bytes(golden_model: Path, name: str) -> None:
+    kind, context = golden_streams.NAMES[name]
+    assert golden_streams.encode(golden_model, kind, context) == golden(name)
+
+
+@pytest.mark.parametrize("name", golden_streams.NAMES)
+def test_golden_bytes_become_the_symbols(golden_model: Path, name: str) -> None:
+    codec = vidlbc.load(golden_model, device="cpu", temporal=golden_streams.NAMES[name][0])
+    decoded = codec.padded_symbols(golden(name))
+    assert all(torch.equal(a, b) for a, b in zip(decoded, golden_streams.symbols(), strict=True))
+    assert int(max(q.abs().max() for q in decoded)) == 32767
+    info = vidlbc.inspect(golden(name))
+    assert (info.frames, info.height, info.width) == (19, 20, 37)
+    assert (info.qp, info.fps, info.packets[0][0]) == (37, golden_streams.FPS, 16)
+    assert codec.decompress(golden(name)).shape == (19, 20, 37, 3)
+
+
+@pytest.mark.parametrize("name", golden_streams.NAMES)
+def test_the_specification_decodes_them(golden_model: Path, name: str) -> None:
+    frames = reference_priors.decode(golden(name), golden_model)
+    for t, frame in enumerate(frames):
+        for level, q in zip(frame, golden_streams.symbols(), strict=True):
+            np.testing.assert_array_equal(level, q[t].numpy())
