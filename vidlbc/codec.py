@@ -101,7 +101,9 @@ class Codec:
 
     # -- encoding ----------------------------------------------------------------------------------------------------
 
-    def compress(self, frames: np.ndarray | Tensor, qp: int = 32, context: bool = True, fps: float = 0) -> bytes:
+    def compress(
+        self, frames: np.ndarray | Tensor, qp: int = 32, context: bool = True, fps: float | Fraction = 0
+    ) -> bytes:
         """uint8 (T, H, W, 3) -> bytes. `context=False` codes every frame from the null context (the baseline)."""
         sink = io.BytesIO()
         self.compress_stream([frames], sink, qp, context, fps)
