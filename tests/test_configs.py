@@ -1,0 +1,108 @@
+"""Every file in configs/ composes; every image stage in it builds; experiments set only what their tool knows."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from vidlbc.cli import keys_of, load_with_choices, options_of
+from vidlbc.image_stage import build_image_stage
+from vidlbc.image_stage.blocks import BLOCKS
+from vidlbc.image_stage.families import FAMILIES, family_class
+
+REPO = Path(__file__).resolve().parents[1]
+FOLDER = REPO / "configs"
+TOOLS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+EXPERIMENTS = options_of(FOLDER, "experiment")
+
+
+def test_every_config_has_its_tool():
+    assert [name for name in TOOLS if not (REPO / "tools" / f"{name}.py").is_file()] == []
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.yaml")), ids=lambda path: str(path.relative_to(FOLDER)))
+def test_every_file_composes(path):
+    place = path.relative_to(FOLDER).with_suffix("")
+    if len(place.parts) == 1:
+        config, _ = load_with_choices(FOLDER, place.name, [])
+        assert len(config)
+        return
+    group, choice = "/".join(place.parts[:-1]), place.name
+    known = [name for name in TOOLS if group in load_with_choices(FOLDER, name, [])[1] or group == "experiment"]
+    if not known:   # a group that is read by name, as head: eval.head picks it
+        assert isinstance(OmegaConf.load(path), type(OmegaConf.create({})))
+        return
+    for name in [tool_of(choice)] if group == "experiment" else known:
+        config, choices = load_with_choices(FOLDER, name, [f"{group}={choice}"])
+        assert choices[group] == choice and len(config)
+
+
+def tool_of(experiment: str) -> str:
+    """The tool that its comment names; `make TARGET` stands for the tool that the Makefile runs."""
+    text = (FOLDER / "experiment" / f"{experiment}.yaml").read_text()
+    named = re.search(r"tools/(\w+)\.py", text)
+    if named is None:
+        named = re.search(rf"tools/(\w+)\.py experiment={experiment}\b", (REPO / "Makefile").read_text())
+    assert named is not None, f"configs/experiment/{experiment}.yaml names no tool"
+    return named[1]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_changes_known_options_only(experiment):
+    tool = tool_of(experiment)
+    plain, _ = load_with_choices(FOLDER, tool, [])
+    changed, _ = load_with_choices(FOLDER, tool, [f"experiment={experiment}"])
+    added = set(keys_of(changed)) - set(keys_of(plain))
+    # What an experiment asks for itself (a folder that its paths start from) is mandatory, and told by --help.
+    assert [key for key in sorted(added) if not OmegaConf.is_missing(*_parent(changed, key))] == []
+
+
+def _parent(config, key):
+    above, _, last = key.rpartition(".")
+    return (OmegaConf.select(config, above) if above else config), last
+
+
+# ---- image stages
+
+
+def stage_config(*overrides: str) -> dict:
+    config, _ = load_with_choices(FOLDER, "pretrain_image", list(overrides))
+    return dict(OmegaConf.to_container(config.image_stage))
+
+
+def test_there_is_a_config_for_every_family_and_block():
+    assert options_of(FOLDER, "image_stage") == sorted(FAMILIES)
+    assert options_of(FOLDER, "image_stage/block") == sorted(BLOCKS)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_family_config_builds_and_says_what_the_code_says(family):
+    options = stage_config(f"image_stage={family}")
+    assert options.pop("family") == family
+    stage = build_image_stage(family, **options)
+    assert stage.family == family and stage.synthesis_modules
+    assert all(hasattr(stage, name) for name in stage.synthesis_modules)
+    defaults = {name: p.default for name, p in inspect.signature(family_class(family)).parameters.items()}
+    assert {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()} == options
+
+
+@pytest.mark.parametrize("block", sorted(BLOCKS))
+def test_a_block_config_builds(block):
+    options = stage_config(f"image_stage/block={block}")
+    assert options["block"] == block
+    stage = build_image_stage(**options)
+    kinds = {type(layer) for layer in stage.encode[1]}
+    assert kinds == {BLOCKS[block]}
+
+
+def test_the_default_experiment_takes_its_folder_from_the_command_line():
+    arguments = ["experiment=default_image", "data.folder=/pictures", "out=model"]
+    config, _ = load_with_choices(FOLDER, "pretrain_image", arguments)
+    train = OmegaConf.to_container(config.data.train, resolve=True)
+    assert train[0] == "/pictures/images/imagenet"
+    assert train[3] == {"path": "/pictures/actions/labels.csv", "every": 8}
+    assert (config.train.minutes, config.train.ema, config.train.lr) == (46.0, 0.9995, 1.5e-3)
