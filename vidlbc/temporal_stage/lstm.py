@@ -67,7 +67,7 @@ class LSTMPrior(TemporalStage):
     def start(self, batch: int, height: int, width: int) -> State:
         state: State = []
         for stride in self.trunk.work_strides:
-            vector = snap(self.null[str(stride)])[None, None, None]
+            vector = snap(self.null[str(stride)].clone())[None, None, None]
             both = vector.expand(batch, height // stride, width // stride, -1)
             state += list(both.chunk(2, -1))
         return state

@@ -25,12 +25,12 @@ _WEIGHT_MAGIC = 1.5 * 2.0 ** (52 - 20)
 
 def attention_weights(logits: Tensor) -> Tensor:
     """Unnormalised softmax-like weights over the last axis, in [0, 1], exact to sum in float64 (multiples of 2^-20)."""
-    weights = (1 - (logits.amax(-1, keepdim=True) - logits) / 16).clamp_min(0)
+    weights = ((logits - logits.amax(-1, keepdim=True)) * 0.0625).add_(1).clamp_min(0)
+    if weights.dtype != torch.float64:
+        return weights**16
     for _ in range(4):
-        weights = weights * weights
-    if weights.dtype == torch.float64:
-        weights = (weights + _WEIGHT_MAGIC).sub_(_WEIGHT_MAGIC)
-    return weights
+        weights.mul_(weights)
+    return weights.add_(_WEIGHT_MAGIC).sub_(_WEIGHT_MAGIC)
 
 
 class WindowReader(nn.Module):
@@ -63,25 +63,26 @@ class WindowReader(nn.Module):
         rows, columns = (height + bottom) // _BLOCK, (width + right) // _BLOCK
         head_channels = channels // self.heads
 
-        query = F.pad(self.query(self.norm_hidden(hidden)), (0, 0, 0, right, 0, bottom))
-        query = query.reshape(batch, rows, _BLOCK, columns, _BLOCK, self.heads, head_channels)
-        query = query.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, self.heads, _BLOCK**2, head_channels)
-
-        def windows(x: Tensor) -> Tensor:
-            x = F.pad(x, (0, 0, margin, margin + right, margin, margin + bottom))
-            size = _BLOCK + 2 * margin
-            x = x.unfold(1, size, _BLOCK).unfold(2, size, _BLOCK)  # (B, rows, columns, C, 12, 12)
-            x = x.reshape(batch * rows * columns, self.heads, head_channels, size * size)
-            return x
+        def windows(x: Tensor, size: int) -> Tensor:
+            """(B, H, W, C) -> (B * rows * columns, size * size, C), a window every 4 cells; copies whole channel rows."""
+            x = x.unfold(1, size, _BLOCK).unfold(2, size, _BLOCK).permute(0, 1, 2, 4, 5, 3)
+            return x.reshape(batch * rows * columns, size * size, channels)
 
         normed = self.norm_memory(memory)
-        logits = snap(query @ windows(self.key(normed)) * 0.125 + self.bias[:, self.index])
-        weights = attention_weights(logits)
-        mixed = weights @ windows(self.value(normed)).transpose(-1, -2)
-        mixed = snap(mixed / weights.sum(-1, keepdim=True))
-        mixed = mixed.reshape(batch, rows, columns, self.heads, _BLOCK, _BLOCK, head_channels)
-        mixed = mixed.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, height + bottom, width + right, channels)
-        return snap(hidden + self.out(mixed[:, :height, :width]) + self.same_place(memory))
+        around = (0, 0, margin, margin + right, margin, margin + bottom)
+        query = windows(F.pad(self.query(self.norm_hidden(hidden)), (0, 0, 0, right, 0, bottom)), _BLOCK)
+        key = windows(F.pad(self.key(normed), around), _BLOCK + 2 * margin)
+        value = windows(F.pad(self.value(normed), around), _BLOCK + 2 * margin)
+        bias = self.bias[:, self.index]
+        mixed = []
+        for head in range(self.heads):
+            part = slice(head * head_channels, (head + 1) * head_channels)
+            logits = query[..., part] @ key[..., part].transpose(1, 2)
+            weights = attention_weights(snap(logits * 0.125 + bias[head]))
+            mixed.append(weights @ value[..., part] / weights.sum(-1, keepdim=True))
+        out = snap(torch.cat(mixed, -1)).reshape(batch, rows, columns, _BLOCK, _BLOCK, channels)
+        out = out.permute(0, 1, 3, 2, 4, 5).reshape(batch, height + bottom, width + right, channels)
+        return snap(hidden + self.out(out[:, :height, :width]) + self.same_place(memory))
 
 
 class _Reader(Context):
@@ -126,7 +127,7 @@ class TransformerPrior(TemporalStage):
 
     def start(self, batch: int, height: int, width: int) -> State:
         maps = [
-            snap(self.null[str(s)])[None, None, None].expand(batch, height // s, width // s, -1)
+            snap(self.null[str(s)].clone())[None, None, None].expand(batch, height // s, width // s, -1)
             for s in self.trunk.work_strides
         ]
         return maps * self.context
