@@ -146,7 +146,8 @@ def _train(settings: ImageJobSettings, start: Start, files: list[Path], device: 
             nonlocal last
             now = time.monotonic()
             rate, last = (step - last[0]) / max(now - last[1], 1e-9) if last[0] else 0.0, (step, now)
-            meter.update(100 * progress - meter.n)
+            if progress > 0.001:  # before that, the time left is a wild guess
+                meter.update(100 * progress - meter.n)
             shown = ", ".join(f"{k} {figures[k]:.3f}" for k in ("loss", "bpp", "psnr"))
             meter.set_postfix_str(f"step {step}, {rate:.1f} steps/s, {shown}")
             if logger is not None:
