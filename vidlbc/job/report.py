@@ -135,8 +135,9 @@ def _steps(log: Path) -> list[dict[str, Any]]:
 def table(settings: JobSettings, figures: Mapping[str, Any], probes: Mapping[str, ProbeResult]) -> str:
     """The table that ends the run."""
     f = figures
-    saved = 100 * (1 - f["bpp"] / f["bpp_no_context"])
-    saved_none = 100 * (1 - f["bpp"] / f["bpp_none"])
+    # `or 0.0`: no "-0.0%".
+    saved = round(100 * (1 - f["bpp"] / f["bpp_no_context"]), 1) or 0.0
+    saved_none = round(100 * (1 - f["bpp"] / f["bpp_none"]), 1) or 0.0
     smaller = f["source_bytes"] / max(1, f["shard_bytes"])
     machine = f"{f['environment']['device']}, {f['environment']['threads']} threads"
     verified = f"{f['verified_clips']} clips, {f['verified_frames']} frames"

@@ -31,6 +31,8 @@ from vidlbc.shards import (
 )
 from vidlbc.training import distributed
 
+_LISTED = 40  # lines of the encoding's summary that are printed; all are in its summary.txt
+
 
 def run_job(settings: JobSettings) -> dict[str, object] | None:
     """Run or resume the whole job; the figures of metrics.json, or None on ranks other than 0."""
@@ -115,7 +117,10 @@ def _encode(settings: JobSettings, job: Checked, codec: Codec) -> tuple[Manifest
     manifest, _ = encode_corpus(
         plan, processes=settings.processes, device=settings.device, codec=codec if settings.processes == 1 else None
     )
-    _say(manifest.summary())
+    lines = manifest.summary().splitlines()
+    _say("\n".join(lines[:_LISTED]))
+    if len(lines) > _LISTED:
+        _say(f"... and {len(lines) - _LISTED} more: {settings.shards / 'manifest' / 'summary.txt'}")
     return manifest, logged_seconds(plan)
 
 

@@ -140,8 +140,9 @@ def _fit(settings: JobSettings, corpus: Corpus, image: models.ImageModel, tempor
             lambda path: source_file(corpus.root, str(path)),
         )  # fmt: skip
         sampler(0)
-    for path, reason in sampler.unreadable.items() if distributed.rank() == 0 else ():
-        print(f"not used for training: {path}: {reason}", file=sys.stderr)
+    if sampler.unreadable and distributed.rank() == 0:
+        path, reason = next(iter(sampler.unreadable.items()))
+        print(f"{len(sampler.unreadable)} videos are not used for training (such as {path}: {reason})", file=sys.stderr)
     image = image.to(device)
     temporal.to(device)
     logger = _wandb(settings)
