@@ -54,7 +54,7 @@ class FramePool:
         return [self._frames.submit(one, index) for index in range(count)]
 
     def ahead(self, fn: Callable[[], Any]) -> "Future[Any]":
-        """Run `fn` on one thread of its own: what must go frame by frame, of one clip; several clips go side by side."""
+        """Run `fn` on one thread of its own: what goes frame by frame within a clip; several clips go side by side."""
         self._start()
         assert self._serial is not None
         return self._serial.submit(fn)

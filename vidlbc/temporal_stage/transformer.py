@@ -64,7 +64,7 @@ class WindowReader(nn.Module):
         head_channels = channels // self.heads
 
         def windows(x: Tensor, size: int) -> Tensor:
-            """(B, H, W, C) -> (B * rows * columns, size * size, C), a window every 4 cells; copies whole channel rows."""
+            """(B, H, W, C) -> (B * rows * columns, size * size, C), a window every 4 cells; copies whole rows."""
             x = x.unfold(1, size, _BLOCK).unfold(2, size, _BLOCK).permute(0, 1, 2, 4, 5, 3)
             return x.reshape(batch * rows * columns, size * size, channels)
 
