@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidlbc.errors import InputError
 from vidlbc.training import checkpoint, distributed
 from vidlbc.training.schedule import Budget, learning_rate
 
@@ -79,7 +80,8 @@ def fit(
     """Train the parameters of `module` that require gradients; at the end they hold their EMA.
 
     Writes `folder/checkpoint.safetensors` (resume) and appends to `folder/log.jsonl`. `on_log(step, progress, figures)`
-    feeds a progress display. Raises FloatingPointError after 50 non-finite steps in a row.
+    feeds a progress display. Raises FloatingPointError after 50 non-finite steps in a row, InputError where
+    the checkpoint in `folder` is damaged or of another network.
     """
     folder.mkdir(parents=True, exist_ok=True)
     device = next(module.parameters()).device
@@ -156,10 +158,16 @@ def _save(path, module, optimiser, average, step, seconds, skipped) -> None:
 
 
 def _restore(path, module, optimiser, average, device) -> tuple[int, float, int]:
+    """Raises InputError where the checkpoint is damaged or of another network."""
     tensors, meta = checkpoint.load_tensors(path, device)
+    held = {name.removeprefix("ema."): tensor.shape for name, tensor in tensors.items() if name.startswith("ema.")}
+    wanted = {name: tensor.shape for name, tensor in average.values.items()}
+    if held != wanted:
+        name = sorted(name for name in held.keys() | wanted.keys() if held.get(name) != wanted.get(name))[0]
+        raise InputError(f"{path} is of another network: parameter {name} does not fit")
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            if f"module.{name}" in tensors:
+            if parameter.requires_grad:
                 parameter.copy_(tensors[f"module.{name}"])
     for name in average.values:
         average.values[name].copy_(tensors[f"ema.{name}"])
