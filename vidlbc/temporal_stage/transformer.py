@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidlbc.errors import InputError
 from vidlbc.prior.grid import Block, Linear, RMSNorm, snap
 from vidlbc.prior.topdown import Context, Level
 from vidlbc.temporal_stage.base import Features, Memory, State, TemporalStage
 
 _BLOCK = 4
+_MAX_MARGIN = 13
 _WEIGHT_MAGIC = 1.5 * 2.0 ** (52 - 20)
 
 
@@ -41,6 +43,11 @@ class WindowReader(nn.Module):
     def __init__(self, channels: int, head_channels: int = 32, margin: int = 4):
         super().__init__()
         self.heads, self.margin = channels // head_channels, margin
+        if not self.heads or channels % self.heads:
+            raise InputError(f"prior width {channels}: attention needs {head_channels} or more, in equal heads")
+        # A window's sum of weights (to 2^20) times values (to 2^23) must stay under 2^53 to be exact.
+        if not 0 <= margin <= _MAX_MARGIN:
+            raise InputError(f"margin={margin}: expected 0 to {_MAX_MARGIN}")
         self.norm_hidden, self.norm_memory = RMSNorm(channels), RMSNorm(channels)
         self.query = Linear(channels, channels)
         self.key = Linear(channels, channels, bias=False)
