@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tests.codec.small_models import KINDS, fill, noisy_frames, uniform
 from vidlbc.codec import Codec
+from vidlbc.errors import InputError
 from vidlbc.prior.grid import (
     ACTIVATION_BITS,
     LIMIT,
@@ -31,7 +32,7 @@ from vidlbc.prior.grid import (
     to_grid,
 )
 from vidlbc.prior.topdown import Gains, QPTable
-from vidlbc.temporal_stage.transformer import attention_weights
+from vidlbc.temporal_stage.transformer import WindowReader, attention_weights
 
 CodecOf = Callable[..., Codec]
 ONE = 2**ACTIVATION_BITS
@@ -148,6 +149,19 @@ def test_attention_weights_sum_the_same_in_any_order() -> None:
     gap = torch.tensor([[0.0, -0.5, -1.0, -2.0, -16.0, -40.0]], dtype=torch.float64)
     torch.testing.assert_close(attention_weights(gap)[0, :4], gap[0, :4].exp(), atol=0.04, rtol=0)
     assert attention_weights(gap)[0, 4:].tolist() == [0.0, 0.0]
+
+
+def test_windows_whose_sums_could_round_are_refused() -> None:
+    assert (4 + 2 * 13) ** 2 * 2**43 < 2**53 <= (4 + 2 * 14) ** 2 * 2**43
+    WindowReader(64, margin=13)
+    for margin in (-1, 14):
+        with pytest.raises(InputError) as error:
+            WindowReader(64, margin=margin)
+        assert str(error.value) == f"margin={margin}: expected 0 to 13"
+    for width in (16, 97):
+        with pytest.raises(InputError) as error:
+            WindowReader(width)
+        assert str(error.value) == f"prior width {width}: attention needs 32 or more, in equal heads"
 
 
 @pytest.mark.parametrize("kind", KINDS)
