@@ -55,9 +55,14 @@ def _odd_at_most(n: int) -> int:
     return n - 1 + n % 2
 
 
+def _as_tensor(clip: Tensor | np.ndarray) -> Tensor:
+    # Pillow's arrays are read-only, which torch warns of.
+    return torch.as_tensor(clip if isinstance(clip, Tensor) or clip.flags.writeable else clip.copy())
+
+
 def _blocks(a: Tensor | np.ndarray, b: Tensor | np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
     """A few frames at a time: a long clip in double precision would not fit."""
-    x, y = torch.as_tensor(a), torch.as_tensor(b)
+    x, y = _as_tensor(a), _as_tensor(b)
     for name, z in (("first", x), ("second", y)):
         if z.ndim != 4 or z.shape[-1] != 3 or z.dtype != torch.uint8 or not len(z):
             raise InputError(f"the {name} clip must be uint8 (T, H, W, 3), got {z.dtype} {tuple(z.shape)}")

@@ -1,0 +1,273 @@
+"""tools/evaluate.py and what it is made of, on generated clips and a small untrained model.
+
+    python -m pytest tests/evaluation/test_rate_distortion.py
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vidlbc
+from tests.codec.small_models import KINDS, noisy_frames, save_small_model
+from vidlbc.codec import Codec
+from vidlbc.errors import InputError, VideoError, VidlbcError
+from vidlbc.evaluation import ms_ssim, psnr, rate_distortion_job
+from vidlbc.evaluation.clips import Clip, find_clips
+from vidlbc.evaluation.rate_distortion import Point, measure_clip, measure_jpeg
+from vidlbc.evaluation.rate_distortion_job import EvaluateSettings, evaluate_clips, tables
+
+Tool = Callable[..., subprocess.CompletedProcess[str]]
+MakeClip = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_small_model(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture(scope="module")
+def codecs(model: Path) -> dict[str, Codec]:
+    return {kind: vidlbc.load(model, "cpu", temporal=kind) for kind in KINDS}
+
+
+@pytest.fixture
+def data(tmp_path: Path, make_clip: MakeClip) -> Path:
+    """A video and a picture that read, one that does not of each, names that repeat, and files that are neither."""
+    root = tmp_path / "data"
+    make_clip(root / "a" / "clip.mp4", frames=5, size=(48, 64))
+    make_clip(root / "b" / "clip.mp4", frames=4, size=(32, 32), seed=1)
+    Image.fromarray(noisy_frames(1, 40, 56)[0]).save(root / "picture.png")
+    (root / "broken.mp4").write_bytes(bytes(1000))
+    (root / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
+    Image.fromarray(noisy_frames(1, 8, 8)[0]).save(root / "tiny.png")
+    (root / "labels.csv").write_text("path,label\n")
+    return root
+
+
+def job(data: Path, out: Path, **values: object) -> EvaluateSettings:
+    return replace(EvaluateSettings(data, out, frames=4), **values)  # type: ignore[arg-type]
+
+
+# ---- what is measured
+
+
+def test_kinds_share_pixels_and_sizes_are_those_of_bitstreams(codecs: dict[str, Codec]) -> None:
+    frames = noisy_frames(4, 40, 56)
+    points = {p.kind: p for p in measure_clip("clip", frames, codecs, qp=20)}
+    assert list(points) == list(KINDS)
+    assert len({(p.psnr, p.ms_ssim) for p in points.values()}) == 1
+    for kind, point in points.items():
+        data = codecs[kind].compress(frames, qp=20)
+        assert point.bytes == len(data)
+        assert point.bytes_no_context == len(codecs[kind].compress(frames, qp=20, context=False))
+        assert point.bpp == 8 * len(data) / (4 * 40 * 56)
+        decoded = codecs[kind].decompress(data)
+        assert point.psnr == pytest.approx(float(np.mean(psnr(decoded, frames))), abs=1e-9)
+        assert point.ms_ssim == pytest.approx(float(np.mean(ms_ssim(decoded, frames))), abs=1e-6)
+        assert point.weights == codecs[kind].fingerprint
+        assert Point.from_json(json.loads(json.dumps(point.to_json()))) == point
+    assert len({p.bytes for p in points.values()}) == len(KINDS)
+
+
+def test_a_kind_that_decodes_to_other_symbols_stops_the_run(
+    codecs: dict[str, Codec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lstm = codecs["lstm"]
+    true_symbols = lstm.padded_symbols
+    monkeypatch.setattr(lstm, "padded_symbols", lambda data: [q + (q == q.max()) for q in true_symbols(data)])
+    frames = noisy_frames(2, 32, 32)
+    with pytest.raises(VidlbcError) as error:
+        measure_clip("clip", frames, {"lstm": lstm}, qp=20)
+    assert str(error.value) == "clip: temporal=lstm at qp 20 decodes to other symbols than were coded"
+    assert len(measure_clip("clip", frames, {"lstm": lstm}, qp=20, verify=False)) == 1
+
+
+def test_kinds_of_different_image_stages_are_refused(codecs: dict[str, Codec], tmp_path: Path) -> None:
+    other = vidlbc.load(save_small_model(tmp_path / "other", seed=100, kinds=()), "cpu")
+    with pytest.raises(InputError, match="all codecs must have the same image stage"):
+        measure_clip("clip", noisy_frames(1, 32, 32), {"none": other, "lstm": codecs["lstm"]}, qp=20)
+
+
+def test_jpeg_counts_the_bytes_of_files_and_rises_with_quality(tmp_path: Path) -> None:
+    frames = noisy_frames(3, 48, 64)
+    low, high = (measure_jpeg("clip", frames, quality) for quality in (20, 90))
+    assert low.bytes < high.bytes and low.psnr < high.psnr and low.ms_ssim < high.ms_ssim
+    size, values = 0, []
+    for frame in frames:
+        file = tmp_path / "frame.jpg"
+        Image.fromarray(frame).save(file, quality=90, optimize=True)
+        size += file.stat().st_size
+        values.append(psnr(np.asarray(Image.open(file))[None], frame[None])[0])
+    assert (high.bytes, high.bytes_no_context, high.kind, high.qp) == (size, size, "jpeg", 90)
+    assert high.psnr == pytest.approx(np.mean(values)) and high.bpp == 8 * size / (3 * 48 * 64)
+
+
+# ---- what is read
+
+
+def test_raw_video_and_pictures_are_read(tmp_path: Path, make_clip: MakeClip) -> None:
+    make_clip(tmp_path / "bare.264", frames=3, size=(32, 48))
+    planes = np.full((2, 32 * 48 * 3 // 2), 128, np.uint8)
+    planes[1, : 32 * 48] = 200
+    (tmp_path / "grey_48x32_30fps.yuv").write_bytes(planes.tobytes())
+    picture = noisy_frames(1, 40, 56)[0]
+    Image.fromarray(picture).save(tmp_path / "picture.png")
+    (tmp_path / "notes.txt").write_text("neither")
+    clips = {clip.name: clip.read(2) for clip in find_clips(tmp_path)}
+    assert list(clips) == ["bare.264", "grey_48x32_30fps.yuv", "picture.png"]
+    assert [(frames.shape, damage) for frames, damage in clips.values()] == [
+        ((2, 32, 48, 3), ""),
+        ((2, 32, 48, 3), ""),
+        ((1, 40, 56, 3), ""),
+    ]
+    grey = clips["grey_48x32_30fps.yuv"][0]
+    assert grey[1].min() > grey[0].max()
+    assert np.array_equal(clips["picture.png"][0][0], picture)
+    assert len(Clip("bare.264", tmp_path / "bare.264").read()[0]) == 3
+
+
+def test_a_damaged_video_gives_its_good_frames_and_says_so(tmp_path: Path, make_clip: MakeClip) -> None:
+    whole = make_clip(tmp_path / "whole.264", frames=24, size=(64, 96), options={"g": "4"})
+    data = whole.read_bytes()
+    cut = tmp_path / "cut.264"
+    cut.write_bytes(data[: len(data) // 2] + bytes(len(data) // 2))
+    frames, damage = Clip("cut.264", cut).read()
+    assert 0 < len(frames) < 24 and damage.startswith(f"damaged ({len(frames)} frames)")
+
+
+def test_nothing_to_read_is_an_error_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("neither video nor picture")
+    with pytest.raises(InputError) as error:
+        find_clips(tmp_path)
+    assert str(error.value) == f"data={tmp_path}: holds no video and no picture"
+    (tmp_path / "broken.mp4").write_bytes(bytes(1000))
+    with pytest.raises(VideoError, match="unreadable"):
+        Clip("broken.mp4", tmp_path / "broken.mp4").read()
+
+
+# ---- a folder
+
+
+def test_a_folder_is_measured_and_what_is_not_is_told(data: Path, tmp_path: Path, codecs: dict[str, Codec]) -> None:
+    points, problems = evaluate_clips(job(data, tmp_path / "out", jpeg=(50,)), codecs)
+    measured = ["a/clip.mp4", "b/clip.mp4", "picture.png"]
+    assert [p.clip for p in points] == [name for name in measured for _ in range(4)]
+    assert [p.kind for p in points[:4]] == [*KINDS, "jpeg"]
+    assert {p.clip: p.frames for p in points} == {"a/clip.mp4": 4, "b/clip.mp4": 4, "picture.png": 1}
+    assert sorted(problems) == ["broken.mp4", "broken.png", "tiny.png"]
+    assert all(why.startswith("left out: ") and "\n" not in why for why in problems.values())
+    assert problems["tiny.png"] == "left out: frames are 8x8: expected at least 16 pixels a side"
+    text = tables(points, problems)
+    assert "3 files left out or damaged:" in text and "broken.mp4: left out: unreadable" in text
+    assert "qp 32 transformer" in text and "jpeg 50" in text
+    mean = np.mean([1 - p.bytes / p.bytes_no_context for p in points if p.kind == "lstm"])
+    (row,) = [line.split() for line in text.splitlines() if line.startswith("qp 32 lstm")]
+    assert row[3] == "3" and row[7] == f"{100 * mean:.1f}"
+
+
+def test_a_rerun_keeps_what_is_done_and_adds_what_is_missing(
+    data: Path, tmp_path: Path, codecs: dict[str, Codec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {kind: codecs[kind] for kind in ("none", "lstm")}
+    first, _ = evaluate_clips(job(data, tmp_path / "out"), few)
+    asked = []
+
+    def counted(name: str, frames: np.ndarray, kinds: dict[str, Codec], qp: int, verify: bool) -> list[Point]:
+        asked.append((name, list(kinds), qp))
+        return measure_clip(name, frames, kinds, qp, verify)
+
+    monkeypatch.setattr(rate_distortion_job, "measure_clip", counted)
+    again, problems = evaluate_clips(job(data, tmp_path / "out"), few)
+    # Only what failed is tried again.
+    assert again == first and [name for name, *_ in asked] == ["tiny.png"] and len(problems) == 3
+    asked.clear()
+    (data / "tiny.png").unlink()
+    more, _ = evaluate_clips(job(data, tmp_path / "out", qps=(32, 8), jpeg=(50,)), codecs)
+    assert asked[:2] == [("a/clip.mp4", ["transformer"], 32), ("a/clip.mp4", list(KINDS), 8)]
+    assert len(more) == 3 * (2 * 3 + 1) and set(first) < set(more)
+    stored = json.loads((tmp_path / "out" / "points.json").read_text())["points"]
+    assert {Point.from_json(entry) for entry in stored} == set(more)
+
+
+def test_damage_is_told_on_a_rerun_too(tmp_path: Path, codecs: dict[str, Codec], make_clip: MakeClip) -> None:
+    data = make_clip(tmp_path / "whole.264", frames=24, size=(32, 32), options={"g": "4"}).read_bytes()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "cut.264").write_bytes(data[: len(data) // 2] + bytes(len(data) // 2))
+    settings = job(tmp_path / "data", tmp_path / "out", frames=None)
+    none = {"none": codecs["none"]}
+    first, again = evaluate_clips(settings, none), evaluate_clips(settings, none)
+    assert first == again and first[1]["cut.264"].startswith("damaged (")
+    assert first[1]["cut.264"].endswith("; its good frames are measured")
+
+
+def test_other_weights_or_settings_are_refused(data: Path, tmp_path: Path, codecs: dict[str, Codec]) -> None:
+    out = tmp_path / "out"
+    evaluate_clips(job(data, out), {"none": codecs["none"]})
+    other = vidlbc.load(save_small_model(tmp_path / "other", seed=100, kinds=()), "cpu")
+    with pytest.raises(InputError) as error:
+        evaluate_clips(job(data, out), {"none": other})
+    was, now = codecs["none"].fingerprint[:8], other.fingerprint[:8]
+    assert str(error.value) == (
+        f"{out / 'points.json'} holds figures of other weights (temporal=none: {was}..., these are {now}...): "
+        "choose another out="
+    )
+    with pytest.raises(InputError) as error:
+        evaluate_clips(job(data, out, frames=3), {"none": codecs["none"]})
+    assert "holds a run with frames=4, this one has frames=3: choose another out=" in str(error.value)
+    (out / "points.json").write_text("[]")
+    with pytest.raises(InputError, match="is no file of rate and distortion points"):
+        evaluate_clips(job(data, out), {"none": codecs["none"]})
+
+
+def test_bad_settings_are_one_line(tmp_path: Path) -> None:
+    for values, message in (
+        ({"qps": (64,)}, "qp=64: expected an integer from 0 to 63"),
+        ({"jpeg": (0,)}, "jpeg=0: expected qualities from 1 to 100"),
+        ({"frames": 0}, "frames=0: expected at least 1, or null for all"),
+    ):
+        with pytest.raises(InputError) as error:
+            job(tmp_path, tmp_path, **values)
+        assert str(error.value) == message
+    with pytest.raises(InputError, match="nothing to measure"):
+        evaluate_clips(job(tmp_path, tmp_path), {})
+
+
+# ---- the tool
+
+
+def test_the_tool_prints_the_tables_and_says_where_the_figures_are(
+    run_tool: Tool, data: Path, tmp_path: Path, model: Path
+) -> None:
+    command = [f"data={data}", "out=rd", f"model={model}", "frames=2", "qp=[8,40]", "jpeg=[30]", "device=cpu"]
+    done = run_tool("evaluate", *command)
+    assert done.returncode == 0, done.stderr
+    assert "3 files left out or damaged:" in done.stdout and "qp 40 transformer" in done.stdout
+    assert done.stdout.strip().endswith("every figure: rd/points.json")
+    points = json.loads((tmp_path / "rd" / "points.json").read_text())["points"]
+    assert len(points) == 3 * (2 * 3 + 1)
+    again = run_tool("evaluate", *command)
+    assert again.returncode == 0 and again.stdout == done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data=nowhere"], "error: data=nowhere: no such file or folder (expected videos or pictures)"),
+        (["data=text"], "error: data=text: none of 1 clips can be measured; broken.mp4: left out: unreadable"),
+        (["data=text", "temporal=[gru]"], "has no temporal stage 'gru': it has none, lstm, transformer"),
+    ],
+)
+def test_bad_input_is_one_line(run_tool: Tool, tmp_path: Path, model: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "broken.mp4").write_text("no video")
+    done = run_tool("evaluate", f"model={model}", "out=rd", *arguments)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert message in done.stderr

@@ -1,0 +1,60 @@
+"""Clips to measure: every video and picture of a folder, by name, read one at a time."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vidlbc.errors import InputError, VideoError
+from vidlbc.shards.corpus import is_video
+from vidlbc.training.pictures import PICTURE_SUFFIXES, read_pictures
+from vidlbc.video import VideoReader
+
+
+@dataclass(frozen=True)
+class Clip:
+    """`name`: the path below the folder that was asked for."""
+
+    name: str
+    path: Path
+
+    def read(self, max_frames: int | None = None) -> tuple[np.ndarray, str]:
+        """uint8 (T, H, W, 3), at most `max_frames`, and what is to be said of it: nothing, or that it is damaged.
+
+        A picture is a clip of one frame. Of a damaged video these are the good leading frames. Raises InputError or
+        VideoError where nothing can be read.
+        """
+        if _is_picture(self.path):
+            (picture,) = read_pictures(self.path, 1)
+            return picture[None], ""
+        reader = VideoReader(self.path, stop=max_frames)
+        blocks = list(reader.blocks())
+        if not blocks:
+            raise VideoError(f"{self.path}: {reader.verdict}")
+        damaged = reader.verdict is not None and reader.verdict.status == "damaged"
+        return np.concatenate(blocks), str(reader.verdict) if damaged else ""
+
+
+def find_clips(folder: str | Path) -> list[Clip]:
+    """Of a folder and all below it, in the order of their names, or of one file, whatever its name.
+
+    Raises InputError where there is none.
+    """
+    root = Path(folder)
+    if root.is_file():
+        return [Clip(root.name, root)]
+    if not root.is_dir():
+        raise InputError(f"data={root}: no such file or folder (expected videos or pictures)")
+    found = sorted(p for p in root.rglob("*") if (_is_picture(p) or _is_video(p)) and p.is_file())
+    if not found:
+        raise InputError(f"data={root}: holds no video and no picture")
+    return [Clip(path.relative_to(root).as_posix(), path) for path in found]
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES
+
+
+def _is_video(path: Path) -> bool:
+    # Raw video is no corpus format, but what the test sequences of video coding come as.
+    return is_video(path.name) or path.suffix.lower() == ".yuv"
