@@ -9,6 +9,7 @@ GPU: batches of a fixed size, the last one padded by repetition.
 
 import ctypes
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -17,6 +18,10 @@ import torch
 from torch import Tensor
 
 _GPU_BATCH = 16
+
+
+# One for all pools: a pool must stay picklable for data loaders.
+_STARTING = threading.Lock()
 
 
 class FramePool:
@@ -60,7 +65,12 @@ class FramePool:
         return self._serial.submit(fn)
 
     def _start(self) -> None:
-        workers = torch.get_num_threads()
+        with _STARTING:
+            # The count is the calling thread's own in OpenMP builds: only the main thread's says how many are wanted.
+            if self._frames is None or threading.current_thread() is threading.main_thread():
+                self._resize(torch.get_num_threads())
+
+    def _resize(self, workers: int) -> None:
         if self._frames is None or workers != self._workers:
             for executor in (self._frames, self._serial):
                 if executor is not None:

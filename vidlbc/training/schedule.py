@@ -17,7 +17,7 @@ class Budget:
         if self.steps is None and self.minutes is None:
             raise InputError("a budget needs train.steps or train.minutes")
         for name, value in (("steps", self.steps), ("minutes", self.minutes)):
-            if value is not None and not value > 0:
+            if value is not None and not (isinstance(value, int | float) and value > 0):
                 raise InputError(f"train.{name}={value}: expected more than 0")
 
     def progress(self, step: int, seconds: float) -> float:
