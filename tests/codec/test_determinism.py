@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 import vidlbc
 from tests.codec.small_models import KINDS, noisy_frames, save_small_model
 from vidlbc.codec import Codec
+from vidlbc.frame_pool import FramePool
 
 CodecOf = Callable[..., Codec]
 REPO = Path(__file__).resolve().parents[2]
@@ -58,6 +59,19 @@ def test_equal_frames_give_equal_symbols(codec_of: CodecOf, threads: Callable[[i
     codec = codec_of("none")
     for level in codec.padded_symbols(codec.compress(frames, qp=63)):
         assert torch.equal(level, level[:1].expand_as(level))
+
+
+def test_every_frame_is_computed_alone_on_one_thread(threads: Callable[[int], None]) -> None:
+    """What the two tests above rest on: a small network may round alike on two threads by luck."""
+    threads(4)
+    pool = FramePool(torch.device("cpu"), "fp32")
+    for _ in range(2):
+        seen = pool.map(
+            lambda x: (len(x), torch.get_num_threads(), torch.is_inference_mode_enabled()), torch.zeros(9, 2)
+        )
+        assert seen == [(1, 1, True)] * 9
+        pool.ahead(torch.get_num_threads).result()  # what runs beside the frames must not widen them
+    assert [int(x) for x in pool.map(lambda x: x.sum(), torch.arange(20)[:, None])] == list(range(20))
 
 
 @settings(max_examples=15, deadline=None)
