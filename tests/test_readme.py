@@ -1,0 +1,53 @@
+"""What README.md shows is true: its Python runs, its commands compose, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import vidlbc
+from tests.codec.small_models import noisy_frames, save_small_model
+from vidlbc.cli import load
+from vidlbc.shards import Settings, encode_corpus, make_plan, read_annotations
+
+REPO = Path(__file__).resolve().parent.parent
+TEXT = (REPO / "README.md").read_text()
+CARD = REPO / "vidlbc" / "weights" / "default" / "README.md"
+COMMANDS = sorted(set(re.findall(r"python tools/[^`\n#]+=[^`\n#]+", TEXT + CARD.read_text())))
+
+
+def test_two_commands_come_first():
+    assert re.findall(r"^make (\w+)", TEXT.split("## ", 1)[0], re.MULTILINE) == ["demo", "test"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_understood_by_its_tool(command):
+    _, tool, *arguments = shlex.split(command)
+    assert (REPO / tool).is_file()
+    if "..." not in arguments:
+        load(REPO / "configs", Path(tool).stem, arguments)
+
+
+def test_links_lead_to_files():
+    links = re.findall(r"\]\(([^)#:]+)\)", TEXT)
+    assert links and [link for link in links if not (REPO / link).exists()] == []
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")   # where there is one core
+def test_the_python_example_runs(tmp_path, monkeypatch, make_clip, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    model = save_small_model(tmp_path / "model", kinds=())
+    for number in range(2):
+        make_clip(tmp_path / "videos" / "train" / "ab"[number] / f"{number}.mp4", frames=3, size=(32, 48), seed=number)
+    monkeypatch.chdir(tmp_path)
+    codec = vidlbc.load(model, "cpu")
+    plan = make_plan(read_annotations("videos"), "out/shards", codec, Settings(model=str(model)))
+    encode_corpus(plan, codec=codec)
+    names = {"frames": noisy_frames(2, 32, 48)}
+    exec(code.replace('"default"', repr(str(model))), names)
+    assert names["video"].shape == (2, 32, 48, 3) and names["info"].frames == 2
+    assert [y.shape[0] for y in names["latents"]] == [2] * 4
+    assert capsys.readouterr().out.count("(3, 1, 8, 12)") == 2
