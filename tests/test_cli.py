@@ -4,6 +4,7 @@ A small tool with configs of its own stands in for the real ones; the last tests
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -140,11 +141,11 @@ def test_a_path_needs_no_quoting(configs, text):
 def test_any_text_reaches_a_text_option_unchanged(text):
     from omegaconf import OmegaConf
 
-    from vidlbc.cli import _typed
+    from vidlbc.cli_values import typed
 
     if "${" in text or text in ("null", "???") or text[0] in "'\"[":
         return
-    config = OmegaConf.create({"out": _typed("out", text, "default", False)})
+    config = OmegaConf.create({"out": typed("out", text, "default", False)})
     assert config.out == text
 
 
@@ -161,6 +162,22 @@ def test_groups_and_experiments(configs):
     config = load(configs, "weigh", ["train.minutes=null", "input=a", "experiment=demo", "qp=21"])
     assert (config.qp, config.train.minutes) == (21, None)
     assert load(configs, "weigh", ["input=a", "+extra.depth=3"]).extra.depth == 3
+
+
+def test_an_experiment_sets_only_what_its_tool_has(configs, tmp_path):
+    copy = Path(shutil.copytree(configs, tmp_path / "configs"))
+    (copy / "experiment" / "recurrent.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /temporal: lstm\n"
+        "temporal:\n  width: 32\nfolder: ???\ninput: ${folder}/videos\n"
+    )
+    config = load(copy, "weigh", ["experiment=recurrent", "folder=f"])
+    assert (config.temporal.kind, config.temporal.width, config.input) == ("lstm", 32, "f/videos")
+    assert failure(copy, "experiment=recurrent") == "missing value: give folder=..."
+    (copy / "experiment" / "foreign.yaml").write_text(
+        "# @package _global_\nqp: 20\ncrop: 3\ntrain:\n  steps: 5\n  rows: 2\n"
+    )
+    expected = "experiment=foreign sets train.rows, crop, which weigh does not have: is it another tool's?"
+    assert failure(copy, "input=a", "experiment=foreign") == expected
 
 
 def test_null_is_good_where_the_default_or_the_comment_says_so(configs):

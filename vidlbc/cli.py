@@ -6,7 +6,8 @@ Every tool ends in `run(main, "NAME")`. Hydra only composes; it makes no output 
 
     qp=40                  sets a value; its type must be that of the default
     temporal=lstm          picks a choice of a group (a folder of configs/)
-    experiment=demo        lays configs/experiment/demo.yaml over the defaults
+    experiment=demo        lays configs/experiment/demo.yaml over the defaults, whose options alone it may set; new ones
+                           only as mandatory (`???`)
     +key=value             adds a key that the config does not have
     debug=true             shows the stack trace of an error;   --cfg prints the composed config;   --help lists all
 
@@ -32,9 +33,11 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vidlbc.cli_values import parse, typed
 from vidlbc.errors import InputError, VidlbcError
 
 BAD_INPUT, DEFECT, INTERRUPTED = 2, 1, 130
+EXPERIMENT = "experiment"
 
 
 def run(
@@ -129,7 +132,12 @@ def load_with_choices(folder: Path, name: str, arguments: Sequence[str]) -> tupl
             groups.append(_group_override(folder, bare, text, choices))
         else:
             values.append((key, text))
-    config, choices = _compose(folder, name, groups) if groups else (base, choices)
+    if groups:
+        base_choices = choices
+        config, choices = _compose(folder, name, groups)
+        _check_experiment(folder, name, config, choices, base_choices)
+    else:
+        config = base
     for key, text in values:
         nullable = text == "null" and _null_is_good(folder, name, choices, (config, base), key)
         _set(config, key, text, nullable, known=[*keys_of(config), *choices])
@@ -153,6 +161,26 @@ def _compose(folder: Path, name: str, overrides: list[str]) -> tuple[DictConfig,
     del config["hydra"]
     OmegaConf.set_struct(config, True)
     return config, choices
+
+
+def _check_experiment(
+    folder: Path, name: str, config: DictConfig, choices: dict[str, str | None], base_choices: dict[str, str | None]
+) -> None:
+    """Raises InputError where the experiment is another tool's: what it sets would be there, and change nothing."""
+    experiment = choices.get(EXPERIMENT)
+    if experiment is None:
+        return
+    # The same config but for the experiment, which may itself choose in groups.
+    others = [
+        f"{'' if group in base_choices else '+'}{group}={'null' if choice is None else choice}"
+        for group, choice in choices.items()
+        if group != EXPERIMENT
+    ]
+    known = set(keys_of(_compose(folder, name, others)[0]))
+    foreign = [k for k in keys_of(config) if k not in known and not OmegaConf.is_missing(*parent_of(config, k))]
+    if foreign:
+        shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise InputError(f"experiment={experiment} sets {shown}, which {name} does not have: is it another tool's?")
 
 
 def _split(argument: str) -> tuple[str, str]:
@@ -197,57 +225,9 @@ def _set(config: DictConfig, key: str, text: str, may_be_null: bool, known: list
     if not add and not _has(config, key):
         raise InputError(f"unknown option {key!r} (in {key}={text}){_near(key, known) or '; --help lists all'}")
     if not _has(config, key):
-        OmegaConf.update(config, key, _parse(key, text), force_add=True)
+        OmegaConf.update(config, key, parse(key, text), force_add=True)
         return
-    OmegaConf.update(config, key, _typed(key, text, _current(config, key), may_be_null), force_add=True)
-
-
-def _typed(key: str, text: str, default: Any, may_be_null: bool) -> Any:
-    """`text` as a value of the type of `default`. Raises InputError that names what was expected."""
-    if isinstance(default, str):   # "???" too
-        if text == "null" and may_be_null:
-            return None
-        if default == "???" and text.startswith("[") and text.endswith("]"):
-            return _parse(key, text)   # several inputs
-        return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
-    if default is None:
-        try:
-            value = _parse(key, text)
-        except InputError:
-            return text   # a path with characters of Hydra's grammar in it
-        return text if type(value).__name__.endswith("Sweep") else value
-    if isinstance(default, DictConfig):
-        inside = ", ".join(f"{key}.{name}" for name in list(default)[:6])
-        raise InputError(f"{key}={text}: {key} is a section; set one of {inside}")
-    value = _parse(key, text)
-    if value is None and may_be_null:
-        return None
-    if isinstance(default, bool):
-        kind, good = "true or false", isinstance(value, bool)
-    elif isinstance(default, int):
-        kind, good = "an integer", not isinstance(value, bool) and isinstance(value, (int, float)) and value % 1 == 0
-        value = int(value) if good else value
-    elif isinstance(default, float):
-        kind, good = "a number", not isinstance(value, bool) and isinstance(value, (int, float))
-        value = float(value) if good else value
-    else:
-        numbers = len(default) > 0 and all(isinstance(item, (int, float)) for item in default)
-        kind = "a list of numbers, as [1,2]" if numbers else "a list, as [a,b]"
-        good = isinstance(value, list) and not (numbers and any(not isinstance(i, (int, float)) for i in value))
-        default = OmegaConf.to_container(default)
-    if not good:
-        raise InputError(f"{key}={text}: expected {kind} (default {default})")
-    return value
-
-
-def _parse(key: str, text: str) -> Any:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        return OverridesParser.create().parse_override(f"value={text}").value()
-    except HydraException as error:
-        raise InputError(f"{key}={text}: cannot read the value; quote it: {key}=\"'{text}'\"") from error
+    OmegaConf.update(config, key, typed(key, text, _current(config, key), may_be_null), force_add=True)
 
 
 def parent_of(config: DictConfig, key: str) -> tuple[Any, str]:
