@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from tests.codec.small_models import save_small_model
 from vidlbc.benchmark.clip import generated_clip, read_clip
 from vidlbc.benchmark.contestants import OTHERS, X265, Contestant, Vidlbc, build_others
 from vidlbc.benchmark.memory import Task, measure
@@ -19,24 +20,7 @@ from vidlbc.errors import InputError, VidlbcError
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory):
     """A model folder with random weights, small enough for a test."""
-    import torch
-
-    from vidlbc import models
-
-    folder = tmp_path_factory.mktemp("model")
-    options = {
-        "channels": [2, 4, 4, 4],
-        "widths": [8, 8, 8, 8],
-        "encoder_blocks": [1, 1, 1, 1],
-        "decoder_blocks": [1, 1, 1, 1],
-        "prior_widths": [8, 8, 8],
-        "prior_blocks": 1,
-    }
-    torch.manual_seed(0)
-    stage = models.build_image_stage("lbc", **options)
-    models.save_image_stage(stage, folder / "image_stage", {"family": "lbc", "options": options})
-    (folder / "config.json").write_text('{"format": 1, "temporal": "none"}')
-    return folder
+    return save_small_model(tmp_path_factory.mktemp("model"), kinds=())
 
 
 def clip(frames, size):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import tracemalloc
 from collections.abc import Callable
@@ -10,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import vidlbc
+from tests.codec.small_models import save_small_model
 from tests.shards.fakes import FakeCodec
-from vidlbc import models
-from vidlbc.image_stage import build_image_stage
 from vidlbc.shards import LatentShards, Settings, decode_shards, encode_corpus, make_plan, read_annotations
 from vidlbc.video import examine, read_blocks
 
@@ -27,20 +24,7 @@ Clip = Callable[..., Path]
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder whose untrained weights code quickly."""
-    options = {
-        "channels": [2, 4, 4, 4],
-        "widths": [8, 8, 8, 8],
-        "encoder_blocks": [1, 1, 1, 1],
-        "decoder_blocks": [1, 1, 1, 1],
-        "prior_widths": [8, 8, 8],
-        "prior_blocks": 1,
-    }
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("model")
-    (folder / "config.json").write_text(json.dumps({"format": 1, "temporal": "none"}))
-    stage = build_image_stage("lbc", **options)
-    models.save_image_stage(stage, folder / "image_stage", {"family": "lbc", "options": options})
-    return folder
+    return save_small_model(tmp_path_factory.mktemp("model"), kinds=())
 
 
 @pytest.fixture

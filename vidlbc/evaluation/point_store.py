@@ -23,7 +23,7 @@ class PointStore:
         self.path = out / "points.json"
         self.points: list[Point] = []
         try:
-            keep_request(out / "request.json", request, write=True)
+            keep_request(out / "request.json", request, out, write=True)
         except OSError as error:
             raise InputError(f"out={out}: cannot write here ({error.strerror})") from None
         if self.path.is_file():

@@ -29,8 +29,10 @@ from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.temporal_stage import TemporalStage
 from vidlbc.training import distributed
 from vidlbc.training.loop import Settings, fit
+from vidlbc.training.request import keep_request
 from vidlbc.training.video_data import ClipSampler
 from vidlbc.training.video_objective import SymbolRate
+from vidlbc.training.wandb_log import start_wandb
 
 
 def train_temporal(settings: JobSettings, corpus: Corpus) -> Codec:
@@ -39,12 +41,11 @@ def train_temporal(settings: JobSettings, corpus: Corpus) -> Codec:
     Raises InputError where `out` holds a run with other training settings, VidlbcError where training diverges.
     """
     wanted = request(settings, corpus)
-    _refuse_other(settings.model / "request.json", wanted, settings.out)
+    keep_request(settings.model / "request.json", wanted, settings.out, write=distributed.rank() == 0)
     distributed.barrier()
     if not (settings.model / "trained.json").is_file():
         if distributed.rank() == 0:
             _clean_stale(settings)
-            write_atomic(settings.model / "request.json", dump_json(wanted, indent=1))
         _train(settings, corpus)
         if distributed.rank() == 0:
             write_atomic(settings.model / "trained.json", dump_json({"request": wanted}, indent=1))
@@ -62,16 +63,6 @@ def request(settings: JobSettings, corpus: Corpus) -> dict[str, Any]:
     listed = "\n".join(sorted(item.path for item in corpus.select("train").items))
     named["training videos"] = hashlib.sha256(listed.encode()).hexdigest()[:16]
     return named
-
-
-def _refuse_other(path: Path, wanted: dict[str, Any], out: Path) -> None:
-    if not path.is_file():
-        return
-    there = json.loads(path.read_text())
-    for name in wanted:
-        if there.get(name) != wanted[name]:
-            told = f"{name}={there.get(name)}, this one has {name}={wanted[name]}".replace("=None", "=null")
-            raise InputError(f"out={out} holds a run with {told}: choose another out=, or give the old value to resume")
 
 
 def _clean_stale(settings: JobSettings) -> None:
@@ -145,7 +136,7 @@ def _fit(settings: JobSettings, corpus: Corpus, image: models.ImageModel, tempor
         print(f"{len(sampler.unreadable)} videos are not used for training (such as {path}: {reason})", file=sys.stderr)
     image = image.to(device)
     temporal.to(device)
-    logger = _wandb(settings)
+    logger = start_wandb(settings.wandb, settings.out)
     shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
     with progress_bar(desc="train", total=100, unit="%", bar_format=shape, disable=silent) as meter:
 
@@ -169,13 +160,3 @@ def _fit(settings: JobSettings, corpus: Corpus, image: models.ImageModel, tempor
     temporal.cpu()
     if logger is not None:
         logger.finish()
-
-
-def _wandb(settings: JobSettings):
-    """Weights & Biases, offline unless WANDB_MODE says otherwise; nothing needs it."""
-    if not settings.wandb or distributed.rank() > 0:
-        return None
-    import wandb
-
-    os.environ.setdefault("WANDB_MODE", "offline")
-    return wandb.init(project="vidlbc", dir=settings.out)

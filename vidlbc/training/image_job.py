@@ -34,6 +34,7 @@ from vidlbc.training.loop import Outcome, Settings, fit
 from vidlbc.training.pictures import Source, find_files
 from vidlbc.training.request import keep_request
 from vidlbc.training.schedule import Budget
+from vidlbc.training.wandb_log import start_wandb
 
 _KLT_CROPS = 128
 _KLT_MULTIPLE = 32
@@ -78,7 +79,8 @@ def run_image_job(settings: ImageJobSettings) -> dict[str, Any] | None:
         files, val = _check(settings)
         start = start_from(settings.family, settings.options, settings.init, settings.checkpoint, settings.seed)
         train_only(start.stage, settings.part)
-        keep_request(settings.out / "training" / "request.json", _request(settings, files), distributed.rank() == 0)
+        request = settings.out / "training" / "request.json"
+        keep_request(request, _request(settings, files), settings.out, write=distributed.rank() == 0)
         outcome = _train(settings, start, files, device)
         rank = distributed.rank()
     finally:
@@ -137,7 +139,7 @@ def _train(settings: ImageJobSettings, start: Start, files: list[Path], device: 
             sample = CropSampler(pictures, size, _KLT_CROPS, settings.seed + 1, torch.device("cpu"), NUM_QP)
             set_to_pictures(start.stage, sample(0)[0])
     stage = start.stage.to(device).to(memory_format=torch.channels_last)
-    logger = _wandb(settings)
+    logger = start_wandb(settings.wandb, settings.out)
     shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
     with progress_bar(desc="train", total=100, bar_format=shape, disable=silent) as meter:
         last = (0, time.monotonic())
@@ -210,15 +212,3 @@ def _report(settings: ImageJobSettings, outcome: Outcome, val: list[Path]) -> di
     print(table(settings.out, outcome, rates))
     print(f"\nmodel: {settings.out}   use it: python tools/pretrain_video.py image_stage={settings.out} ...")
     return figures
-
-
-def _wandb(settings: ImageJobSettings) -> Any:
-    """Weights & Biases, offline unless WANDB_MODE says otherwise; nothing needs it."""
-    if not settings.wandb or distributed.rank() > 0:
-        return None
-    import os
-
-    import wandb
-
-    os.environ.setdefault("WANDB_MODE", "offline")
-    return wandb.init(project="vidlbc", dir=settings.out)

@@ -1,6 +1,5 @@
 """The image stage's loss: bpp + lambda * 255^2 * MSE, lambda per QP (Balle et al., arXiv 1802.01436)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,27 +43,3 @@ class RateDistortion:
         middle = qp_lambda(torch.tensor(32.0))
         loss = ((bpp + weight * 255**2 * mse) * (middle / weight) ** self.balance).mean()
         return loss, {"bpp": float(bpp.detach().mean()), "psnr": float(-10 * mse.detach().log10().mean())}
-
-
-@torch.no_grad()
-def evaluate(stage: ImageStage, pictures: Sequence[Tensor], qps: Sequence[int]) -> dict[int, dict[str, float]]:
-    """Mean estimated bpp and PSNR over whole pictures (1, 3, H, W) for each QP: to watch a run, not to report."""
-    results = {}
-    for value in qps:
-        bpps, psnrs = [], []
-        for picture in pictures:
-            qp = torch.tensor([value], device=picture.device)
-            gains = stage.gains_at(qp)
-            symbols = [
-                (channels_last(y) * g.gain[:, None, None]).round()
-                for y, g in zip(stage.analysis(stage.pad(picture)), gains, strict=True)
-            ]
-            latents = [q * g.step[:, None, None] for q, g in zip(symbols, gains, strict=True)]
-            bits = sum(symbol_bits(q, d).sum() for q, d in zip(symbols, stage.prior(latents, qp, gains), strict=True))
-            decoded = stage.synthesis([channels_first(y) for y in latents], qp)
-            height, width = picture.shape[-2:]
-            decoded = (decoded[..., :height, :width].clamp(0, 1) * 255).round() / 255
-            psnrs.append(float(-10 * (decoded - picture).square().mean().log10()))
-            bpps.append(float(bits) / (height * width))
-        results[value] = {"bpp": sum(bpps) / len(bpps), "psnr": sum(psnrs) / len(psnrs)}
-    return results
