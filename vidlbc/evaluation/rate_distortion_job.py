@@ -80,7 +80,10 @@ def _measure(
 
 
 def tables(points: Sequence[Point], problems: Mapping[str, str]) -> str:
-    """A row a clip and QP, then the means a kind and quality, then what could not be measured."""
+    """A row a clip and QP, then the means a kind and quality, then what could not be measured.
+
+    saved: bytes below those of the same network without context; vs none: below the image stage's own prior.
+    """
     coded = [p for p in points if p.kind != JPEG]
     parts = [format_table(_clip_rows(coded), _clip_header(coded))] if coded else []
     header = ["mean of", "clips", "bpp", "PSNR dB", "MS-SSIM", "context saves %", "below none %", "over estimate %"]
@@ -101,7 +104,7 @@ def _contexts(points: Sequence[Point]) -> list[str]:
 def _clip_header(points: Sequence[Point]) -> list[str]:
     header = ["clip", "qp", "frames", "size", "PSNR dB", "bpp none"]
     for kind in _contexts(points):
-        header += [f"bpp {kind}", "context saves %", "below none %"]
+        header += [f"bpp {kind}", "saved %", "vs none %"]
     return header
 
 
