@@ -11,7 +11,6 @@ size.
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
@@ -122,13 +121,12 @@ class Codec:
         Raises InputError where a block is no uint8 (n, H, W, 3) array, sizes differ, there is no frame at all, or qp or
         fps is no such thing.
         """
-        qp, rate = check_qp(qp), _frame_rate(fps)
+        qp = check_qp(qp)
+        _frame_rate(fps)
         writer: PacketWriter | None = None
         for packet in _repack(blocks, PACKET_FRAMES):
             if writer is None:
-                height, width = packet.shape[1:3]
-                levels = tuple((level.stride, level.channels) for level in self.levels)
-                header = Header(height, width, qp, self._digest, self.kind, levels, rate, context)
+                header = self._header(packet.shape[1], packet.shape[2], qp, fps, context)
                 writer = PacketWriter(self._coder, sink, header)
             writer.add(self.analyse(packet, qp))
         if writer is None:
@@ -193,17 +191,31 @@ class Codec:
             for y, level in zip(levels, self.levels, strict=True)
         ]
 
+    def compress_symbols(
+        self,
+        symbols: Sequence[Tensor],
+        qp: int,
+        height: int,
+        width: int,
+        context: bool = True,
+        fps: float | Fraction = 0,
+    ) -> tuple[bytes, EncodeReport]:
+        """Symbols of one clip (int32 (T, H_l, W_l, C_l), padded size) -> bytes: the second half of `compress`."""
+        sink = io.BytesIO()
+        header = self._header(height, width, check_qp(qp), fps, context)
+        writer = PacketWriter(self._coder, sink, header)
+        for packet in zip(*[level.split(PACKET_FRAMES) for level in symbols], strict=True):
+            writer.add(packet)
+        report = writer.finish()
+        return sink.getvalue(), report
+
     def transcode(self, data: bytes, target: "Codec", context: bool = True) -> tuple[bytes, EncodeReport]:
         """The same symbols under another prior of the same image stage: other bytes, identical pixels."""
         if target.image.digest != self.image.digest:
             raise InputError("transcoding keeps the symbols: both codecs must have the same image stage")
-        reader, sink = Reader(data), io.BytesIO()
-        header = replace(reader.header, fingerprint=target._digest, kind=target.kind, context=context)
-        writer = PacketWriter(target._coder, sink, header)
-        for symbols in self._decode([reader]):
-            writer.add(symbols)
-        report = writer.finish()
-        return sink.getvalue(), report
+        header = Reader(data).header
+        symbols = self.padded_symbols(data)
+        return target.compress_symbols(symbols, header.qp, header.height, header.width, context, header.fps)
 
     def dequantise(self, symbols: Sequence[Tensor], qp: int) -> list[Tensor]:
         """int32 (T, H_l, W_l, C_l) -> float32 latents (T, C_l, H_l, W_l)."""
@@ -221,6 +233,10 @@ class Codec:
             return x.round().to(torch.uint8).permute(0, 2, 3, 1)
 
         return torch.cat(self._pool.map(one, *latents)).cpu().numpy()
+
+    def _header(self, height: int, width: int, qp: int, fps: float | Fraction, context: bool) -> Header:
+        levels = tuple((level.stride, level.channels) for level in self.levels)
+        return Header(height, width, qp, self._digest, self.kind, levels, _frame_rate(fps), context)
 
     def _gains(self, qp: int) -> list[Gains]:
         return self.image.gains(torch.tensor([qp], device=self.device), torch.float32)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vidlbc.bitstream import Header, Packet, Reader, end_bytes
 from vidlbc.entropy import coder
+from vidlbc.entropy.tables import TAIL_SHARE
 from vidlbc.errors import BitstreamError, InputError
 from vidlbc.frame_pool import FramePool
 from vidlbc.models import ImageModel
@@ -55,7 +56,7 @@ class CodedFrame:
         bits, parameters = 0.0, []
         for q, d in zip(symbols, distributions, strict=True):
             single = Distribution(d.mean[0].float(), d.log2_scale[0].float())
-            bits += float(symbol_bits(q.to(d.mean.device).float(), single).double().sum())
+            bits += _ideal_bits(q.to(d.mean.device).float(), single)
             parameters.append(coder.quantise(Distribution(d.mean[0], d.log2_scale[0])))
         arrays = [q.reshape(-1).cpu().numpy() for q in symbols]
         return cls(arrays, parameters, bits, b"".join(_crc_bytes(q) for q in reversed(symbols)))
@@ -205,6 +206,15 @@ class PacketWriter:
         self._bytes += len(data)
         h = self._header
         return EncodeReport(len(self._bits), self._bytes, sum(self._bits), h.height, h.width, tuple(self._bits))
+
+
+def _ideal_bits(q: Tensor, distribution: Distribution) -> float:
+    """Code length under the distributions before they are quantised, with the heavy tail of vidlbc.entropy.tables."""
+    distance = (q - distribution.mean.round()).abs()
+    # 0.4396: one over the sum of 1 / (1 + |r|)^2 up to 64 and of the escape's 1 / 65.
+    tail = 0.4396 / (1 + distance).square()
+    probability = (1 - TAIL_SHARE) * torch.exp2(-symbol_bits(q, distribution)) + TAIL_SHARE * tail
+    return float(-probability.double().log2().sum())
 
 
 def _crc_bytes(q: Tensor) -> bytes:

@@ -132,7 +132,7 @@ def table(index: int, fraction: int) -> tuple[int, list[int]]:
     """Radius and counts of scale index 0..88 and |fraction| 0..8."""
     with localcontext(Context(prec=28)):
         scale = Decimal(2) ** (Decimal(index) / 8 - 5)
-        radius = max(2, int((scale * -(Decimal(2) ** -20).ln()).to_integral_value(rounding="ROUND_CEILING")))
+        radius = max(64, int((scale * -(Decimal(2) ** -20).ln()).to_integral_value(rounding="ROUND_CEILING")))
         step, power, f = (Decimal(-1) / (16 * scale)).exp(), Decimal(1), []
         for _ in range(16 * (radius + 1) + 1):
             f.append(1 / (1 + power))
@@ -141,6 +141,9 @@ def table(index: int, fraction: int) -> tuple[int, list[int]]:
         edge = [f[k] if k >= 0 else 1 - f[-k] for k in at]
         mass = [b - a for a, b in zip(edge[:-1], edge[1:], strict=True)]
         mass.append(1 - (edge[-1] - edge[0]))
+        weight = [1 / Decimal((1 + abs(r)) ** 2) for r in range(-radius, radius + 1)] + [1 / Decimal(1 + radius)]
+        share, total = Decimal(2) ** -14, sum(weight)
+        mass = [(1 - share) * m + share * (w / total) for m, w in zip(mass, weight, strict=True)]
         counts = [1 + int(m * (2**24 - len(mass))) for m in mass]
         counts[radius] += 2**24 - sum(counts)
         return radius, counts

@@ -19,10 +19,10 @@ from tests.codec import golden_streams, reference_priors
 from tests.codec.small_models import save_small_model
 
 SHA256 = {
-    "none": "c42e057c29af1bf19267bf6700b851f074b1d8f406d5a12507e9e2a6344b8723",
-    "lstm": "9f30c208d80a6b5140550e368f1f9ecd998b1525e2e98ced37955724b2c4ffdb",
-    "transformer": "1bd666d557c753cc18716c24278219c65d847ea25315225262a791c8659a9e89",
-    "transformer_no_context": "8567728eb09a377715344b175c0f5630a1a413216bd473a422da1506fca1191f",
+    "none": "1dbe8e08adde3f58fa86b4ae5b40ff99ebc9a3d30e6427e209f29f8f47860121",
+    "lstm": "6729aa7efeec89fa69b9cf71108572e4cda4c281a60439af8e872f3905856d12",
+    "transformer": "a3f2dcdf9f74091a4f1d28ac9ac12b249e24f4acca99b1d879310c5dfbbefe88",
+    "transformer_no_context": "21c98ffc389b8edf5b3bb1b4338a51b7251fef55ab0662f17887659d9c9a0a30",
 }
 # Of the coding tables (gain, step, log2 gain of 64 QPs), float32, level after level.
 CODING_SHA256 = "9921fcc26fd7ae0c0d51912b18fdce29a35b6aae41bf9c2301e9b3d6e53671ab"

@@ -6,10 +6,12 @@ and only the frames that a view holds are kept.
 
 import json
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +24,8 @@ from vidlbc.job.sources import source_frames_at
 from vidlbc.progress import progress_bar
 from vidlbc.shards import LatentShards, gather
 
+J = TypeVar("J")
+T = TypeVar("T")
 INPUTS = ("latents", "decoded", "pixels")
 
 
@@ -84,11 +88,13 @@ def features_of(
     videos = list(labelled_videos(shards))
     if not videos:
         return {}
-    for video in progress_bar(videos, desc=f"features of {split}", unit="video"):
+    frames_of = {video.first["key"]: builders["latents"].wanted(video.first["key"], video.frames) for video in videos}
+    read = ((v, [shards.bitstream(i) for i, _ in v.clips], frames_of[v.first["key"]]) for v in videos)
+    coming = side_by_side(lambda job: _latents_at(codec, *job), read)
+    for video, padded in zip(progress_bar(videos, desc=f"features of {split}", unit="video"), coming, strict=True):
         row, total = video.first, video.frames
         key, label, group = row["key"], int(row["label"]), row["group"]
-        wanted = builders["latents"].wanted(key, total)
-        padded = _latents_at(shards, codec, video, wanted)
+        wanted = frames_of[key]
         builders["latents"].add(key, label, codec.crop(padded, row["height"], row["width"]), group, total)
         if "decoded" in builders:
             frames = codec.synthesize(padded, row["qp"], row["height"], row["width"])
@@ -109,6 +115,19 @@ def features_of(
     return built
 
 
+def side_by_side(work: Callable[[J], T], jobs: Iterable[J]) -> Iterator[T]:
+    """`work` of every job, in order, several at a time: a clip decodes frame by frame, on one thread."""
+    workers = torch.get_num_threads()
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[T]] = deque()
+        for job in jobs:
+            waiting.append(pool.submit(work, job))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
 def labelled_videos(shards: LatentShards) -> Iterator[LabelledVideo]:
     """Every labelled video once. Where a video changes its frame size, what comes after the change is left out."""
     clips: dict[str, list[tuple[int, dict[str, Any]]]] = {}
@@ -123,13 +142,15 @@ def labelled_videos(shards: LatentShards) -> Iterator[LabelledVideo]:
         yield LabelledVideo(tuple(found[: same.index(False)] if False in same else found))
 
 
-def _latents_at(shards: LatentShards, codec: Codec, video: LabelledVideo, wanted: np.ndarray) -> list[torch.Tensor]:
+def _latents_at(
+    codec: Codec, video: LabelledVideo, bitstreams: Sequence[bytes], wanted: np.ndarray
+) -> list[torch.Tensor]:
     """Dequantised latents of some frames, of the padded frame, (n, C_l, H_l, W_l) a level."""
     parts, first = [], 0
-    for index, row in video.clips:
+    for (_, row), data in zip(video.clips, bitstreams, strict=True):
         here = wanted[(wanted >= first) & (wanted < first + row["frames"])] - first
         if len(here):
-            symbols = codec.padded_symbols(shards.bitstream(index))
+            symbols = codec.padded_symbols(data)
             parts.append(codec.dequantise([q[here] for q in symbols], row["qp"]))
         first += row["frames"]
     return [torch.cat(level) for level in zip(*parts, strict=True)]
