@@ -7,6 +7,7 @@ Encoding knows all symbols, so its priors run on many frames side by side; decod
 fine. Both are exact arithmetic (vidlbc.prior.grid), hence the same distributions.
 """
 
+import copy
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -24,9 +25,12 @@ from vidlbc.entropy.tables import TAIL_SHARE
 from vidlbc.errors import BitstreamError, InputError
 from vidlbc.frame_pool import FramePool
 from vidlbc.models import ImageModel
-from vidlbc.prior.grid import snap
-from vidlbc.prior.topdown import Distribution, Gains, symbol_bits
-from vidlbc.temporal_stage import State, TemporalStage
+from vidlbc.prior.grid import snap, to_grid
+from vidlbc.prior.topdown import Context, Distribution, Gains, TopDownPrior, symbol_bits
+from vidlbc.temporal_stage import NoContext, State, TemporalStage
+
+# The intra prior is tried on frames that need at least this share of the bits that it takes for the packet's first.
+_NEAR_INTRA = 0.75
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,10 @@ class CodedFrame:
     parameters: list[coder.CodedParameters]
     bits: float
     crc_bytes: bytes
+    intra: bool
 
     @classmethod
-    def of(cls, symbols: Sequence[Tensor], distributions: Sequence[Distribution]) -> "CodedFrame":
+    def of(cls, symbols: Sequence[Tensor], distributions: Sequence[Distribution], intra: bool = False) -> "CodedFrame":
         """symbols int32 (H_l, W_l, C_l); distributions (1, H_l, W_l, C_l) float64."""
         bits, parameters = 0.0, []
         for q, d in zip(symbols, distributions, strict=True):
@@ -59,7 +64,7 @@ class CodedFrame:
             bits += _ideal_bits(q.to(d.mean.device).float(), single)
             parameters.append(coder.quantise(Distribution(d.mean[0], d.log2_scale[0])))
         arrays = [q.reshape(-1).cpu().numpy() for q in symbols]
-        return cls(arrays, parameters, bits, b"".join(_crc_bytes(q) for q in reversed(symbols)))
+        return cls(arrays, parameters, bits, b"".join(_crc_bytes(q) for q in reversed(symbols)), intra)
 
 
 class SymbolCoder:
@@ -67,6 +72,9 @@ class SymbolCoder:
 
     def __init__(self, image: ImageModel, temporal: TemporalStage, pool: FramePool):
         self.image, self.temporal, self.pool = image, temporal, pool
+        # The image stage's own prior: for frames that the past says nothing about (the first, scene cuts).
+        self.intra = to_grid(copy.deepcopy(image.stage.prior)).to(pool.device)
+        self.intra_frames = True  # False: the encoder never chooses it; the decoder reads either
 
     def padded(self, header: Header) -> tuple[int, int]:
         """Height and width of the padded frame."""
@@ -80,9 +88,11 @@ class SymbolCoder:
     def coded_frames(
         self, symbols: Sequence[Tensor], qp: int, state: State, context: bool
     ) -> Iterator[tuple[CodedFrame, State]]:
-        """Each frame of one clip with its quantised distributions, in order, and the state after it.
+        """Each frame of one packet with its quantised distributions, in order, and the state after it.
 
-        symbols int32 (T, H_l, W_l, C_l). On CPU frames run side by side, one thread each; exact either way.
+        symbols int32 (T, H_l, W_l, C_l). On CPU frames run side by side, one thread each; exact either way. With
+        context a frame is coded by the intra prior where that is shorter. It is tried on the packet's first frame, and
+        then on those that come near it.
         """
         qps = torch.tensor([qp], device=self.pool.device)
         gains = self.image.gains(qps)
@@ -97,9 +107,19 @@ class SymbolCoder:
             observed = self.pool.each(lambda t: self.temporal.observe(latents_of(t)), count)
             states += self.pool.ahead(lambda: self._advance(state, observed)).result()
 
+        def intra(t: int) -> CodedFrame:
+            return CodedFrame.of([q[t] for q in symbols], self.intra(latents_of(t), qps, gains), True)
+
+        may_be_intra = self.intra_frames and context and self.temporal.kind != NoContext.kind
+        alone = self.pool.each(intra, 1)[0].result() if may_be_intra else None
+
         def code(t: int) -> CodedFrame:
             reader = self.temporal.reader(self.temporal.memory(states[t if context else 0]))
-            return CodedFrame.of([q[t] for q in symbols], self.temporal.trunk(latents_of(t), qps, gains, reader))
+            frame = CodedFrame.of([q[t] for q in symbols], self.temporal.trunk(latents_of(t), qps, gains, reader))
+            if alone is None or frame.bits < _NEAR_INTRA * alone.bits:
+                return frame
+            other = intra(t) if t else alone
+            return other if other.bits < frame.bits else frame
 
         for t, frame in enumerate(self.pool.each(code, count)):
             yield frame.result(), states[t + 1 if context else 0]
@@ -133,7 +153,8 @@ class SymbolCoder:
             crcs = [0] * len(packets)
             frames: list[list[Tensor]] = []
             for t in range(packets[0].frames):
-                symbols, state = self._decode_frame(decoders, qp, gains, state if first.context else null, first)
+                modes = [p.is_intra(t) for p in packets]
+                symbols, state = self._decode_frame(decoders, modes, qp, gains, state if first.context else null, first)
                 for b, packet in enumerate(packets):
                     crcs[b] = zlib.crc32(b"".join(_crc_bytes(q[b]) for q in reversed(symbols)), crcs[b])
                     if crcs[b] & 0xFF != packet.checks[t]:
@@ -148,29 +169,56 @@ class SymbolCoder:
             yield [torch.stack(level, 1).flatten(0, 1) for level in zip(*frames, strict=True)]
 
     def _decode_frame(
-        self, decoders: Sequence[coder.Decoder], qp: Tensor, gains: Sequence[Gains], state: State, header: Header
+        self,
+        decoders: Sequence[coder.Decoder],
+        modes: Sequence[bool],
+        qp: Tensor,
+        gains: Sequence[Gains],
+        state: State,
+        header: Header,
     ) -> tuple[list[Tensor], State]:
-        """Symbols of the next frame of every clip, int32 (B, H_l, W_l, C_l), and the state after it."""
-        trunk, context = self.temporal.trunk, self.temporal.reader(self.temporal.memory(state))
-        coarsest = trunk.work_strides[-1]
+        """Symbols of the next frame of every clip, int32 (B, H_l, W_l, C_l), and the state after it.
+
+        `modes`: True where the clip's frame is coded by the intra prior. Where clips differ both priors run.
+        """
         height, width = self.padded(header)
-        hidden = trunk.start(qp, height // coarsest, width // coarsest)
-        symbols: list[Tensor] = [torch.empty(0)] * len(trunk.levels)
-        latents: list[Tensor] = [torch.empty(0)] * len(trunk.levels)
-        for index in reversed(range(len(trunk.levels))):
-            if context is not None:
-                hidden = context(index, hidden)
-            distribution, hidden = trunk.distribution(index, hidden, gains[index])
-            decoded = [
-                decoder.decode(coder.quantise(Distribution(distribution.mean[b], distribution.log2_scale[b])))
-                for b, decoder in enumerate(decoders)
-            ]
-            q = torch.from_numpy(np.stack(decoded)).view(distribution.mean.shape)
-            symbols[index] = q
-            latents[index] = snap(q.to(self.pool.device, torch.float64) * gains[index].step[:, None, None])
+        paths = {}
+        for intra in set(modes):
+            trunk = self.intra if intra else self.temporal.trunk
+            context = None if intra else self.temporal.reader(self.temporal.memory(state))
+            coarsest = trunk.work_strides[-1]
+            paths[intra] = _Path(trunk, context, trunk.start(qp, height // coarsest, width // coarsest))
+        count = len(self.temporal.levels)
+        symbols: list[Tensor] = [torch.empty(0)] * count
+        latents: list[Tensor] = [torch.empty(0)] * count
+        for index in reversed(range(count)):
+            distributions = {intra: path.distribution(index, gains[index]) for intra, path in paths.items()}
+            decoded = []
+            for b, decoder in enumerate(decoders):
+                d = distributions[modes[b]]
+                decoded.append(decoder.decode(coder.quantise(Distribution(d.mean[b], d.log2_scale[b]))))
+            shape = next(iter(distributions.values())).mean.shape
+            symbols[index] = torch.from_numpy(np.stack(decoded)).view(shape)
+            latents[index] = snap(symbols[index].to(self.pool.device, torch.float64) * gains[index].step[:, None, None])
             if index:
-                hidden = trunk.absorb(index, hidden, latents[index], qp)
+                for path in paths.values():
+                    path.hidden = path.trunk.absorb(index, path.hidden, latents[index], qp)
         return symbols, self.temporal.update(state, latents)
+
+
+@dataclass
+class _Path:
+    """One prior on its way from the coarsest level to the finest."""
+
+    trunk: TopDownPrior
+    context: Context | None
+    hidden: Tensor
+
+    def distribution(self, index: int, gains: Gains) -> Distribution:
+        if self.context is not None:
+            self.hidden = self.context(index, self.hidden)
+        out, self.hidden = self.trunk.distribution(index, self.hidden, gains)
+        return out
 
 
 class PacketWriter:
@@ -186,16 +234,18 @@ class PacketWriter:
 
     def add(self, symbols: Sequence[Tensor]) -> None:
         """One packet: int32 (n, H_l, W_l, C_l) a level, n up to 255."""
-        encoder, crc, checks = coder.Encoder(), 0, bytearray()
+        encoder, crc, checks, intra = coder.Encoder(), 0, bytearray(), 0
         header = self._header
         for frame, state in self._coder.coded_frames(symbols, header.qp, self._state, header.context):
             self._state = state
             for index in reversed(range(len(frame.parameters))):
                 encoder.encode(frame.symbols[index], frame.parameters[index])
             crc = zlib.crc32(frame.crc_bytes, crc)
+            intra |= frame.intra << len(checks)
             checks.append(crc & 0xFF)
             self._bits.append(frame.bits)
-        data = Packet(len(checks), crc, bytes(checks), encoder.finish()).to_bytes()
+        modes = intra.to_bytes(-(-len(checks) // 8), "little")
+        data = Packet(len(checks), crc, bytes(checks), modes, encoder.finish()).to_bytes()
         self._sink.write(data)
         self._bytes += len(data)
 

@@ -29,6 +29,7 @@ NAMES = {
     "lstm": ("lstm", True),
     "transformer": ("transformer", True),
     "transformer_no_context": ("transformer", False),
+    "transformer_intra": ("transformer", True),
 }
 
 
@@ -56,11 +57,14 @@ class FixedSymbols(Codec):
         return [q[self.frame - len(frames) : self.frame] for q in self.given]
 
 
-def encode(model: Path, kind: str, context: bool) -> bytes:
+def encode(model: Path, name: str) -> bytes:
+    """With these weights the intra prior is always the shorter: only `transformer_intra` may choose it."""
+    kind, context = NAMES[name]
     codec = vidlbc.load(model, device="cpu", temporal=kind)
     codec.__class__ = FixedSymbols
     assert isinstance(codec, FixedSymbols)
     codec.given, codec.frame = symbols(), 0
+    codec._coder.intra_frames = name.endswith("intra")
     return codec.compress(np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8), QP, context, FPS)
 
 
@@ -69,8 +73,8 @@ def write() -> None:
     fingerprints = {}
     with tempfile.TemporaryDirectory() as folder:
         model = save_small_model(Path(folder), SEED)
-        for name, (kind, context) in NAMES.items():
-            data = encode(model, kind, context)
+        for name in NAMES:
+            data = encode(model, name)
             (FOLDER / f"{name}.vlbc").write_bytes(data)
             fingerprints[name] = vidlbc.inspect(data).fingerprint
             print(f"{name}: {len(data)} bytes, {fingerprints[name]}")

@@ -232,10 +232,15 @@ def decode(data: bytes, model: Path) -> list[list[Array]]:
     height, width = (side + -side % multiple for side in (stream.height, stream.width))
     frames, null = [], prior.start(height, width)
     state = null
-    for count, total, checks, payload in stream.packets:
+    alone = NonePrior(image, None, stream)
+    for count, total, checks, modes, payload in stream.packets:
         decoder, crc = RangeDecoder(payload), 0
         for t in range(count):
-            symbols, latents = prior.frame(height, width, decoder, prior.memory(state if stream.context else null))
+            if modes[t // 8] >> t % 8 & 1:
+                symbols, latents = alone.frame(height, width, decoder, {})
+            else:
+                memory = prior.memory(state if stream.context else null)
+                symbols, latents = prior.frame(height, width, decoder, memory)
             state = prior.update(state, latents)
             for level in reversed(symbols):
                 crc = zlib.crc32(level.astype("<i2").tobytes(), crc)

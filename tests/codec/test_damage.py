@@ -180,7 +180,7 @@ def test_messages(codec_of: CodecOf, stream: bytes) -> None:
     )
     assert (
         message(stream[: size + 40] + bytes([stream[size + 40] ^ 1]) + stream[size + 41 :])
-        == f"damaged bitstream: checksum of packet at frame 0 does not match, before offset {size + 28 + first}"
+        == f"damaged bitstream: checksum of packet at frame 0 does not match, before offset {size + 30 + first}"
     )
     impossible = "damaged bitstream: the header holds impossible values"
     for position, value in ((6, 64), (7, 0), (8, 0), (10, 0), (size - 12, 0), (28, 200)):
@@ -215,8 +215,8 @@ def test_inspect_needs_no_weights(stream: bytes) -> None:
     assert info.levels == ((4, 1), (8, 3), (16, 4), (32, 5))
     assert info.bytes == len(stream) and info.bits_per_pixel == 8 * len(stream) / (18 * 16 * 16)
     assert [n for n, _ in info.packets] == [16, 2]
-    # header | tag, frames, size, symbol crc, checks, payload, crc | ... | end record
-    fixed = sum(1 + 1 + (1 if size < 128 else 2) + 4 + n + size + 4 for n, size in info.packets)
+    # header | tag, frames, size, symbol crc, checks, modes, payload, crc | ... | end record
+    fixed = sum(1 + 1 + (1 if size < 128 else 2) + 4 + n + (n + 7) // 8 + size + 4 for n, size in info.packets)
     assert info.bytes == info.header_bytes + fixed + 6
 
 

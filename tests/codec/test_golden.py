@@ -19,10 +19,11 @@ from tests.codec import golden_streams, reference_priors
 from tests.codec.small_models import save_small_model
 
 SHA256 = {
-    "none": "1dbe8e08adde3f58fa86b4ae5b40ff99ebc9a3d30e6427e209f29f8f47860121",
-    "lstm": "6729aa7efeec89fa69b9cf71108572e4cda4c281a60439af8e872f3905856d12",
-    "transformer": "a3f2dcdf9f74091a4f1d28ac9ac12b249e24f4acca99b1d879310c5dfbbefe88",
-    "transformer_no_context": "21c98ffc389b8edf5b3bb1b4338a51b7251fef55ab0662f17887659d9c9a0a30",
+    "none": "a4295ccbb2180f7991eeb8c6d4ffa4d37b769dda9b4a53d821bda6419ecd3403",
+    "lstm": "fd95f1f0d6dc5911c722e14dde2c9bf6c008438bfde06a75110a6eeba57683ac",
+    "transformer": "7fff825fc5a3843d86cce1738e4c084a5455451ff86bd0d67fc038e4063087ee",
+    "transformer_intra": "dc4d84db5155016d93be29a724c5be99b3923c56e277979d80a7b362c844648e",
+    "transformer_no_context": "fa3091b047ab6020af5b7760d37facab750a174febbc57c8d5ac437b46cd0de0",
 }
 # Of the coding tables (gain, step, log2 gain of 64 QPs), float32, level after level.
 CODING_SHA256 = "9921fcc26fd7ae0c0d51912b18fdce29a35b6aae41bf9c2301e9b3d6e53671ab"
@@ -58,8 +59,7 @@ def test_files_are_those_that_were_written(name: str) -> None:
 
 @pytest.mark.parametrize("name", golden_streams.NAMES)
 def test_symbols_become_the_golden_bytes(golden_model: Path, name: str) -> None:
-    kind, context = golden_streams.NAMES[name]
-    assert golden_streams.encode(golden_model, kind, context) == golden(name)
+    assert golden_streams.encode(golden_model, name) == golden(name)
 
 
 @pytest.mark.parametrize("name", golden_streams.NAMES)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import vidlbc
 from tests.codec.small_models import KINDS, noisy_frames
+from vidlbc.bitstream import Reader
 from vidlbc.codec import Codec
 from vidlbc.errors import InputError
 
@@ -190,3 +191,18 @@ def test_a_gpu_and_a_cpu_decode_the_same_symbols(codec_of: CodecOf, model_folder
         assert same(reader.symbols(data), writer.symbols(data))
         other, _ = writer.transcode(data, reader)
         assert other == data
+
+
+@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+def test_intra_frames_are_chosen_where_shorter(codec_of: CodecOf, model_folder: Path, kind: str) -> None:
+    """With random weights that is everywhere; the symbols stay the same, also beside a clip without intra frames."""
+    temporal, free = codec_of(kind), vidlbc.load(model_folder, device="cpu", temporal=kind)
+    frames = noisy_frames(5, 40, 48)
+    data, shorter = temporal.compress(frames), free.compress(frames)
+    assert len(shorter) < len(data)
+    modes = [[p.is_intra(t) for p in Reader(d).packets() for t in range(p.frames)] for d in (data, shorter)]
+    assert modes == [[False] * 5, [True] * 5]
+    assert same(temporal.symbols(data), temporal.symbols(shorter))
+    both = temporal.symbols([data, shorter])
+    assert same([level[0] for level in both], [level[1] for level in both])
+    assert same([level[0] for level in both], temporal.symbols(data))

@@ -49,16 +49,23 @@ class Header:
 
 @dataclass(frozen=True)
 class Packet:
-    """Some frames' symbols: `checks` has a byte a frame, `symbol_crc` covers all of them, `payload` is range-coded."""
+    """Some frames' symbols: `checks` has a byte a frame, `symbol_crc` covers all of them, `payload` is range-coded.
+
+    `intra` has a bit a frame, first frame lowest: coded by the image stage's intra prior, not by the temporal stage.
+    """
 
     frames: int
     symbol_crc: int
     checks: bytes
+    intra: bytes
     payload: bytes
+
+    def is_intra(self, frame: int) -> bool:
+        return bool(self.intra[frame // 8] >> frame % 8 & 1)
 
     def to_bytes(self) -> bytes:
         body = varint(self.frames) + varint(len(self.payload)) + struct.pack("<I", self.symbol_crc)
-        body += self.checks + self.payload
+        body += self.checks + self.intra + self.payload
         return bytes([_PACKET]) + body + struct.pack("<I", zlib.crc32(body))
 
 
@@ -178,12 +185,13 @@ class Reader:
             size = source.varint("the packet's size", 4 * largest * max(count, 1))
             (symbol_crc,) = struct.unpack("<I", source.take(4, "the packet"))
             checks = source.take(count, "the frame checks")
+            intra = source.take(-(-count // 8), "the frame modes")
             payload = source.take(size, "the packet")
             source.crc(f"packet at frame {self.frames}")
             if not count:
                 raise BitstreamError(f"damaged bitstream: empty packet at offset {source.position}")
             self.frames += count
-            yield Packet(count, symbol_crc, checks, payload)
+            yield Packet(count, symbol_crc, checks, intra, payload)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ A symbol q with mean m and scale s is coded as r = q - n with m = n + f/16, n in
     P(r) = (1 - e) (F((r + 1/2 - f/16) / s) - F((r - 1/2 - f/16) / s)) + e T(r)
     F(x) = 1 / (1 + exp(-x)),   e = 2^-14
 
-T is a heavy tail, T(r) ~ 1 / (1 + |r|)^2 and 1 / (1 + R) for the escape: a network that is sure that nothing moves is wrong
-now and then, and such a symbol would cost 24 to 40 bits without it (4% of the file on a clip with little motion).
+T is a heavy tail, T(r) ~ 1 / (1 + |r|)^2 and 1 / (1 + R) for the escape: a network that is sure that nothing moves is
+wrong now and then, and such a symbol would cost 24 to 40 bits without it (4% of the file of a clip with little motion).
 A table holds r = -R..R, then one escape entry for everything beyond, as integer counts that sum to 2^24. They are
 computed in decimal arithmetic (correctly rounded by specification), so every platform gets the same integers; a golden
 test pins their checksum.
