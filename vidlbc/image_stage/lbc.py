@@ -14,7 +14,6 @@ orthonormal transform of real pictures (vidlbc.image_stage.klt), so that trainin
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -78,13 +77,3 @@ class LBC(ImageStage):
             x = F.pixel_shuffle(self.up[index](self.decode[index](x)), 4 if index == 0 else 2)
         assert x is not None
         return x + 0.5
-
-
-def element_ratio(levels: Sequence[Level]) -> float:
-    """Compression ratio counted in elements, as Table 1 of the paper: pixels' 3 values over latent elements a pixel."""
-    return 3 / sum(level.channels / level.stride**2 for level in levels)
-
-
-@torch.no_grad()
-def count_parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
