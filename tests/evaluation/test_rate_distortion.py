@@ -74,7 +74,8 @@ def test_kinds_share_pixels_and_sizes_are_those_of_bitstreams(codecs: dict[str, 
         assert point.ms_ssim == pytest.approx(float(np.mean(ms_ssim(decoded, frames))), abs=1e-6)
         assert point.weights == codecs[kind].fingerprint
         assert Point.from_json(json.loads(json.dumps(point.to_json()))) == point
-    assert len({p.bytes for p in points.values()}) == len(KINDS)
+    # With context the encoder may take the intra prior for every frame of random weights, and sizes meet.
+    assert len({p.bytes_no_context for p in points.values()}) == len(KINDS)
 
 
 def test_a_kind_that_decodes_to_other_symbols_stops_the_run(
