@@ -23,13 +23,14 @@ def settings_of(config: DictConfig) -> JobSettings:
     clips = ClipSettings(
         frames=train.frames, size=train.size, batch=train.batch, pool_windows=train.pool_windows,
         window_frames=train.window_frames, steps_per_pool=train.steps_per_pool, max_side=data.max_side,
+        picture_share=train.picture_share,
     )  # fmt: skip
     return JobSettings(
         root=data.root, out=Path(config.out), image_stage=config.image_stage, temporal=config.temporal, qp=config.qp,
         device=config.device, precision=config.precision,
         train=TrainSettings(
             budget, clips, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema, start=train.start,
-            bf16=train.bf16, seed=train.seed, save_seconds=train.save_seconds,
+            bf16=train.bf16, seed=train.seed, save_seconds=train.save_seconds, pictures=tuple(train.pictures or ()),
         ),
         evaluation=EvaluationSettings(
             videos=evaluation.videos, head=evaluation.head, frames=evaluation.frames, views=evaluation.views,

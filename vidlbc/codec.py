@@ -10,7 +10,9 @@ size.
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
@@ -26,7 +28,7 @@ from vidlbc.entropy import coder
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
 from vidlbc.frame_pool import FramePool
 from vidlbc.image_stage.base import channels_last
-from vidlbc.prior.grid import to_grid
+from vidlbc.prior.grid import check_device, to_grid
 from vidlbc.prior.topdown import NUM_QP, Gains, Level
 from vidlbc.temporal_stage import TemporalStage
 
@@ -81,6 +83,7 @@ class Codec:
         if precision not in ("fp32", "bf16"):
             raise InputError(f"unknown precision {precision!r}: expected fp32 or bf16")
         self.device = pick_device(device)
+        check_device(self.device)
         self.image = image.to(self.device)
         self.stage = self.image.stage.to(memory_format=torch.channels_last)
         self.temporal = to_grid(temporal).to(self.device)
@@ -157,9 +160,20 @@ class Codec:
     def decompress_stream(self, source: bytes | BinaryIO) -> Iterator[np.ndarray]:
         """Blocks of up to 16 frames, uint8 (n, H, W, 3), as they are decoded."""
         reader = Reader(source)
-        header = reader.header
-        for symbols in self._decode([reader]):
-            yield self.synthesize(self.dequantise(symbols, header.qp), header.qp, header.height, header.width)
+        h = reader.header
+        if self.device.type != "cpu":
+            for symbols in self._decode([reader]):
+                yield self.synthesize(self.dequantise(symbols, h.qp), h.qp, h.height, h.width)
+            return
+        # Frames are synthesised while the priors, which go frame by frame, decode the ones after them.
+        coming: deque[Future[Tensor]] = deque()
+        qps = torch.tensor([h.qp])
+
+        def picture(symbols: Sequence[Tensor]) -> Tensor:
+            return self._pictures(self.dequantise(symbols, h.qp), qps, h.height, h.width)
+
+        for symbols in self._decode([reader], lambda frame: coming.append(self._pool.after(lambda: picture(frame)))):
+            yield torch.cat([coming.popleft().result() for _ in range(len(symbols[0]))]).numpy()
 
     def symbols(self, data: bytes | Sequence[bytes]) -> list[Tensor]:
         """bytes -> int32 (T, C_l, H_l, W_l) a level, fine to coarse, cropped to the frame's own cells.
@@ -225,21 +239,21 @@ class Codec:
     def synthesize(self, latents: Sequence[Tensor], qp: int, height: int, width: int) -> np.ndarray:
         """Latents of the padded frames (T, C_l, H_l, W_l) -> uint8 (T, H, W, 3) of the true size."""
         qps = torch.tensor([qp], device=self.device)
+        parts = self._pool.map(lambda *levels: self._pictures(levels, qps, height, width), *latents)
+        return torch.cat(parts).cpu().numpy()
 
-        def one(*levels: Tensor) -> Tensor:
-            levels_last = [y.contiguous(memory_format=torch.channels_last) for y in levels]
-            x = self._pool.cast(self.stage.synthesis, levels_last, qps).float()
-            x = x[..., :height, :width].clamp(0, 1) * 255
-            return x.round().to(torch.uint8).permute(0, 2, 3, 1)
-
-        return torch.cat(self._pool.map(one, *latents)).cpu().numpy()
+    def _pictures(self, latents: Sequence[Tensor], qps: Tensor, height: int, width: int) -> Tensor:
+        levels_last = [y.contiguous(memory_format=torch.channels_last) for y in latents]
+        x = self._pool.cast(self.stage.synthesis, levels_last, qps).float()
+        x = x[..., :height, :width].clamp(0, 1) * 255
+        return x.round().to(torch.uint8).permute(0, 2, 3, 1)
 
     def _header(self, height: int, width: int, qp: int, fps: float | Fraction, context: bool) -> Header:
         levels = tuple((level.stride, level.channels) for level in self.levels)
         return Header(height, width, qp, self._digest, self.kind, levels, _frame_rate(fps), context)
 
     def _gains(self, qp: int) -> list[Gains]:
-        return self.image.gains(torch.tensor([qp], device=self.device), torch.float32)
+        return self.image.gains(torch.tensor([qp], device=self.device))
 
     def _check(self, header: Header) -> None:
         if header.fingerprint != self._digest:
@@ -250,11 +264,13 @@ class Codec:
         if header.levels != tuple((level.stride, level.channels) for level in self.levels):
             raise BitstreamError("damaged bitstream: its levels are not those of its weights")
 
-    def _decode(self, readers: Sequence[Reader]) -> Iterator[list[Tensor]]:
+    def _decode(
+        self, readers: Sequence[Reader], on_frame: Callable[[list[Tensor]], None] | None = None
+    ) -> Iterator[list[Tensor]]:
         """Symbols packet by packet, one ahead of the caller: priors go frame by frame while the caller works."""
         for reader in readers:
             self._check(reader.header)
-        packets = self._coder.decode(readers)
+        packets = self._coder.decode(readers, on_frame)
         coming = self._pool.ahead(lambda: next(packets, None))
         while (symbols := coming.result()) is not None:
             coming = self._pool.ahead(lambda: next(packets, None))

@@ -1,6 +1,6 @@
 """Symbols of one clip to packets and back: exact priors, range coder, checksums. No pixels here.
 
-    symbols -> temporal stage + intra prior (float64 grid) -> range coder -> packets of up to 16 frames
+    symbols -> temporal stage + intra prior (fixed-point grid) -> range coder -> packets of up to 16 frames
     packets -> range decoder + the same priors, frame by frame, level by level -> symbols
 
 Encoding knows all symbols, so its priors run on many frames side by side; decoding must go frame by frame, coarse to
@@ -9,8 +9,7 @@ fine. Both are exact arithmetic (vidlbc.prior.grid), hence the same distribution
 
 import copy
 import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import BinaryIO
@@ -27,10 +26,12 @@ from vidlbc.frame_pool import FramePool
 from vidlbc.models import ImageModel
 from vidlbc.prior.grid import snap, to_grid
 from vidlbc.prior.topdown import Context, Distribution, Gains, TopDownPrior, symbol_bits
-from vidlbc.temporal_stage import NoContext, State, TemporalStage
+from vidlbc.temporal_stage import Memory, NoContext, State, TemporalStage
 
 # The intra prior is tried on frames that need at least this share of the bits that it takes for the packet's first.
 _NEAR_INTRA = 0.75
+# Frames that the encoder's priors take at once: small maps cost more to call than to compute.
+_GROUP_FRAMES, _GROUP_CELLS = 4, 256
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,15 @@ class CodedFrame:
     intra: bool
 
     @classmethod
-    def of(cls, symbols: Sequence[Tensor], distributions: Sequence[Distribution], intra: bool = False) -> "CodedFrame":
-        """symbols int32 (H_l, W_l, C_l); distributions (1, H_l, W_l, C_l) float64."""
+    def of(
+        cls, symbols: Sequence[Tensor], distributions: Sequence[Distribution], row: int, intra: bool = False
+    ) -> "CodedFrame":
+        """symbols int32 (H_l, W_l, C_l); distributions (B, H_l, W_l, C_l), of which the frame's is `row`."""
         bits, parameters = 0.0, []
         for q, d in zip(symbols, distributions, strict=True):
-            single = Distribution(d.mean[0].float(), d.log2_scale[0].float())
+            single = Distribution(d.mean[row], d.log2_scale[row])
             bits += _ideal_bits(q.to(d.mean.device).float(), single)
-            parameters.append(coder.quantise(Distribution(d.mean[0], d.log2_scale[0])))
+            parameters.append(coder.quantise(single))
         arrays = [q.reshape(-1).cpu().numpy() for q in symbols]
         return cls(arrays, parameters, bits, b"".join(_crc_bytes(q) for q in reversed(symbols)), intra)
 
@@ -73,7 +76,8 @@ class SymbolCoder:
     def __init__(self, image: ImageModel, temporal: TemporalStage, pool: FramePool):
         self.image, self.temporal, self.pool = image, temporal, pool
         # The image stage's own prior: for frames that the past says nothing about (the first, scene cuts).
-        self.intra = to_grid(copy.deepcopy(image.stage.prior)).to(pool.device)
+        without = isinstance(temporal, NoContext)
+        self.intra = temporal.trunk if without else to_grid(copy.deepcopy(image.stage.prior)).to(pool.device)
         self.intra_frames = True  # False: the encoder never chooses it; the decoder reads either
 
     def padded(self, header: Header) -> tuple[int, int]:
@@ -90,53 +94,77 @@ class SymbolCoder:
     ) -> Iterator[tuple[CodedFrame, State]]:
         """Each frame of one packet with its quantised distributions, in order, and the state after it.
 
-        symbols int32 (T, H_l, W_l, C_l). On CPU frames run side by side, one thread each; exact either way. With
-        context a frame is coded by the intra prior where that is shorter. It is tried on the packet's first frame, and
-        then on those that come near it.
+        symbols int32 (T, H_l, W_l, C_l). On CPU small groups of frames run side by side, one thread each; exact either
+        way. With context a frame is coded by the intra prior where that is shorter. It is tried on the packet's first
+        frame, and then on those that come near it.
         """
         qps = torch.tensor([qp], device=self.pool.device)
         gains = self.image.gains(qps)
-
-        def latents_of(t: int) -> list[Tensor]:
-            exact = [q[t : t + 1].to(self.pool.device, torch.float64) for q in symbols]
-            return [snap(q * g.step[:, None, None]) for q, g in zip(exact, gains, strict=True)]
-
+        context = context and self.temporal.kind != NoContext.kind
         count = len(symbols[0])
+        group = max(1, min(_GROUP_FRAMES, _GROUP_CELLS // symbols[-1][0, ..., 0].numel()))
+        spans = [slice(start, start + group) for start in range(0, count, group)]
+
+        def observe(index: int) -> tuple[list[Tensor], Memory]:
+            latents = self._latents([q[spans[index]] for q in symbols], gains)
+            return latents, self.temporal.observe(latents) if context else {}
+
+        seen = self.pool.each(observe, len(spans))
         states = [state]
         if context:
-            observed = self.pool.each(lambda t: self.temporal.observe(latents_of(t)), count)
-            states += self.pool.ahead(lambda: self._advance(state, observed)).result()
+            states += self.pool.ahead(lambda: self._advance(state, [f.result()[1] for f in seen])).result()
 
-        def intra(t: int) -> CodedFrame:
-            return CodedFrame.of([q[t] for q in symbols], self.intra(latents_of(t), qps, gains), True)
+        def intra(index: int, t: int) -> CodedFrame:
+            latents = [y[t : t + 1] for y in seen[index].result()[0]]
+            t += spans[index].start
+            return CodedFrame.of([q[t] for q in symbols], self.intra(latents, qps, gains), 0, True)
 
-        may_be_intra = self.intra_frames and context and self.temporal.kind != NoContext.kind
-        alone = self.pool.each(intra, 1)[0].result() if may_be_intra else None
+        try_intra = self.intra_frames and context
+        alone = self.pool.each(lambda index: intra(index, 0), 1)[0].result() if try_intra else None
 
-        def code(t: int) -> CodedFrame:
-            reader = self.temporal.reader(self.temporal.memory(states[t if context else 0]))
-            frame = CodedFrame.of([q[t] for q in symbols], self.temporal.trunk(latents_of(t), qps, gains, reader))
-            if alone is None or frame.bits < _NEAR_INTRA * alone.bits:
-                return frame
-            other = intra(t) if t else alone
-            return other if other.bits < frame.bits else frame
+        def code(index: int) -> list[CodedFrame]:
+            span, latents = spans[index], seen[index].result()[0]
+            size = len(latents[0])
+            past = zip(*(states[span][:size] if context else [state] * size), strict=True)
+            reader = self.temporal.reader(self.temporal.memory([torch.cat(parts) for parts in past]))
+            out = self.temporal.trunk(latents, qps.expand(size), gains, reader)
+            frames = []
+            for t in range(size):
+                frame = CodedFrame.of([q[span.start + t] for q in symbols], out, t)
+                if alone is not None and frame.bits >= _NEAR_INTRA * alone.bits:
+                    other = intra(index, t) if span.start + t else alone
+                    frame = other if other.bits < frame.bits else frame
+                frames.append(frame)
+            return frames
 
-        for t, frame in enumerate(self.pool.each(code, count)):
-            yield frame.result(), states[t + 1 if context else 0]
+        t = 0
+        for coded in self.pool.each(code, len(spans)):
+            for frame in coded.result():
+                t += 1
+                yield frame, states[t if context else 0]
+
+    def _latents(self, symbols: Sequence[Tensor], gains: Sequence[Gains]) -> list[Tensor]:
+        """What the priors see of symbols: dequantised, on their grid."""
+        on_device = [q.to(self.pool.device, torch.float32) for q in symbols]
+        return [snap(q * g.step[:, None, None]) for q, g in zip(on_device, gains, strict=True)]
 
     @torch.inference_mode()
-    def _advance(self, state: State, observed: list[Future]) -> list[State]:
-        """States after each frame; frame by frame, so on the serial worker."""
+    def _advance(self, state: State, observed: Sequence[Memory]) -> list[State]:
+        """States after each frame; frame by frame, so on the serial worker. `observed`: maps of groups of frames."""
         states = []
         for maps in observed:
-            state = self.temporal.advance(state, maps.result())
-            states.append(state)
+            for t in range(len(next(iter(maps.values())))):
+                state = self.temporal.advance(state, {s: m[t : t + 1] for s, m in maps.items()})
+                states.append(state)
         return states
 
     @torch.inference_mode()
-    def decode(self, readers: Sequence[Reader]) -> Iterator[list[Tensor]]:
+    def decode(
+        self, readers: Sequence[Reader], on_frame: Callable[[list[Tensor]], None] | None = None
+    ) -> Iterator[list[Tensor]]:
         """Symbols of one packet after another, int32 (B * n, H_l, W_l, C_l), frame index fastest.
 
+        `on_frame` is called with the symbols of each frame, (B, H_l, W_l, C_l), as soon as they are there.
         Raises BitstreamError where checksums fail, InputError where the clips do not go together.
         """
         first = readers[0].header
@@ -163,6 +191,8 @@ class SymbolCoder:
                             "the bitstream was altered, or the weights differ from those that wrote it"
                         )
                 frames.append(symbols)
+                if on_frame is not None:
+                    on_frame(symbols)
             for b, packet in enumerate(packets):
                 if crcs[b] != packet.symbol_crc:
                     raise BitstreamError(f"decoded symbols fail their checksum before frame {readers[b].frames}")
@@ -199,11 +229,11 @@ class SymbolCoder:
                 decoded.append(decoder.decode(coder.quantise(Distribution(d.mean[b], d.log2_scale[b]))))
             shape = next(iter(distributions.values())).mean.shape
             symbols[index] = torch.from_numpy(np.stack(decoded)).view(shape)
-            latents[index] = snap(symbols[index].to(self.pool.device, torch.float64) * gains[index].step[:, None, None])
+            (latents[index],) = self._latents([symbols[index]], [gains[index]])
             if index:
                 for path in paths.values():
                     path.hidden = path.trunk.absorb(index, path.hidden, latents[index], qp)
-        return symbols, self.temporal.update(state, latents)
+        return symbols, self.temporal.update(state, latents) if header.context else state
 
 
 @dataclass

@@ -8,6 +8,7 @@ GPU: batches of a fixed size, the last one padded by repetition.
 """
 
 import ctypes
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ class FramePool:
         self.device, self.precision = device, precision
         self._frames: ThreadPoolExecutor | None = None
         self._serial: ThreadPoolExecutor | None = None
+        self._followers: ThreadPoolExecutor | None = None
         self._workers = 0
 
     def cast(self, fn: Callable[..., Any], *args: Any) -> Any:
@@ -50,19 +52,21 @@ class FramePool:
     def each(self, fn: Callable[[int], Any], count: int) -> list["Future[Any]"]:
         """`fn(0)`, `fn(1)`, ... side by side, one thread each."""
 
-        def one(index: int) -> Any:
-            with torch.inference_mode():
-                return fn(index)
-
         self._start()
         assert self._frames is not None
-        return [self._frames.submit(one, index) for index in range(count)]
+        return [self._frames.submit(torch.inference_mode()(fn), index) for index in range(count)]
 
     def ahead(self, fn: Callable[[], Any]) -> "Future[Any]":
         """Run `fn` on one thread of its own: what goes frame by frame within a clip; several clips go side by side."""
         self._start()
         assert self._serial is not None
         return self._serial.submit(fn)
+
+    def after(self, fn: Callable[[], Any]) -> "Future[Any]":
+        """Run `fn` on what a task of `ahead` has finished with, leaving most of the threads to those tasks."""
+        self._start()
+        assert self._followers is not None
+        return self._followers.submit(torch.inference_mode()(fn))
 
     def _start(self) -> None:
         with _STARTING:
@@ -72,13 +76,14 @@ class FramePool:
 
     def _resize(self, workers: int) -> None:
         if self._frames is None or workers != self._workers:
-            for executor in (self._frames, self._serial):
+            for executor in (self._frames, self._serial, self._followers):
                 if executor is not None:
                     executor.shutdown()
             self._workers = workers
             # In OpenMP builds the setting belongs to the calling thread; the main thread keeps its own.
             self._frames = ThreadPoolExecutor(workers, "frame", torch.set_num_threads, (1,))
             self._serial = ThreadPoolExecutor(workers, "serial", torch.set_num_threads, (1,))
+            self._followers = ThreadPoolExecutor(max(1, workers // 2), "follower", _follower)
 
     @torch.inference_mode()
     def _batched(self, fn: Callable[..., Any], tensors: Sequence[Tensor], count: int) -> list[Any]:
@@ -91,6 +96,13 @@ class FramePool:
             result = fn(*parts)
             out.append([r[:real] for r in result] if isinstance(result, list) else result[:real])
         return out
+
+
+def _follower() -> None:
+    torch.set_num_threads(1)
+    # What follows the decoding of a clip must not delay it: on Linux a thread has a priority of its own.
+    if sys.platform.startswith("linux"):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10))
 
 
 def _keep_freed_memory() -> None:

@@ -5,7 +5,7 @@
     MODEL/temporal/KIND/{config.json,model.safetensors}
     MODEL/README.md                        the model card
 
-The *coding tables* (gain, step and log2 gain of every QP and channel, on the grid of vidlbc.prior.grid) are computed
+The *coding tables* (gain, step and log2 gain of every QP and channel, multiples of 2^-12) are computed
 once, when a stage is saved, and stored: they are part of the format, not recomputed by a decoder.
 """
 
@@ -22,31 +22,30 @@ from torch import Tensor, nn
 
 from vidlbc.errors import InputError
 from vidlbc.image_stage import ImageStage, build_image_stage
-from vidlbc.prior.grid import ACTIVATION_BITS
 from vidlbc.prior.topdown import NUM_QP, Gains
 from vidlbc.temporal_stage import KINDS, NoContext, TemporalStage
 from vidlbc.training.checkpoint import load_tensors, save_tensors
 
 SHIPPED = Path(__file__).parent / "weights"
 FORMAT = 1
+_TABLE_BITS = 12
 _HALF_EXEMPT = ("prior.", "gains.", "coding.")
 
 
 @dataclass(frozen=True)
 class ImageModel:
-    """An image stage with its coding tables: per level (3, 64, C) float64, rows gain, step, log2 gain."""
+    """An image stage with its coding tables: per level (3, 64, C) float32, rows gain, step, log2 gain."""
 
     stage: ImageStage
     config: dict[str, Any]
     coding: tuple[Tensor, ...]
     digest: bytes
 
-    def gains(self, qp: Tensor, dtype: torch.dtype = torch.float64) -> list[Gains]:
+    def gains(self, qp: Tensor) -> list[Gains]:
         """Rows of the coding tables for a batch of QPs."""
         out = []
         for table in self.coding:
-            rows = table[:, qp].to(dtype)
-            out.append(Gains(rows[0], rows[1], rows[2]))
+            out.append(Gains(*table[:, qp]))
         return out
 
     def to(self, device: torch.device) -> "ImageModel":
@@ -54,8 +53,8 @@ class ImageModel:
 
 
 def coding_tables(stage: ImageStage) -> list[Tensor]:
-    """Gains of every QP on the grid, float32 (exact: under 24 significant bits)."""
-    unit = 2.0**ACTIVATION_BITS
+    """Gains of every QP as multiples of 2^-12, float32 (exact: at most 24 significant bits)."""
+    unit = 2.0**_TABLE_BITS
     tables = []
     with torch.no_grad():
         for gains in stage.gains_at(torch.arange(NUM_QP, device=next(stage.parameters()).device)):
@@ -129,7 +128,7 @@ def load_image_stage(folder: Path) -> ImageModel:
         if table is None or tuple(table.shape) != (3, NUM_QP, level.channels):
             found = "is missing" if table is None else f"has shape {tuple(table.shape)}"
             raise InputError(f"{folder}: coding table {index} {found}, expected {(3, NUM_QP, level.channels)}")
-    coding = tuple(tensors[f"coding.{i}"].double() for i in range(len(stage.levels)))
+    coding = tuple(tensors[f"coding.{i}"].float() for i in range(len(stage.levels)))
     _load_state(stage, {n: t.float() for n, t in tensors.items() if not n.startswith("coding.")}, folder)
     stage.eval().requires_grad_(False)
     return ImageModel(stage, config, coding, digest(tensors, config))

@@ -1,7 +1,7 @@
-"""The priors of docs/bitstream.md in integers; with `reference_stream` a second decoder, bytes and weights to symbols.
+"""The priors of docs/bitstream.md in numpy; with `reference_stream` a second decoder, bytes and weights to symbols.
 
-An activation a stands for a / 2^12, a weight w for w / 2^14. Only attention and its norms use floats, and there only
-single IEEE operations.
+Sums of products are taken in float64 and must come out as float32 numbers; all else is one float32 operation after
+another.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from tests.codec.reference_stream import Array, RangeDecoder, Stream, digest, halves, parse, to_units
+from tests.codec.reference_stream import Array, RangeDecoder, Stream, digest, parse
 
-A, W = 12, 14  # fractional bits of activations and weights
-TOP = 1 << 23  # the clamp, 2^11 in units of 2^-12
-
-
-def snap(x: Array, bits: int = 0) -> Array:
-    return np.clip(halves(x, bits) if bits else x, -TOP, TOP)
+F = np.float32
+ACTIVATION = 8  # fractional bits of activations; they reach to 16
 
 
-def snap_float(x: Array) -> Array:
-    return np.clip(np.rint(x * 2.0**A), -TOP, TOP).astype(np.int64)
+def snap(x: Array, bits: int = ACTIVATION, limit: float = 16) -> Array:
+    return F(np.rint(np.clip(x, -limit, limit).astype(np.float64) * 2.0**bits) / 2.0**bits)
+
+
+def exactly(x: Array) -> Array:
+    """float64 -> float32, which must hold it."""
+    out = F(x)
+    assert np.array_equal(out.astype(np.float64), x)
+    return out
 
 
 def unfold(x: Array, r: int) -> Array:
@@ -38,37 +41,50 @@ def fold(x: Array, r: int) -> Array:
 
 
 class Network:
-    """Layers by name; `x` is (H, W, C) in units of 2^-12."""
+    """Layers by name; `x` is (H, W, C), float32."""
 
     def __init__(self, tensors: dict[str, Array], prefix: str = ""):
-        self.w = {n[len(prefix) :]: to_units(t, W) for n, t in tensors.items() if n.startswith(prefix)}
+        self.w = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
+        for name in [n.removesuffix(".weight") for n in self.w if n.endswith(".weight")]:
+            weight, bias = self.w[f"{name}.weight"].astype(np.float64), self.w.get(f"{name}.bias")
+            for row in range(len(weight)):
+                b = np.float64(0 if bias is None else bias[row])
+                bits = next(k for k in range(20, -9, -1) if self.reach(weight[row], b, k) <= 2**24)
+                weight[row] = np.rint(weight[row] * 2.0**bits) / 2.0**bits
+                if bias is not None:
+                    self.w[f"{name}.bias"] = self.w[f"{name}.bias"].astype(np.float64)
+                    self.w[f"{name}.bias"][row] = np.rint(b * 2.0 ** (bits + ACTIVATION)) / 2.0 ** (bits + ACTIVATION)
+            self.w[f"{name}.weight"] = weight
+
+    @staticmethod
+    def reach(row: Array, bias: np.float64, k: int) -> float:
+        return float(np.abs(np.rint(row * 2.0**k)).sum() * 2**12 + abs(np.rint(bias * 2.0 ** (k + ACTIVATION))))
 
     def linear(self, name: str, x: Array) -> Array:
-        bias = self.w.get(f"{name}.bias", np.int64(0))
-        return snap(x @ self.w[f"{name}.weight"].T + (bias << A), W)
+        bias = self.w.get(f"{name}.bias", np.float64(0))
+        return exactly(x.astype(np.float64) @ self.w[f"{name}.weight"].T + bias)
 
     def depthwise(self, name: str, x: Array) -> Array:
         weight = self.w[f"{name}.weight"][:, 0]
         k, (h, w, _) = weight.shape[1], x.shape
-        padded = np.pad(x, ((k // 2, k // 2), (k // 2, k // 2), (0, 0)))
+        padded = np.pad(x.astype(np.float64), ((k // 2, k // 2), (k // 2, k // 2), (0, 0)))
         taps = (padded[i : i + h, j : j + w] * weight[:, i, j] for i in range(k) for j in range(k))
-        return snap(sum(taps) + (self.w[f"{name}.bias"] << A), W)
+        return exactly(sum(taps) + self.w[f"{name}.bias"])
 
     def block(self, name: str, x: Array) -> Array:
-        y = self.linear(f"{name}.expand", self.depthwise(f"{name}.depthwise", x))
-        y = np.where(y < 0, halves(y, 3), y)
+        y = self.linear(f"{name}.expand", snap(self.depthwise(f"{name}.depthwise", x)))
+        y = snap(np.where(y < 0, y * F(0.125), y))
         return snap(x + self.linear(f"{name}.reduce", y))
 
     def qp_vector(self, name: str, qp: int) -> Array:
-        low, eighths = divmod(qp, 8)
+        low, t = qp // 8, F(qp % 8 / 8)
         anchors = self.w[name]
-        return snap(anchors[low] * (8 - eighths) + anchors[low + 1] * eighths, 5)
+        return anchors[low] * (F(1) - t) + anchors[low + 1] * t
 
 
 def rms_norm(x: Array) -> Array:
-    y = np.clip(x, -(1 << 21), 1 << 21)
-    energy = (y * y).sum(-1, keepdims=True).astype(np.float64) * 2.0**-24 / np.float64(x.shape[-1])
-    return snap_float((y * 2.0**-A) / np.sqrt(energy + 2.0**-10))
+    energy = (x.astype(np.float64) ** 2).sum(-1, keepdims=True) * (1 / x.shape[-1])
+    return snap(x / F(np.sqrt(energy + 2.0**-10)))
 
 
 # -- priors ------------------------------------------------------------------------------------------------------------
@@ -80,13 +96,13 @@ class Prior:
         self.work = sorted({max(s, 8) for s, _ in self.levels})
         self.trunk = Network(image, "prior.") if temporal is None else Network(temporal, "trunk.")
         self.rest = Network(temporal or {})
-        # Rows gain, step, log2 gain of this QP, in units of 2^-12: exact.
-        self.coding = [to_units(image[f"coding.{i}"][:, stream.qp], A) for i in range(len(self.levels))]
+        # Rows gain, step, log2 gain of this QP.
+        self.coding = [image[f"coding.{i}"][:, stream.qp] for i in range(len(self.levels))]
 
     def frame(self, height: int, width: int, decoder: RangeDecoder, past: dict[int, Array]) -> tuple[list[Array], ...]:
         """Symbols and latents of the next frame, fine to coarse; `past`: the memory, one map a working stride."""
         t, top = self.trunk, self.work[-1]
-        start = snap(t.w["start_vector"] + (t.qp_vector(f"qp_vector.{top}.anchors", self.qp) << 2), 2)
+        start = snap(t.w["start_vector"] + t.qp_vector(f"qp_vector.{top}.anchors", self.qp))
         hidden = np.broadcast_to(start, (height // top, width // top, start.size))
         symbols: list[Array] = [np.zeros(0)] * len(self.levels)
         latents: list[Array] = [np.zeros(0)] * len(self.levels)
@@ -101,9 +117,8 @@ class Prior:
                 j += 1
             head = t.linear(f"heads.{i}", hidden)
             mean, scale = (fold(half, r) for half in np.split(head, 2, axis=-1))
-            mean, scale = snap(mean * gain, A), snap(scale + log2_gain - 3 * 4096)
-            symbols[i] = decoder.level(mean, scale)
-            latents[i] = snap(symbols[i] * step)
+            symbols[i] = decoder.level(mean * gain, scale + (F(-3) + log2_gain))
+            latents[i] = snap(F(symbols[i]) * step)
             if i:
                 hidden = snap(hidden + t.linear(f"embed.{i}", unfold(latents[i], r)))
                 finer = max(self.levels[i - 1][0], 8)
@@ -128,7 +143,7 @@ class Prior:
         return maps
 
     def null(self, height: int, width: int) -> dict[int, Array]:
-        nulls = {s: snap(self.rest.w[f"null.{s}"], 2) for s in self.work}
+        nulls = {s: snap(self.rest.w[f"null.{s}"]) for s in self.work}
         return {s: np.broadcast_to(v, (height // s, width // s, v.size)) for s, v in nulls.items()}
 
     def read(self, i: int, hidden: Array, memory: Array) -> Array:
@@ -154,8 +169,8 @@ class LSTMPrior(Prior):
         return {s: self.rest.block(f"refine.{s}", hidden) for s, (hidden, _) in state.items()}
 
     def update(self, state: Any, latents: list[Array]) -> Any:
-        def ramp(x: Array) -> Array:  # 1/2 + x/4 in [0, 1], units of 2^-14
-            return np.clip(x + (1 << 13), 0, 1 << 14)
+        def ramp(x: Array) -> Array:
+            return np.clip(F(0.5) + F(0.25) * x, 0, 1)
 
         after = {}
         for s, x in self.features(latents).items():
@@ -164,8 +179,8 @@ class LSTMPrior(Prior):
             spread = snap(joined + self.rest.depthwise(f"cells.{s}.spread", joined))
             gates = self.rest.linear(f"cells.{s}.gates", spread)
             into, keep, show, candidate = np.split(gates, 4, axis=-1)
-            cell = snap(ramp(keep) * cell + ramp(into) * np.clip(candidate, -4 << A, 4 << A), W)
-            after[s] = snap(ramp(show) * np.clip(cell, -8 << A, 8 << A), W), cell
+            cell = snap(ramp(keep) * cell + ramp(into) * np.clip(candidate, -4, 4))
+            after[s] = snap(ramp(show) * np.clip(cell, -8, 8)), cell
         return after
 
 
@@ -176,7 +191,7 @@ class TransformerPrior(Prior):
         return [self.null(height, width)] * self.CONTEXT
 
     def memory(self, state: Any) -> dict[int, Array]:
-        fused = {s: self.rest.linear(f"fuse.{s}.0", np.concatenate([m[s] for m in state], -1)) for s in self.work}
+        fused = {s: snap(self.rest.linear(f"fuse.{s}.0", np.concatenate([m[s] for m in state], -1))) for s in self.work}
         return {s: self.rest.block(f"fuse.{s}.1", x) for s, x in fused.items()}
 
     def update(self, state: Any, latents: list[Array]) -> Any:
@@ -188,13 +203,15 @@ class TransformerPrior(Prior):
         net, name, m = self.rest, f"readers.{i}", self.margin
         height, width, channels = hidden.shape
         bottom, right = -height % 4, -width % 4
-        bias = net.w[f"{name}.bias"]
+        bias = snap(net.w[f"{name}.bias"] * F(1 / 16), 19, 1)
         heads, reach, size = bias.shape[0], 4 + m - 1, 4 + 2 * m
-        query = np.pad(net.linear(f"{name}.query", rms_norm(hidden)), ((0, bottom), (0, right), (0, 0)))
+        query = snap(net.linear(f"{name}.query", rms_norm(hidden)), 6, 8) * F(1 / 128)
+        query = np.pad(query, ((0, bottom), (0, right), (0, 0)))
         normed, around = rms_norm(memory), ((m, m + bottom), (m, m + right), (0, 0))
-        key = np.pad(net.linear(f"{name}.key", normed), around)
-        value = np.pad(net.linear(f"{name}.value", normed), around)
-        mixed = np.zeros((height + bottom, width + right, channels), np.int64)
+        key = np.pad(snap(net.linear(f"{name}.key", normed), 6, 8), around).astype(np.float64)
+        value = np.pad(snap(net.linear(f"{name}.value", normed), 6, 4), around).astype(np.float64)
+        mixed = np.zeros((height + bottom, width + right, channels), F)
+        bits = next(b for b in range(16, 0, -1) if size * size <= 2 ** (16 - b))
         for y, x, h in np.ndindex((height + bottom) // 4, (width + right) // 4, heads):
             part = slice(h * channels // heads, (h + 1) * channels // heads)
             k, v = (z[4 * y : 4 * y + size, 4 * x : 4 * x + size, part].reshape(size * size, -1) for z in (key, value))
@@ -203,13 +220,12 @@ class TransformerPrior(Prior):
                 rows = np.arange(size) - m - dy + reach
                 columns = np.arange(size) - m - dx + reach
                 place = (rows[:, None] * (2 * reach + 1) + columns[None]).reshape(-1)
-                # 2^-24 / 8 is 2^-27; the bias has 14 fractional bits.
-                logits = snap((k @ q) + (bias[h, place] << 13), 15)
-                weight = np.maximum(1 - (logits.max() - logits) * 2.0**-A / 16, 0)
+                logits = exactly(k @ q.astype(np.float64) + bias[h, place])  # in sixteenths
+                weight = np.maximum(logits - (logits.max() - F(1)), F(0))
                 for _ in range(4):
                     weight = weight * weight
-                weight = np.rint(weight * 2.0**20)  # integers: the sums below are exact
-                mixed[4 * y + dy, 4 * x + dx, part] = snap_float((weight @ v * 2.0**-32) / (weight.sum() * 2.0**-20))
+                weight = snap(weight, bits, 1).astype(np.float64)
+                mixed[4 * y + dy, 4 * x + dx, part] = snap(exactly(weight @ v) / exactly(weight.sum()))
         seen = net.linear(f"{name}.out", mixed[:height, :width])
         return snap(hidden + seen + net.linear(f"{name}.same_place", memory))
 

@@ -63,7 +63,7 @@ def parse(data: bytes) -> Stream:
     b = Bytes(data)
     assert b.take(4) == b"VLBC"
     version, flags, qp = b.take(3)
-    assert version == 1
+    assert version == 2
     height, width, _, _ = (b.varint() for _ in range(4))
     fingerprint = b.take(16)
     kind = b.take(b.varint()).decode()
@@ -111,18 +111,6 @@ def digest(folder: Path) -> tuple[bytes, dict[str, Array], dict[str, Any]]:
         shape = str(tuple(tensors[name].shape))
         sha.update(f"{name}|{types[name]}|{shape}|".encode() + tensors[name].tobytes())
     return sha.digest(), tensors, config
-
-
-def to_units(x: Array, bits: int) -> Array:
-    """Floats -> integers in units of 2^-bits."""
-    return np.rint(x.astype(np.float64) * 2.0**bits).astype(np.int64)
-
-
-def halves(x: Array, bits: int) -> Array:
-    """x / 2^bits, rounded half to even."""
-    low = x & ((1 << bits) - 1)
-    x, half = x >> bits, 1 << (bits - 1)
-    return x + ((low > half) | ((low == half) & (x & 1 == 1)))
 
 
 # -- tables and range decoder ------------------------------------------------------------------------------------------
@@ -188,11 +176,11 @@ class RangeDecoder:
         return value - 32768
 
     def level(self, mean: Array, log2_scale: Array) -> Array:
-        """Symbols of one level, (H, W, C), from its distributions in units of 2^-12."""
-        index = np.clip(halves(log2_scale + 5 * 4096, 9), 0, 88).reshape(-1)
-        sixteenths = np.clip(halves(mean, 8), -32767 * 16, 32767 * 16).reshape(-1)
-        centre = halves(sixteenths, 4)
-        fraction = sixteenths - 16 * centre
+        """Symbols of one level, (H, W, C), from its distributions, float32."""
+        index = np.clip(np.rint((log2_scale + np.float32(5)) * np.float32(8)), 0, 88).reshape(-1).astype(np.int64)
+        sixteenths = np.clip(np.rint(mean * np.float32(16)), -32767 * 16, 32767 * 16).reshape(-1)
+        centre = np.rint(sixteenths / np.float32(16)).astype(np.int64)
+        fraction = sixteenths.astype(np.int64) - 16 * centre
         number = 9 * index + np.abs(fraction)
         out, escaped = np.zeros(number.size, np.int64), []
         for i in np.lexsort((np.arange(number.size), number)):

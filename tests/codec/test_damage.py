@@ -156,7 +156,7 @@ def test_messages(codec_of: CodecOf, stream: bytes) -> None:
     assert message(b"RIFF" + stream[4:]) == "not a vidlbc bitstream: starts with b'RIFF', expected b'VLBC'"
     assert (
         message(stream[:4] + b"\x07" + stream[5:])
-        == "bitstream format version 7 is unknown: this vidlbc reads version 1"
+        == "bitstream format version 7 is unknown: this vidlbc reads version 2"
     )
     assert message(stream[:20]) == "truncated bitstream: the fingerprint needs 16 bytes at offset 11, 9 are left"
     assert (
@@ -210,7 +210,7 @@ def test_wrong_weights_name_both(codec_of: CodecOf, other_model: Codec) -> None:
 def test_inspect_needs_no_weights(stream: bytes) -> None:
     info = vidlbc.inspect(io.BytesIO(stream))
     assert info == vidlbc.inspect(stream)
-    assert (info.version, info.frames, info.height, info.width) == (1, 18, 16, 16)
+    assert (info.version, info.frames, info.height, info.width) == (2, 18, 16, 16)
     assert (info.qp, info.kind, info.context, info.fps) == (0, "lstm", True, 0)
     assert info.levels == ((4, 1), (8, 3), (16, 4), (32, 5))
     assert info.bytes == len(stream) and info.bits_per_pixel == 8 * len(stream) / (18 * 16 * 16)

@@ -19,11 +19,11 @@ from tests.codec import golden_streams, reference_priors
 from tests.codec.small_models import save_small_model
 
 SHA256 = {
-    "none": "a4295ccbb2180f7991eeb8c6d4ffa4d37b769dda9b4a53d821bda6419ecd3403",
-    "lstm": "fd95f1f0d6dc5911c722e14dde2c9bf6c008438bfde06a75110a6eeba57683ac",
-    "transformer": "7fff825fc5a3843d86cce1738e4c084a5455451ff86bd0d67fc038e4063087ee",
-    "transformer_intra": "dc4d84db5155016d93be29a724c5be99b3923c56e277979d80a7b362c844648e",
-    "transformer_no_context": "fa3091b047ab6020af5b7760d37facab750a174febbc57c8d5ac437b46cd0de0",
+    "none": "0a12d7933a458467a9411a086f4b7b1d81d812f8f299590526e21beade0ba76f",
+    "lstm": "6149b08076acfbbc3f71189a3763dbf30488cee2ece75c56011d92b664f56b41",
+    "transformer": "602a6b2065bafdc519121b1335d0de85ef566dcbaeb5019d6f89a45a66957c9c",
+    "transformer_intra": "196ea18d8a3f4d65d4bfa1238f7164982ea023d14ec374bb69c992a6691f8130",
+    "transformer_no_context": "dbdea1b7f835141f6087349829e075f0d7fd2231e1ff0d296e202d755d6af571",
 }
 # Of the coding tables (gain, step, log2 gain of 64 QPs), float32, level after level.
 CODING_SHA256 = "9921fcc26fd7ae0c0d51912b18fdce29a35b6aae41bf9c2301e9b3d6e53671ab"

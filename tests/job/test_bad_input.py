@@ -52,6 +52,10 @@ def job(call_tool: Tool, motions: Path, small_model: Path, tmp_path: Path) -> Ca
         ("train.minutes=long", "train.minutes=long: expected more than 0"),
         ("train.frames=1", "train.frames=1: expected a whole number of at least 2"),
         ("train.window_frames=2", "train.window_frames=2: expected a whole number of at least 3"),
+        (
+            "train.pictures=[nowhere]",
+            "data source nowhere: no such file or folder (expected pictures, videos or a list of them)",
+        ),
         ("train.ema=1", "train.ema=1.0: expected a number from 0 to below 1"),
         ("train.lr=-1", "train.lr=-1.0: expected a number of at least 0"),
         ("eval.head=resnet", "eval.head=resnet: expected one of linear, attentive, lstm"),

@@ -1,4 +1,4 @@
-"""The bytes of one clip, format version 1. `docs/bitstream.md` is the specification; this module implements it.
+"""The bytes of one clip, format version 2. `docs/bitstream.md` is the specification; this module implements it.
 
     header | packet | packet | ... | end
 
@@ -17,7 +17,7 @@ from typing import BinaryIO
 from vidlbc.errors import BitstreamError
 
 MAGIC = b"VLBC"
-VERSION = 1
+VERSION = 2
 MAX_SIDE = 1 << 16
 MAX_RATE = 1 << 32  # of the frame rate's numerator and denominator
 MAX_PACKET_FRAMES = 255

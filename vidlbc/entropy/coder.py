@@ -55,7 +55,7 @@ class CodedParameters:
 
 
 def quantise(distribution: Distribution) -> CodedParameters:
-    """Quantise exact float64 distributions (one frame, (H, W, C)) to tables, centres and signs."""
+    """Quantise exact distributions (one frame, (H, W, C)) to tables, centres and signs."""
     scale = ((distribution.log2_scale - t.MIN_LOG2_SCALE) * t.SCALE_STEPS).round().clamp_(0, t.NUM_SCALES - 1)
     eighths = (
         (distribution.mean * t.MEAN_STEPS).round().clamp_(-SYMBOL_LIMIT * t.MEAN_STEPS, SYMBOL_LIMIT * t.MEAN_STEPS)
@@ -131,13 +131,14 @@ class Decoder:
         try:
             for table, start, stop in buckets.runs:
                 entry[start:stop] = decode(models[table], stop - start)
-            radius = _radii()[parameters.table[order]]
-            ordered = (entry - radius) * parameters.flip[order] + parameters.centre[order]
-            escaped = entry > 2 * radius
+            symbols = np.empty_like(entry)
+            symbols[order] = entry
+            radius = _radii()[parameters.table]
+            escaped = symbols > 2 * radius
+            symbols = (symbols - radius) * parameters.flip + parameters.centre
             if escaped.any():
-                ordered[escaped] = decode(_plain_model(), int(escaped.sum())) - (SYMBOL_LIMIT + 1)
+                place = order[escaped[order]]
+                symbols[place] = decode(_plain_model(), len(place)) - (SYMBOL_LIMIT + 1)
         except (AssertionError, ValueError) as error:
             raise BitstreamError(f"range coder: invalid data ({error})") from None
-        symbols = np.empty_like(entry)
-        symbols[order] = ordered
         return symbols

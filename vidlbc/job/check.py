@@ -15,6 +15,7 @@ from vidlbc.job.settings import JobSettings
 from vidlbc.shards import Content, Corpus, Settings, contents_of, known_contents, read_annotations, split_corpus
 from vidlbc.shards.corpus import locate
 from vidlbc.temporal_stage import KINDS
+from vidlbc.training.pictures import Source, find_files
 
 _MINIMUM_FREE = 200 * 2**20
 
@@ -114,6 +115,8 @@ def _check_values(settings: JobSettings) -> None:
     _number("train.weight_decay", train.weight_decay, 0)
     if not 0 <= train.ema < 1:
         raise InputError(f"train.ema={train.ema}: expected a number from 0 to below 1")
+    _number("train.picture_share", clips.picture_share, 0)
+    find_files([Source(source) for source in train.pictures])
     shard_settings(settings)
 
 

@@ -9,7 +9,10 @@ from vidlbc.training.video_data import ClipSettings
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Stage 2. `budget` None: use the shipped weights as they are. `start`: shipped | scratch."""
+    """Stage 2. `budget` None: use the shipped weights as they are. `start`: shipped | scratch.
+
+    `pictures`: sources (vidlbc.training.pictures) of still pictures, from which moving ones are made.
+    """
 
     budget: Budget | None
     clips: ClipSettings
@@ -20,6 +23,7 @@ class TrainSettings:
     bf16: bool = False
     seed: int = 0
     save_seconds: float = 60.0
+    pictures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,12 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from vidlbc import models
@@ -29,6 +31,7 @@ from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.temporal_stage import TemporalStage
 from vidlbc.training import distributed
 from vidlbc.training.loop import Settings, fit
+from vidlbc.training.pictures import Source, find_files, read_pictures
 from vidlbc.training.request import keep_request
 from vidlbc.training.video_data import ClipSampler
 from vidlbc.training.video_objective import SymbolRate
@@ -115,6 +118,11 @@ def _train(settings: JobSettings, corpus: Corpus) -> None:
     distributed.barrier()
 
 
+def _pictures(sources: Sequence[str]) -> list[np.ndarray]:
+    """Raises InputError where a source is missing or holds none."""
+    return [read_pictures(path, 1)[0] for path in find_files([Source(source) for source in sources])]
+
+
 def _fit(settings: JobSettings, corpus: Corpus, image: models.ImageModel, temporal: TemporalStage) -> None:
     train, device = settings.train, pick_device(settings.device)
     assert train.budget is not None
@@ -128,7 +136,7 @@ def _fit(settings: JobSettings, corpus: Corpus, image: models.ImageModel, tempor
 
         sampler = ClipSampler(
             paths, train.clips, NUM_QP, train.seed, distributed.rank(), on_read,
-            lambda path: source_file(corpus.root, str(path)),
+            lambda path: source_file(corpus.root, str(path)), _pictures(train.pictures),
         )  # fmt: skip
         sampler(0)
     if sampler.unreadable and distributed.rank() == 0:

@@ -2,90 +2,151 @@
 
 A decoder must find exactly the distributions the encoder used, or the stream turns to noise. Floating-point networks
 round differently on another device, batch size or library; so the priors here compute on a fixed-point grid *carried in
-float64*:
+float32*:
 
-    activations  multiples of 2^-12, |x| <= 2^11          weights  multiples of 2^-14
-    products     multiples of 2^-26; a sum of them needs  |sum| < 2^27 * 2^26 = 2^53
+    activations  multiples of 2^-8, |x| <= 16: integers of at most 2^12 units
+    weights      multiples of 2^-k, k chosen for each output channel so that sum |w| * 2^12 <= 2^24 units
 
-Every sum of products then fits the 53 bits of a float64 exactly, so no order of summation, thread count, fused
+Every sum of products then fits the 24 bits of a float32 exactly, so no order of summation, thread count, fused
 multiply-add or BLAS can change it. What is left is element-wise IEEE arithmetic (+ - * / sqrt, round half to even),
-which is correctly rounded everywhere. No exp, no transcendental function. `check_exact` proves the bound for given
-weights.
+which is correctly rounded everywhere, one operation a kernel. No exp, no transcendental function. `check_exact` proves
+the bound for given weights; `check_device` tries it on a device.
 
-One code path serves both uses: with float32 inputs the layers train as usual (the grid is far finer than float32
-training noise); with float64 inputs (`module.double()` after `to_grid`) every output is snapped to the grid.
-
+The layers train as usual: tensors that carry gradients are not rounded (the grid is far finer than training noise).
 Tensors are channels-last, (B, H, W, C): a 1x1 convolution is then one matrix product.
 """
 
+from functools import cache
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ACTIVATION_BITS = 12
-WEIGHT_BITS = 14
-LIMIT = 2.0**11
-# Adding and subtracting 1.5 * 2^(52-12) leaves a float64 rounded to a multiple of 2^-12, half to even: two passes
-# instead of the four of scale, round, unscale, and the same on every IEEE machine.
-_MAGIC = 1.5 * 2.0 ** (52 - ACTIVATION_BITS)
+from vidlbc.errors import VidlbcError
+
+ACTIVATION_BITS = 8
+LIMIT = 16.0
+_SUM = 2.0**24
+_FINEST_WEIGHT_BITS, _COARSEST_WEIGHT_BITS = 20, -8
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def snap(x: Tensor) -> Tensor:
-    """Round a float64 tensor to the activation grid and clamp it to +-2^11; float32 (training) passes unchanged.
+def snap(x: Tensor, bits: int = ACTIVATION_BITS, limit: float = LIMIT) -> Tensor:
+    """Clamp to +-limit and round to multiples of 2^-bits, half to even; what carries gradients passes unchanged.
 
     In place: hand over a temporary. A fresh tensor for each of some 190 calls a frame costs more than the arithmetic.
     """
-    if x.dtype != torch.float64:
+    if x.requires_grad or x.dtype != torch.float32:
         return x
-    return x.add_(_MAGIC).sub_(_MAGIC).clamp_(-LIMIT, LIMIT)
+    magic = _magic(bits)
+    return x.clamp_(-limit, limit).add_(magic).sub_(magic)
+
+
+@cache
+def _magic(bits: int) -> Tensor:
+    """Adding and subtracting 1.5 * 2^(23-bits) leaves a float32 rounded to multiples of 2^-bits: two passes instead of
+    the three of scale, round, unscale, and the same on every IEEE machine.
+
+    A tensor: a Python number would be converted to float32 at every use, which costs as much as a small map.
+    """
+    return torch.tensor(1.5 * 2.0 ** (23 - bits))
 
 
 def to_grid(module: M) -> M:
-    """Turn a trained prior into its exact form, in place: float64, weights on the grid. Returns the module.
-
-    Raises ArithmeticError where a layer could leave the exactly representable range.
-    """
-    module.double()
-    scale = 2.0**WEIGHT_BITS
-    with torch.no_grad():
-        for tensor in [*module.parameters(), *module.buffers()]:
-            if tensor.dtype == torch.float64:
-                tensor.copy_((tensor * scale).round_() / scale)
+    """Turn a trained prior into its exact form, in place: weights and biases of its layers on the grid, frozen."""
     module.requires_grad_(False)
+    for layer in module.modules():
+        if isinstance(layer, Linear | DepthwiseConv):
+            _round_weights(layer)
+        elif isinstance(layer, Fixable):
+            layer.fix()
     check_exact(module)
     return module
 
 
+class Fixable(nn.Module):
+    """A module that `to_grid` lets compute once what is then constant."""
+
+    def fix(self) -> None:
+        raise NotImplementedError
+
+
 def check_exact(module: nn.Module) -> None:
-    """Prove that no sum in `module` can exceed 2^53 grid units, whatever the input.
+    """Prove that no sum in `module` can exceed 2^24 grid units, whatever the input.
 
     Raises ArithmeticError naming the layer otherwise.
     """
-    budget = 2.0 ** (53 - ACTIVATION_BITS - WEIGHT_BITS)
     for name, layer in module.named_modules():
         if isinstance(layer, Linear | DepthwiseConv):
-            worst = float(layer.reach().max()) * LIMIT
-            if not worst < budget:
-                raise ArithmeticError(f"layer {name}: sums up to {worst:.3g} exceed the exact range {budget:.3g}")
+            rows, bias = _rows(layer)
+            units = torch.stack([rows * 2.0**k for k in range(_COARSEST_WEIGHT_BITS, _FINEST_WEIGHT_BITS + 1)])
+            whole = (units == units.round()).all(-1)
+            if not bool(whole.any(0).all()):
+                raise ArithmeticError(f"layer {name}: weights that lie on no grid (use to_grid)")
+            bits = whole.float().argmax(0) + _COARSEST_WEIGHT_BITS
+            if not bool((_reach(rows, bias, bits) <= _SUM).all()):
+                raise ArithmeticError(f"layer {name}: sums may exceed the exact range of 2^24 units")
+
+
+def check_device(device: torch.device) -> None:
+    """Try the largest sums there are on a device. Raises VidlbcError where it does not compute them exactly.
+
+    That is so where float32 products are allowed to use TF32 or bfloat16 (torch.set_float32_matmul_precision, cuDNN's
+    allow_tf32, oneDNN's default math mode).
+    """
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        for layer in (Linear(64, 64), DepthwiseConv(64, 5)):
+            for tensor in layer.parameters():
+                tensor.copy_(torch.randn(tensor.shape, generator=generator))
+            to_grid(layer)
+            x = torch.randint(-(2**12), 2**12 + 1, (1, 8, 8, 64), generator=generator).float() * 2.0**-ACTIVATION_BITS
+            expected = layer.double()(x.double())
+            if not torch.equal(layer.float().to(device)(x.to(device)).cpu().double(), expected):
+                raise VidlbcError(
+                    f"device {device} rounds float32 sums that must be exact: allow no TF32 or bfloat16 in their place "
+                    '(torch.set_float32_matmul_precision("highest"), no ONEDNN_DEFAULT_FPMATH_MODE)'
+                )
+
+
+def _rows(layer: "Linear | DepthwiseConv") -> tuple[Tensor, Tensor]:
+    """Weights (channels, products) and biases (channels,) of the output channels, float64."""
+    rows = layer.weight.detach().double().flatten(1)
+    bias: Tensor | None = layer.bias
+    return rows, rows.new_zeros(len(rows)) if bias is None else bias.detach().double()
+
+
+def _round_weights(layer: "Linear | DepthwiseConv") -> None:
+    """Each output channel as finely as its sums allow. Whole numbers in float64 decide: the same on every machine."""
+    rows, bias = _rows(layer)
+    bits = torch.full((len(rows),), _FINEST_WEIGHT_BITS, device=rows.device)
+    while bool((over := _reach(rows, bias, bits) > _SUM).any()):
+        bits = bits - over.long()
+        if int(bits.min()) < _COARSEST_WEIGHT_BITS:
+            raise ArithmeticError("weights too large for the grid")
+    unit = torch.exp2(bits.double())
+    with torch.no_grad():
+        layer.weight.copy_(((rows * unit[:, None]).round() / unit[:, None]).view_as(layer.weight))
+        if layer.bias is not None:
+            unit = unit * 2.0**ACTIVATION_BITS
+            layer.bias.copy_((bias * unit).round() / unit)
+
+
+def _reach(rows: Tensor, bias: Tensor, bits: Tensor) -> Tensor:
+    """Largest sum of each output channel, in its units, for weights of so many fractional bits; float64."""
+    unit = torch.exp2(bits.double())
+    weights = (rows * unit[:, None]).round().abs().sum(1)
+    return weights * (LIMIT * 2.0**ACTIVATION_BITS) + (bias * unit * 2.0**ACTIVATION_BITS).round().abs()
 
 
 class Linear(nn.Linear):
-    """1x1 convolution on (..., C_in) -> (..., C_out), exact on the grid."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return snap(F.linear(x, self.weight, self.bias))
-
-    def reach(self) -> Tensor:
-        reach = self.weight.detach().abs().sum(1)
-        return reach if self.bias is None else reach + self.bias.detach().abs()
+    """1x1 convolution on (..., C_in) -> (..., C_out): exact for inputs on the grid, and *not yet* snapped to it."""
 
 
 class DepthwiseConv(nn.Module):
-    """Depth-wise k x k convolution on (B, H, W, C), zero padding, exact on the grid."""
+    """Depth-wise k x k convolution on (B, H, W, C), zero padding: exact for inputs on the grid, not yet snapped."""
 
     def __init__(self, channels: int, kernel: int = 3):
         super().__init__()
@@ -95,20 +156,17 @@ class DepthwiseConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         k, pad = self.kernel, self.kernel // 2
-        if x.dtype != torch.float64:
-            y = F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, padding=pad, groups=self.weight.shape[0])
+        if x.device.type == "cpu" or x.requires_grad:
+            y = F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, padding=pad, groups=len(self.weight))
             return y.permute(0, 2, 3, 1)
-        # Shifted multiply-adds: torch's float64 depth-wise convolution on CPU is one small GEMM a channel, 4x slower.
+        # Shifted multiply-adds: no choice of algorithm is left to the library.
         height, width = x.shape[1:3]
         padded = F.pad(x, (0, 0, pad, pad, pad, pad))
         y = self.bias.expand_as(x).clone()
         for i in range(k):
             for j in range(k):
                 y.addcmul_(padded[:, i : i + height, j : j + width], self.weight[:, 0, i, j])
-        return snap(y)
-
-    def reach(self) -> Tensor:
-        return self.weight.detach().abs().sum((1, 2, 3)) + self.bias.detach().abs()
+        return y
 
 
 class RMSNorm(nn.Module):
@@ -119,11 +177,11 @@ class RMSNorm(nn.Module):
         self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype == torch.float64:
-            # Squares of at most 2^18 with 24 fractional bits: sums of up to 1024 of them stay below 53 bits, exact.
-            x = x.clamp(-(2.0**9), 2.0**9)
-        energy = (x * x).sum(-1, keepdim=True) / self.channels
-        return snap(x / (energy + 2.0**-10).sqrt())
+        if x.requires_grad:
+            return x / (x.square().mean(-1, keepdim=True) + 2.0**-10).sqrt()
+        # Squares of 24 bits: float64 sums them exactly. A product by the reciprocal: what CUDA makes of a division.
+        energy = x.double().square().sum(-1, keepdim=True) * (1 / self.channels)
+        return snap(x / (energy + 2.0**-10).sqrt().float())
 
 
 class Block(nn.Module):
@@ -138,8 +196,9 @@ class Block(nn.Module):
         nn.init.zeros_(self.reduce.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.leaky_relu(self.expand(self.depthwise(x)), 0.125)
-        return snap(x + self.reduce(snap(y)))
+        y = self.expand(snap(self.depthwise(x)))
+        y = snap(F.leaky_relu(y, 0.125) if y.requires_grad else F.leaky_relu_(y, 0.125))
+        return snap(x + self.reduce(y))
 
 
 def space_to_depth(x: Tensor, ratio: int) -> Tensor:

@@ -14,7 +14,7 @@ Shapes: B frames; symbols q_l (B, H_l, W_l, C_l), channels last, dequantised lat
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,8 +63,12 @@ class Gains:
     log2_gain: Tensor
 
 
+# Takes what the past says about level `index` into the hidden state: (index, hidden) -> hidden.
+Context = Callable[[int, Tensor], Tensor]
+
+
 class QPTable(nn.Module):
-    """A vector per QP: linear interpolation between anchors every 8 QPs (weights k/8: exact on the grid)."""
+    """A vector per QP: linear interpolation between anchors every 8 QPs."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -74,7 +78,7 @@ class QPTable(nn.Module):
         """qp (B,) int64 -> (B, C)."""
         low = torch.div(qp, 8, rounding_mode="floor")
         weight = ((qp - 8 * low).to(self.anchors.dtype) / 8)[:, None]
-        return snap(self.anchors[low] * (1 - weight) + self.anchors[low + 1] * weight)
+        return self.anchors[low] * (1 - weight) + self.anchors[low + 1] * weight
 
 
 class TopDownPrior(nn.Module):
@@ -117,8 +121,8 @@ class TopDownPrior(nn.Module):
         mean, log2_scale = self.heads[index](hidden).chunk(2, dim=-1)
         if level.fold > 1:
             mean, log2_scale = depth_to_space(mean, level.fold), depth_to_space(log2_scale, level.fold)
-        mean = snap(mean * gains.gain[:, None, None])
-        log2_scale = snap(log2_scale + (_SCALE_OFFSET + gains.log2_gain)[:, None, None])
+        mean = mean * gains.gain[:, None, None]
+        log2_scale = log2_scale + (_SCALE_OFFSET + gains.log2_gain)[:, None, None]
         return Distribution(mean, log2_scale), hidden
 
     def absorb(self, index: int, hidden: Tensor, latent: Tensor, qp: Tensor) -> Tensor:
@@ -133,7 +137,7 @@ class TopDownPrior(nn.Module):
         return snap(hidden + self.qp_vector[str(finer)](qp)[:, None, None])
 
     def forward(
-        self, latents: Sequence[Tensor], qp: Tensor, gains: Sequence[Gains], context: "Context | None" = None
+        self, latents: Sequence[Tensor], qp: Tensor, gains: Sequence[Gains], context: Context | None = None
     ) -> list[Distribution]:
         """All levels at once, the symbols being known (training, encoder). Lists are fine to coarse."""
         out: list[Distribution | None] = [None] * len(self.levels)
@@ -146,13 +150,6 @@ class TopDownPrior(nn.Module):
             if index:
                 hidden = self.absorb(index, hidden, latents[index], qp)
         return out  # type: ignore[return-value]
-
-
-class Context:
-    """Reads what the past says about level `index` into the hidden state. Temporal stages implement it."""
-
-    def __call__(self, index: int, hidden: Tensor) -> Tensor:
-        raise TypeError(f"{type(self).__name__} must say how it reads the past")
 
 
 def symbol_bits(q: Tensor, distribution: Distribution) -> Tensor:

@@ -37,15 +37,6 @@ class ConvLSTMCell(nn.Module):
         return snap(ramp(show) * cell.clamp(-8, 8)), cell
 
 
-class _Reader(Context):
-    def __init__(self, stage: "LSTMPrior", memory: Memory):
-        self.stage, self.memory = stage, memory
-
-    def __call__(self, index: int, hidden: Tensor) -> Tensor:
-        memory = self.memory[self.stage.levels[index].work_stride]
-        return snap(hidden + self.stage.readers[index](memory))
-
-
 class LSTMPrior(TemporalStage):
     """The state is (hidden, cell) a working stride; before the first frame, learned vectors."""
 
@@ -86,4 +77,4 @@ class LSTMPrior(TemporalStage):
         return after
 
     def reader(self, memory: Memory) -> Context:
-        return _Reader(self, memory)
+        return lambda index, hidden: snap(hidden + self.readers[index](memory[self.levels[index].work_stride]))

@@ -9,6 +9,7 @@ a level in place of autoregression within windows. The last `context` frames are
 grid (vidlbc.prior.grid): softmax weights are (1 - d/16)^16 of the logit gap d, which needs only IEEE products.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,36 +17,45 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidlbc.errors import InputError
-from vidlbc.prior.grid import Block, Linear, RMSNorm, snap
+from vidlbc.prior.grid import Block, Fixable, Linear, RMSNorm, snap
 from vidlbc.prior.topdown import Context, Level
 from vidlbc.temporal_stage.base import Features, Memory, State, TemporalStage
 
 _BLOCK = 4
 _MAX_MARGIN = 13
-_WEIGHT_MAGIC = 1.5 * 2.0 ** (52 - 20)
+# Products of queries and keys (9 bits each, 32 channels) and of weights and values (8 bits each, 144 keys) are summed
+# exactly in 24 bits: multiples of 2^-6, queries and keys to +-8, values to +-4.
+_OPERAND_BITS, _LOGIT_LIMIT, _VALUE_LIMIT = 6, 8.0, 4.0
+# Scale of the logits (about 32^-1/2), over 16: a power of two, so that queries stay exact.
+_SIXTEENTH = 0.125 / 16
+_BIAS_BITS = 2 * _OPERAND_BITS + 7
 
 
-def attention_weights(logits: Tensor) -> Tensor:
-    """Unnormalised softmax-like weights over the last axis, in [0, 1], exact to sum in float64 (multiples of 2^-20)."""
-    weights = ((logits - logits.amax(-1, keepdim=True)) * 0.0625).add_(1).clamp_min(0)
-    if weights.dtype != torch.float64:
-        return weights**16
+def attention_weights(sixteenths: Tensor) -> Tensor:
+    """Unnormalised softmax-like weights over the last axis, in [0, 1], from logits / 16.
+
+    Exact to sum: multiples of 2^-8 for up to 256 keys. In place where no gradient is wanted.
+    """
+    lowest = sixteenths.amax(-1, keepdim=True) - 1
+    if sixteenths.requires_grad:
+        return (sixteenths - lowest).clamp_min(0) ** 16
+    weights = sixteenths.sub_(lowest).clamp_min_(0)
     for _ in range(4):
         weights.mul_(weights)
-    return weights.add_(_WEIGHT_MAGIC).sub_(_WEIGHT_MAGIC)
+    return snap(weights, 16 - math.ceil(math.log2(weights.shape[-1])), 1.0)
 
 
-class WindowReader(nn.Module):
+class WindowReader(Fixable):
     """Adds to the hidden state what the past's map holds around each 4x4 block, and at the same place."""
 
     index: Tensor
+    fixed_bias: Tensor | None
 
     def __init__(self, channels: int, head_channels: int = 32, margin: int = 4):
         super().__init__()
         self.heads, self.margin = channels // head_channels, margin
         if not self.heads or channels % self.heads:
             raise InputError(f"prior width {channels}: attention needs {head_channels} or more, in equal heads")
-        # A window's sum of weights (to 2^20) times values (to 2^23) must stay under 2^53 to be exact.
         if not 0 <= margin <= _MAX_MARGIN:
             raise InputError(f"margin={margin}: expected 0 to {_MAX_MARGIN}")
         self.norm_hidden, self.norm_memory = RMSNorm(channels), RMSNorm(channels)
@@ -63,44 +73,41 @@ class WindowReader(nn.Module):
         offset = key[None] - query[:, None] + reach  # (4, 12)
         index = offset[:, None, :, None] * (2 * reach + 1) + offset[None, :, None, :]  # (4, 4, 12, 12)
         self.register_buffer("index", index.reshape(_BLOCK**2, -1), persistent=False)
+        self.register_buffer("fixed_bias", None, persistent=False)
 
     def forward(self, hidden: Tensor, memory: Tensor) -> Tensor:
         batch, height, width, channels = hidden.shape
         bottom, right, margin = -height % _BLOCK, -width % _BLOCK, self.margin
         rows, columns = (height + bottom) // _BLOCK, (width + right) // _BLOCK
-        head_channels = channels // self.heads
-
-        def windows(x: Tensor, size: int) -> Tensor:
-            """(B, H, W, C) -> (B * rows * columns, size * size, C), a window every 4 cells; copies whole rows."""
-            x = x.unfold(1, size, _BLOCK).unfold(2, size, _BLOCK).permute(0, 1, 2, 4, 5, 3)
-            return x.reshape(batch * rows * columns, size * size, channels)
-
-        normed = self.norm_memory(memory)
         around = (0, 0, margin, margin + right, margin, margin + bottom)
-        query = windows(F.pad(self.query(self.norm_hidden(hidden)), (0, 0, 0, right, 0, bottom)), _BLOCK)
-        key = windows(F.pad(self.key(normed), around), _BLOCK + 2 * margin)
-        value = windows(F.pad(self.value(normed), around), _BLOCK + 2 * margin)
-        bias = self.bias[:, self.index]
+        normed = self.norm_memory(memory)
+        query = snap(self.query(self.norm_hidden(hidden)), _OPERAND_BITS, _LOGIT_LIMIT) * _SIXTEENTH
+        key = snap(self.key(normed), _OPERAND_BITS, _LOGIT_LIMIT)
+        value = snap(self.value(normed), _OPERAND_BITS, _VALUE_LIMIT)
+        query = _windows(F.pad(query, (0, 0, 0, right, 0, bottom)), _BLOCK)
+        key, value = (_windows(F.pad(x, around), _BLOCK + 2 * margin) for x in (key, value))
         mixed = []
-        for head in range(self.heads):
-            part = slice(head * head_channels, (head + 1) * head_channels)
-            logits = query[..., part] @ key[..., part].transpose(1, 2)
-            weights = attention_weights(snap(logits * 0.125 + bias[head]))
-            mixed.append(weights @ value[..., part] / weights.sum(-1, keepdim=True))
+        for q, k, v, bias in zip(*[x.chunk(self.heads, -1) for x in (query, key, value)], self._bias(), strict=True):
+            weights = attention_weights(torch.baddbmm(bias, q, k.transpose(1, 2)))
+            mixed.append(weights @ v / weights.sum(-1, keepdim=True))
         out = snap(torch.cat(mixed, -1)).reshape(batch, rows, columns, _BLOCK, _BLOCK, channels)
         out = out.permute(0, 1, 3, 2, 4, 5).reshape(batch, height + bottom, width + right, channels)
         return snap(hidden + self.out(out[:, :height, :width]) + self.same_place(memory))
 
+    def fix(self) -> None:
+        self.fixed_bias = self._bias()
 
-class _Reader(Context):
-    def __init__(self, stage: "TransformerPrior", memory: Memory):
-        self.stage, self.memory = stage, memory
+    def _bias(self) -> Tensor:
+        """(heads, 16, keys), in sixteenths, on the grid of the products that it is summed with."""
+        if self.fixed_bias is not None:
+            return self.fixed_bias
+        return snap(self.bias[:, self.index] * 0.0625, _BIAS_BITS, 1.0)
 
-    def __call__(self, index: int, hidden: Tensor) -> Tensor:
-        level = self.stage.levels[index]
-        read = self.stage.readers[index]
-        memory = self.memory[level.work_stride]
-        return read(hidden, memory) if isinstance(read, WindowReader) else snap(hidden + read(memory))
+
+def _windows(x: Tensor, size: int) -> Tensor:
+    """(B, H, W, C) -> (B * rows * columns, size * size, C), a window every 4 cells; copies whole rows."""
+    windows = x.unfold(1, size, _BLOCK).unfold(2, size, _BLOCK).permute(0, 1, 2, 4, 5, 3)
+    return windows.reshape(-1, size * size, x.shape[-1])
 
 
 class TransformerPrior(TemporalStage):
@@ -142,7 +149,12 @@ class TransformerPrior(TemporalStage):
     def memory(self, state: State) -> Memory:
         """Newest first in the state: (context x working strides)."""
         strides = self.trunk.work_strides
-        return {s: self.fuse[str(s)](torch.cat(state[i :: len(strides)], -1)) for i, s in enumerate(strides)}
+        memory: Memory = {}
+        for i, stride in enumerate(strides):
+            fuse = self.fuse[str(stride)]
+            assert isinstance(fuse, nn.Sequential)
+            memory[stride] = fuse[1](snap(fuse[0](torch.cat(state[i :: len(strides)], -1))))
+        return memory
 
     def observe(self, latents: Sequence[Tensor]) -> Memory:
         return self.features(latents)
@@ -152,4 +164,8 @@ class TransformerPrior(TemporalStage):
         return [*newest, *state[: len(newest) * (self.context - 1)]]
 
     def reader(self, memory: Memory) -> Context:
-        return _Reader(self, memory)
+        def read(index: int, hidden: Tensor) -> Tensor:
+            reader, past = self.readers[index], memory[self.levels[index].work_stride]
+            return reader(hidden, past) if isinstance(reader, WindowReader) else snap(hidden + reader(past))
+
+        return read

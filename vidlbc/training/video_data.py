@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vidlbc.errors import InputError, VideoError
+from vidlbc.training.camera_motion import moving_picture
 from vidlbc.video import VideoReader
 
 Batch = tuple[Tensor, Tensor]
@@ -23,7 +24,10 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """`frames` a training clip, random crops of `size` pixels, `batch` clips a step (all ranks: batch * world)."""
+    """`frames` a training clip, random crops of `size` pixels, `batch` clips a step (all ranks: batch * world).
+
+    `picture_share`: share of the clips made from still pictures, where there are any.
+    """
 
     frames: int = 6
     size: int = 160
@@ -32,6 +36,7 @@ class ClipSettings:
     window_frames: int = 24
     steps_per_pool: int = 2000
     max_side: int | None = None
+    picture_share: float = 0.25
 
 
 class ClipSampler:
@@ -46,12 +51,14 @@ class ClipSampler:
         rank: int = 0,
         on_read: Callable[[int, int], None] | None = None,
         open_path: Callable[[str | Path], AbstractContextManager[Path]] = lambda path: nullcontext(Path(path)),
+        pictures: Sequence[np.ndarray] = (),
     ):
-        """`open_path` gives the file of a path (a corpus may keep its videos in tars)."""
+        """`open_path` gives the file of a path (a corpus may keep its videos in tars); `pictures`: uint8 (H, W, 3)."""
         if not paths:
             raise InputError("no training video: expected at least one in the train split")
         self.paths, self.settings, self.seed, self.rank = list(paths), settings, seed, rank
         self.num_qp, self.on_read, self.open_path = num_qp, on_read, open_path
+        self.pictures = list(pictures)
         self.unreadable: dict[str, str] = {}
         self._pool: list[np.ndarray] = []
         self._pool_index = -1
@@ -59,7 +66,7 @@ class ClipSampler:
     def __call__(self, step: int) -> Batch:
         pool = self._pool_of(step // self.settings.steps_per_pool)
         draw = random.Random((self.seed * 1_000_003 + step) * 64 + self.rank)
-        clips = np.stack([self._clip(draw, pool[draw.randrange(len(pool))]) for _ in range(self.settings.batch)])
+        clips = np.stack([self._any_clip(draw, pool) for _ in range(self.settings.batch)])
         qp = torch.tensor([draw.randrange(self.num_qp) for _ in range(self.settings.batch)])
         return torch.from_numpy(clips).permute(0, 1, 4, 2, 3), qp
 
@@ -119,6 +126,12 @@ class ClipSampler:
         """Frames smaller than the crop are padded by their border."""
         bottom, right = (max(0, self.settings.size - side) for side in video.shape[1:3])
         return np.pad(video, ((0, 0), (0, bottom), (0, right), (0, 0)), mode="edge") if bottom or right else video
+
+    def _any_clip(self, draw: random.Random, pool: list[np.ndarray]) -> np.ndarray:
+        s = self.settings
+        if self.pictures and draw.random() < s.picture_share:
+            return moving_picture(draw.choice(self.pictures), s.frames, s.size, draw)
+        return self._clip(draw, draw.choice(pool))
 
     def _clip(self, draw: random.Random, window: np.ndarray) -> np.ndarray:
         s = self.settings

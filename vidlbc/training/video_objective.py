@@ -28,7 +28,7 @@ class SymbolRate:
         x = stage.pad(frames.flatten(0, 1).float() / 255).contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             latents = stage.analysis(x)
-        gains = self.image.gains(qp, torch.float32)
+        gains = self.image.gains(qp)
         return [(channels_last(y.float()) * g.gain[:, None, None]).round() for y, g in zip(latents, gains, strict=True)]
 
     def __call__(self, temporal: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
@@ -38,7 +38,7 @@ class SymbolRate:
         clips, count = frames.shape[:2]
         qp = qp.repeat_interleave(count)
         symbols = self.symbols(frames, qp)
-        gains = self.image.gains(qp, torch.float32)
+        gains = self.image.gains(qp)
         latents = [q * g.step[:, None, None] for q, g in zip(symbols, gains, strict=True)]
         multiple = self.image.stage.multiple
         height, width = (side + -side % multiple for side in frames.shape[-2:])

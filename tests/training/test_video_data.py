@@ -1,0 +1,67 @@
+"""Training clips: from videos and from still pictures, a pure function of the step."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.codec.small_models import noisy_frames
+from vidlbc.training.camera_motion import _view, moving_picture
+from vidlbc.training.video_data import ClipSampler, ClipSettings
+from vidlbc.video import write_mp4
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clips") / "a.mp4"
+    write_mp4(path, noisy_frames(12, 64, 64, seed=2), fps=10)
+    return path
+
+
+def picture(seed: int = 0, height: int = 90, width: int = 120) -> np.ndarray:
+    return noisy_frames(1, height, width, seed=seed)[0]
+
+
+def test_a_camera_that_moves_by_whole_pixels_shows_the_picture_itself() -> None:
+    shown = picture()
+    source = torch.from_numpy(shown).permute(2, 0, 1)[None].float()
+    maps = torch.tensor([[[1.0, 0, 40 + 3 * t + 15.5], [0, 1.0, 20 + 2 * t + 15.5]] for t in range(4)])
+    frames = _view(source, maps, 32).round().permute(0, 2, 3, 1).numpy()
+    for t, frame in enumerate(frames):
+        np.testing.assert_array_equal(frame, shown[20 + 2 * t : 52 + 2 * t, 40 + 3 * t : 72 + 3 * t])
+
+
+def test_moving_pictures_move_and_depend_on_the_draw_alone() -> None:
+    shown = picture(1)
+    clips = [moving_picture(shown, 4, 48, random.Random(seed)) for seed in range(12)]
+    for seed, clip in enumerate(clips):
+        assert clip.shape == (4, 48, 48, 3) and clip.dtype == np.uint8
+        assert np.array_equal(clip, moving_picture(shown, 4, 48, random.Random(seed)))
+    assert sum(bool((clip[0] != clip[1]).any()) for clip in clips) >= 9
+    assert len({clip.tobytes() for clip in clips}) == 12
+
+
+def test_a_picture_smaller_than_the_crop_is_mirrored() -> None:
+    assert moving_picture(picture(3, 20, 30), 3, 64, random.Random(0)).shape == (3, 64, 64, 3)
+
+
+def test_steps_are_pure_and_pictures_take_their_share(video: Path) -> None:
+    def sampler(share: float) -> ClipSampler:
+        settings = ClipSettings(frames=4, size=32, batch=3, picture_share=share)
+        return ClipSampler([video], settings, num_qp=64, seed=5, pictures=[np.full((64, 64, 3), 7, np.uint8)])
+
+    first, again = sampler(0.5), sampler(0.5)
+    for step in (0, 9, 4):
+        frames, qp = first(step)
+        assert frames.shape == (3, 4, 3, 32, 32) and frames.dtype == torch.uint8
+        assert all(torch.equal(a, b) for a, b in zip((frames, qp), again(step), strict=True))
+
+    def still(share: float) -> int:  # the picture is one grey: what little varies in it is drift and noise
+        drawn = torch.cat([sampler(share)(step)[0] for step in range(8)])
+        return int((drawn.float().mean((1, 2, 3, 4)) < 12).sum())
+
+    assert still(0.0) == 0 and still(1.0) == 24 and 4 <= still(0.5) <= 20
