@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidlbc.bitstream import Header, Packet, Reader, end_bytes
+from vidlbc.bitstream import Header, Packet, Reader, end_bytes, pack_modes, unpack_modes
 from vidlbc.entropy import coder
 from vidlbc.entropy.tables import TAIL_SHARE
 from vidlbc.errors import BitstreamError, InputError
@@ -52,22 +52,36 @@ class CodedFrame:
 
     symbols: list[np.ndarray]
     parameters: list[coder.CodedParameters]
-    bits: float
+    level_bits: list[float]
     crc_bytes: bytes
-    intra: bool
+    intra: int = 0  # mask of the levels coded by the intra prior
 
     @classmethod
-    def of(
-        cls, symbols: Sequence[Tensor], distributions: Sequence[Distribution], row: int, intra: bool = False
-    ) -> "CodedFrame":
+    def of(cls, symbols: Sequence[Tensor], distributions: Sequence[Distribution], row: int) -> "CodedFrame":
         """symbols int32 (H_l, W_l, C_l); distributions (B, H_l, W_l, C_l), of which the frame's is `row`."""
-        bits, parameters = 0.0, []
+        bits, parameters = [], []
         for q, d in zip(symbols, distributions, strict=True):
             single = Distribution(d.mean[row], d.log2_scale[row])
-            bits += _ideal_bits(q.to(d.mean.device).float(), single)
+            bits.append(_ideal_bits(q.to(d.mean.device).float(), single))
             parameters.append(coder.quantise(single))
         arrays = [q.reshape(-1).cpu().numpy() for q in symbols]
-        return cls(arrays, parameters, bits, b"".join(_crc_bytes(q) for q in reversed(symbols)), intra)
+        return cls(arrays, parameters, bits, b"".join(_crc_bytes(q) for q in reversed(symbols)))
+
+    @property
+    def bits(self) -> float:
+        return sum(self.level_bits)
+
+    def or_intra(self, other: "CodedFrame") -> "CodedFrame":
+        """The shorter of both at each level; `other`: the same frame under the intra prior."""
+        mask = sum((b < a) << level for level, (a, b) in enumerate(zip(self.level_bits, other.level_bits, strict=True)))
+        parts = [other if mask >> level & 1 else self for level in range(len(self.level_bits))]
+        return CodedFrame(
+            self.symbols,
+            [part.parameters[level] for level, part in enumerate(parts)],
+            [part.level_bits[level] for level, part in enumerate(parts)],
+            self.crc_bytes,
+            mask,
+        )
 
 
 class SymbolCoder:
@@ -95,7 +109,7 @@ class SymbolCoder:
         """Each frame of one packet with its quantised distributions, in order, and the state after it.
 
         symbols int32 (T, H_l, W_l, C_l). On CPU small groups of frames run side by side, one thread each; exact either
-        way. With context a frame is coded by the intra prior where that is shorter. It is tried on the packet's first
+        way. With context a level is coded by the intra prior where that is shorter. It is tried on the packet's first
         frame, and then on those that come near it.
         """
         qps = torch.tensor([qp], device=self.pool.device)
@@ -117,7 +131,7 @@ class SymbolCoder:
         def intra(index: int, t: int) -> CodedFrame:
             latents = [y[t : t + 1] for y in seen[index].result()[0]]
             t += spans[index].start
-            return CodedFrame.of([q[t] for q in symbols], self.intra(latents, qps, gains), 0, True)
+            return CodedFrame.of([q[t] for q in symbols], self.intra(latents, qps, gains), 0)
 
         try_intra = self.intra_frames and context
         alone = self.pool.each(lambda index: intra(index, 0), 1)[0].result() if try_intra else None
@@ -132,8 +146,7 @@ class SymbolCoder:
             for t in range(size):
                 frame = CodedFrame.of([q[span.start + t] for q in symbols], out, t)
                 if alone is not None and frame.bits >= _NEAR_INTRA * alone.bits:
-                    other = intra(index, t) if span.start + t else alone
-                    frame = other if other.bits < frame.bits else frame
+                    frame = frame.or_intra(intra(index, t) if span.start + t else alone)
                 frames.append(frame)
             return frames
 
@@ -178,11 +191,12 @@ class SymbolCoder:
             if len(packets) < len(readers) or len({p.frames for p in packets}) > 1:
                 raise InputError("clips decoded as one batch must have the same number of frames")
             decoders = [coder.Decoder(p.payload) for p in packets]
+            masks = [unpack_modes(p.modes, p.frames, len(first.levels)) for p in packets]
             crcs = [0] * len(packets)
             frames: list[list[Tensor]] = []
             for t in range(packets[0].frames):
-                modes = [p.is_intra(t) for p in packets]
-                symbols, state = self._decode_frame(decoders, modes, qp, gains, state if first.context else null, first)
+                intra = [mask[t] for mask in masks]
+                symbols, state = self._decode_frame(decoders, intra, qp, gains, state if first.context else null, first)
                 for b, packet in enumerate(packets):
                     crcs[b] = zlib.crc32(b"".join(_crc_bytes(q[b]) for q in reversed(symbols)), crcs[b])
                     if crcs[b] & 0xFF != packet.checks[t]:
@@ -201,7 +215,7 @@ class SymbolCoder:
     def _decode_frame(
         self,
         decoders: Sequence[coder.Decoder],
-        modes: Sequence[bool],
+        intra: Sequence[int],
         qp: Tensor,
         gains: Sequence[Gains],
         state: State,
@@ -209,29 +223,34 @@ class SymbolCoder:
     ) -> tuple[list[Tensor], State]:
         """Symbols of the next frame of every clip, int32 (B, H_l, W_l, C_l), and the state after it.
 
-        `modes`: True where the clip's frame is coded by the intra prior. Where clips differ both priors run.
+        `intra`: for each clip the mask of the levels that the intra prior codes. Where there are such and others, both
+        priors run, each down to the finest level that needs it.
         """
         height, width = self.padded(header)
-        paths = {}
-        for intra in set(modes):
-            trunk = self.intra if intra else self.temporal.trunk
-            context = None if intra else self.temporal.reader(self.temporal.memory(state))
-            coarsest = trunk.work_strides[-1]
-            paths[intra] = _Path(trunk, context, trunk.start(qp, height // coarsest, width // coarsest))
         count = len(self.temporal.levels)
+        paths = []
+        for by_intra in (False, True):
+            used = [i for i in range(count) if any(bool(mask >> i & 1) == by_intra for mask in intra)]
+            if used:
+                trunk = self.intra if by_intra else self.temporal.trunk
+                context = None if by_intra else self.temporal.reader(self.temporal.memory(state))
+                coarsest = trunk.work_strides[-1]
+                hidden = trunk.start(qp, height // coarsest, width // coarsest)
+                paths.append(_Path(trunk, context, hidden, by_intra, used[0]))
         symbols: list[Tensor] = [torch.empty(0)] * count
         latents: list[Tensor] = [torch.empty(0)] * count
         for index in reversed(range(count)):
-            distributions = {intra: path.distribution(index, gains[index]) for intra, path in paths.items()}
+            paths = [path for path in paths if path.finest <= index]
+            distributions = {path.intra: path.distribution(index, gains[index]) for path in paths}
             decoded = []
             for b, decoder in enumerate(decoders):
-                d = distributions[modes[b]]
+                d = distributions[bool(intra[b] >> index & 1)]
                 decoded.append(decoder.decode(coder.quantise(Distribution(d.mean[b], d.log2_scale[b]))))
             shape = next(iter(distributions.values())).mean.shape
             symbols[index] = torch.from_numpy(np.stack(decoded)).view(shape)
             (latents[index],) = self._latents([symbols[index]], [gains[index]])
             if index:
-                for path in paths.values():
+                for path in paths:
                     path.hidden = path.trunk.absorb(index, path.hidden, latents[index], qp)
         return symbols, self.temporal.update(state, latents) if header.context else state
 
@@ -243,6 +262,8 @@ class _Path:
     trunk: TopDownPrior
     context: Context | None
     hidden: Tensor
+    intra: bool
+    finest: int  # level that it is needed for
 
     def distribution(self, index: int, gains: Gains) -> Distribution:
         if self.context is not None:
@@ -264,17 +285,17 @@ class PacketWriter:
 
     def add(self, symbols: Sequence[Tensor]) -> None:
         """One packet: int32 (n, H_l, W_l, C_l) a level, n up to 255."""
-        encoder, crc, checks, intra = coder.Encoder(), 0, bytearray(), 0
+        encoder, crc, checks, masks = coder.Encoder(), 0, bytearray(), []
         header = self._header
         for frame, state in self._coder.coded_frames(symbols, header.qp, self._state, header.context):
             self._state = state
             for index in reversed(range(len(frame.parameters))):
                 encoder.encode(frame.symbols[index], frame.parameters[index])
             crc = zlib.crc32(frame.crc_bytes, crc)
-            intra |= frame.intra << len(checks)
+            masks.append(frame.intra)
             checks.append(crc & 0xFF)
             self._bits.append(frame.bits)
-        modes = intra.to_bytes(-(-len(checks) // 8), "little")
+        modes = pack_modes(masks, len(header.levels))
         data = Packet(len(checks), crc, bytes(checks), modes, encoder.finish()).to_bytes()
         self._sink.write(data)
         self._bytes += len(data)

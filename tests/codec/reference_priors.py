@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +100,14 @@ class Prior:
         # Rows gain, step, log2 gain of this QP.
         self.coding = [image[f"coding.{i}"][:, stream.qp] for i in range(len(self.levels))]
 
-    def frame(self, height: int, width: int, decoder: RangeDecoder, past: dict[int, Array]) -> tuple[list[Array], ...]:
-        """Symbols and latents of the next frame, fine to coarse; `past`: the memory, one map a working stride."""
+    def frame(self, height: int, width: int, past: dict[int, Array]) -> Generator[tuple[Array, Array], Array, None]:
+        """Yields the distribution of each level, coarse to fine, and is sent its latents; `past`: the memory."""
         t, top = self.trunk, self.work[-1]
         start = snap(t.w["start_vector"] + t.qp_vector(f"qp_vector.{top}.anchors", self.qp))
         hidden = np.broadcast_to(start, (height // top, width // top, start.size))
-        symbols: list[Array] = [np.zeros(0)] * len(self.levels)
-        latents: list[Array] = [np.zeros(0)] * len(self.levels)
         for i in reversed(range(len(self.levels))):
             stride, work = self.levels[i][0], max(self.levels[i][0], 8)
-            r, (gain, step, log2_gain) = work // stride, self.coding[i]
+            r, (gain, _, log2_gain) = work // stride, self.coding[i]
             if past:
                 hidden = self.read(i, hidden, past[work])
             j = 0
@@ -117,15 +116,13 @@ class Prior:
                 j += 1
             head = t.linear(f"heads.{i}", hidden)
             mean, scale = (fold(half, r) for half in np.split(head, 2, axis=-1))
-            symbols[i] = decoder.level(mean * gain, scale + (F(-3) + log2_gain))
-            latents[i] = snap(F(symbols[i]) * step)
+            latent = yield mean * gain, scale + (F(-3) + log2_gain)
             if i:
-                hidden = snap(hidden + t.linear(f"embed.{i}", unfold(latents[i], r)))
+                hidden = snap(hidden + t.linear(f"embed.{i}", unfold(latent, r)))
                 finer = max(self.levels[i - 1][0], 8)
                 if finer != work:
                     hidden = fold(t.linear(f"up.{finer}", hidden), work // finer)
                     hidden = snap(hidden + t.qp_vector(f"qp_vector.{finer}.anchors", self.qp))
-        return symbols, latents
 
     def features(self, latents: list[Array]) -> dict[int, Array]:
         maps: dict[int, Array] = {}
@@ -252,11 +249,16 @@ def decode(data: bytes, model: Path) -> list[list[Array]]:
     for count, total, checks, modes, payload in stream.packets:
         decoder, crc = RangeDecoder(payload), 0
         for t in range(count):
-            if modes[t // 8] >> t % 8 & 1:
-                symbols, latents = alone.frame(height, width, decoder, {})
-            else:
-                memory = prior.memory(state if stream.context else null)
-                symbols, latents = prior.frame(height, width, decoder, memory)
+            memory = prior.memory(state if stream.context else null)
+            both = prior.frame(height, width, memory), alone.frame(height, width, {})
+            symbols: list[Array] = [np.zeros(0)] * len(stream.levels)
+            latents: list[Array] = [np.zeros(0)] * len(stream.levels)
+            said = [next(one) for one in both]
+            for i in reversed(range(len(stream.levels))):
+                symbols[i] = decoder.level(*said[modes[t] >> i & 1])
+                latents[i] = snap(F(symbols[i]) * prior.coding[i][1])
+                if i:
+                    said = [one.send(latents[i]) for one in both]
             state = prior.update(state, latents)
             for level in reversed(symbols):
                 crc = zlib.crc32(level.astype("<i2").tobytes(), crc)

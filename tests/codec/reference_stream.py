@@ -33,7 +33,7 @@ class Stream:
     kind: str
     fingerprint: bytes
     levels: list[tuple[int, int]]
-    packets: list[tuple[int, int, bytes, bytes, bytes]]  # frames, CRC of the symbols, checks, modes, payload
+    packets: list[tuple[int, int, bytes, list[int], bytes]]  # frames, CRC of the symbols, checks, modes, payload
 
 
 class Bytes:
@@ -69,7 +69,7 @@ def parse(data: bytes) -> Stream:
     kind = b.take(b.varint()).decode()
     levels = [(b.varint(), b.varint()) for _ in range(b.varint())]
     b.check()
-    packets: list[tuple[int, int, bytes, bytes, bytes]] = []
+    packets: list[tuple[int, int, bytes, list[int], bytes]] = []
     while True:
         tag = b.take(1)
         b.mark = b.at
@@ -81,7 +81,14 @@ def parse(data: bytes) -> Stream:
         assert tag == b"P"
         size = b.varint()
         (crc,) = struct.unpack("<I", b.take(4))
-        packets.append((count, crc, b.take(count), b.take((count + 7) // 8), b.take(size)))
+        checks, marked = b.take(count), b.take((count + 7) // 8)
+        flagged = [t for t in range(count) if marked[t // 8] >> t % 8 & 1]
+        bits, modes = b.take((len(flagged) * len(levels) + 7) // 8), [0] * count
+        for i, t in enumerate(flagged):
+            for level in range(len(levels)):
+                place = i * len(levels) + level
+                modes[t] |= (bits[place // 8] >> place % 8 & 1) << level
+        packets.append((count, crc, checks, modes, b.take(size)))
         b.check()
 
 

@@ -22,7 +22,7 @@ SHA256 = {
     "none": "0a12d7933a458467a9411a086f4b7b1d81d812f8f299590526e21beade0ba76f",
     "lstm": "6149b08076acfbbc3f71189a3763dbf30488cee2ece75c56011d92b664f56b41",
     "transformer": "602a6b2065bafdc519121b1335d0de85ef566dcbaeb5019d6f89a45a66957c9c",
-    "transformer_intra": "196ea18d8a3f4d65d4bfa1238f7164982ea023d14ec374bb69c992a6691f8130",
+    "transformer_intra": "da1ce1286fc8cd896d99def9c61aa75122c78e4ed71cd454c6ceae70c1266950",
     "transformer_no_context": "dbdea1b7f835141f6087349829e075f0d7fd2231e1ff0d296e202d755d6af571",
 }
 # Of the coding tables (gain, step, log2 gain of 64 QPs), float32, level after level.

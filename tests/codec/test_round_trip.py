@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import vidlbc
 from tests.codec.small_models import KINDS, noisy_frames
-from vidlbc.bitstream import Reader
+from vidlbc.bitstream import Reader, unpack_modes
 from vidlbc.codec import Codec
 from vidlbc.errors import InputError
 
@@ -194,14 +194,17 @@ def test_a_gpu_and_a_cpu_decode_the_same_symbols(codec_of: CodecOf, model_folder
 
 
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
-def test_intra_frames_are_chosen_where_shorter(codec_of: CodecOf, model_folder: Path, kind: str) -> None:
-    """With random weights that is everywhere; the symbols stay the same, also beside a clip without intra frames."""
+def test_levels_take_the_intra_prior_where_shorter(codec_of: CodecOf, model_folder: Path, kind: str) -> None:
+    """With random weights that is in every frame; the symbols stay the same, also beside a clip without any."""
     temporal, free = codec_of(kind), vidlbc.load(model_folder, device="cpu", temporal=kind)
     frames = noisy_frames(5, 40, 48)
     data, shorter = temporal.compress(frames), free.compress(frames)
     assert len(shorter) < len(data)
-    modes = [[p.is_intra(t) for p in Reader(d).packets() for t in range(p.frames)] for d in (data, shorter)]
-    assert modes == [[False] * 5, [True] * 5]
+    levels = len(temporal.levels)
+    masks, other = (
+        [mask for p in Reader(d).packets() for mask in unpack_modes(p.modes, p.frames, levels)] for d in (data, shorter)
+    )
+    assert masks == [0] * 5 and len(other) == 5 and all(other)
     assert same(temporal.symbols(data), temporal.symbols(shorter))
     both = temporal.symbols([data, shorter])
     assert same([level[0] for level in both], [level[1] for level in both])

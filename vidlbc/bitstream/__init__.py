@@ -1,5 +1,27 @@
 """The container format of one clip. See `vidlbc.bitstream.container` and docs/bitstream.md."""
 
-from vidlbc.bitstream.container import MAX_RATE, MAX_SIDE, BitstreamInfo, Header, Packet, Reader, end_bytes, inspect
+from vidlbc.bitstream.container import (
+    MAX_RATE,
+    MAX_SIDE,
+    BitstreamInfo,
+    Header,
+    Packet,
+    Reader,
+    end_bytes,
+    inspect,
+    pack_modes,
+    unpack_modes,
+)
 
-__all__ = ["MAX_RATE", "MAX_SIDE", "BitstreamInfo", "Header", "Packet", "Reader", "end_bytes", "inspect"]
+__all__ = [
+    "MAX_RATE",
+    "MAX_SIDE",
+    "BitstreamInfo",
+    "Header",
+    "Packet",
+    "Reader",
+    "end_bytes",
+    "inspect",
+    "pack_modes",
+    "unpack_modes",
+]

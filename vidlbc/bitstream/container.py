@@ -9,7 +9,7 @@ cost about two bytes a frame. Nothing here needs weights.
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import BinaryIO
@@ -51,22 +51,43 @@ class Header:
 class Packet:
     """Some frames' symbols: `checks` has a byte a frame, `symbol_crc` covers all of them, `payload` is range-coded.
 
-    `intra` has a bit a frame, first frame lowest: coded by the image stage's intra prior, not by the temporal stage.
+    `modes`: see `pack_modes`.
     """
 
     frames: int
     symbol_crc: int
     checks: bytes
-    intra: bytes
+    modes: bytes
     payload: bytes
-
-    def is_intra(self, frame: int) -> bool:
-        return bool(self.intra[frame // 8] >> frame % 8 & 1)
 
     def to_bytes(self) -> bytes:
         body = varint(self.frames) + varint(len(self.payload)) + struct.pack("<I", self.symbol_crc)
-        body += self.checks + self.intra + self.payload
+        body += self.checks + self.modes + self.payload
         return bytes([_PACKET]) + body + struct.pack("<I", zlib.crc32(body))
+
+
+def pack_modes(masks: Sequence[int], levels: int) -> bytes:
+    """Which levels of each frame are coded by the image stage's intra prior, not by the temporal stage.
+
+    `masks`: bit l of a frame's mask stands for level l, fine to coarse. First a bit a frame, whether there is any such
+    level; then, for the frames where there is, a bit a level. Lowest bits first, each part in whole bytes.
+    """
+    flags = sum(bool(mask) << t for t, mask in enumerate(masks))
+    flagged = [mask for mask in masks if mask]
+    bits = sum(mask << levels * i for i, mask in enumerate(flagged))
+    return flags.to_bytes(-(-len(masks) // 8), "little") + bits.to_bytes(-(-len(flagged) * levels // 8), "little")
+
+
+def unpack_modes(modes: bytes, frames: int, levels: int) -> list[int]:
+    """The masks of `pack_modes`."""
+    size = -(-frames // 8)
+    flags, bits = int.from_bytes(modes[:size], "little"), int.from_bytes(modes[size:], "little")
+    masks = []
+    for t in range(frames):
+        flagged = flags >> t & 1
+        masks.append(bits & ((1 << levels) - 1) if flagged else 0)
+        bits >>= levels * flagged
+    return masks
 
 
 def end_bytes(frames: int) -> bytes:
@@ -185,13 +206,15 @@ class Reader:
             size = source.varint("the packet's size", 4 * largest * max(count, 1))
             (symbol_crc,) = struct.unpack("<I", source.take(4, "the packet"))
             checks = source.take(count, "the frame checks")
-            intra = source.take(-(-count // 8), "the frame modes")
+            flags = source.take(-(-count // 8), "the frame modes")
+            flagged = (int.from_bytes(flags, "little") & ((1 << count) - 1)).bit_count()
+            modes = flags + source.take(-(-flagged * len(self.header.levels) // 8), "the frame modes")
             payload = source.take(size, "the packet")
             source.crc(f"packet at frame {self.frames}")
             if not count:
                 raise BitstreamError(f"damaged bitstream: empty packet at offset {source.position}")
             self.frames += count
-            yield Packet(count, symbol_crc, checks, intra, payload)
+            yield Packet(count, symbol_crc, checks, modes, payload)
 
 
 @dataclass(frozen=True)

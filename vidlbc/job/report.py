@@ -23,6 +23,7 @@ from vidlbc.evaluation.plots import (
 from vidlbc.job.quality import Quality
 from vidlbc.job.settings import JobSettings
 from vidlbc.job.sources import source_frames
+from vidlbc.job.verify import Verified
 from vidlbc.shards import LatentShards, Manifest
 from vidlbc.video import write_side_by_side
 
@@ -44,7 +45,7 @@ def collect(
     encoding: tuple[int, float],
     quality: Quality,
     probes: Mapping[str, ProbeResult],
-    verified: Mapping[str, int],
+    verified: Verified,
 ) -> dict[str, Any]:
     """The figures of the run. Accuracies are null where the corpus has no labels."""
     best, pixels = probes.get("latents"), probes.get("pixels")
@@ -66,9 +67,9 @@ def collect(
         "bpp_all_clips": manifest.bpp,
         "shard_bytes": manifest.bytes,
         "source_bytes": manifest.source_bytes,
-        "verified_clips": verified["clips"],
-        "verified_frames": verified["frames"],
-        "verified_sources": verified["sources"],
+        "verified_clips": verified.clips,
+        "verified_frames": verified.frames,
+        "verified_sources": verified.sources,
         "qp": settings.qp,
         "temporal": codec.kind,
         "fingerprint": codec.fingerprint,

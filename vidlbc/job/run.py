@@ -13,12 +13,12 @@ from vidlbc.codec import Codec, pick_device
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.evaluation import ProbeResult
 from vidlbc.job.check import Checked, check_job, shard_settings
-from vidlbc.job.quality import measure_quality
+from vidlbc.job.quality import measure_quality, spread
 from vidlbc.job.recognition import recognise, write_results
 from vidlbc.job.report import collect, table, write_report
 from vidlbc.job.settings import JobSettings
 from vidlbc.job.train import train_temporal
-from vidlbc.job.verify import verify_sample
+from vidlbc.job.verify import verify
 from vidlbc.shards import (
     LatentShards,
     Manifest,
@@ -79,7 +79,7 @@ def _after_training(settings: JobSettings, job: Checked, codec: Codec) -> dict[s
     if not len(shards):
         summary = settings.shards / "manifest" / "summary.txt"
         raise VidlbcError(f"{settings.shards}: no video of the {job.split} split could be read; see {summary}")
-    verified = verify_sample(shards, codec, settings.model, 4)
+    verified = verify(shards, codec, settings.model, spread(shards, 4))
     image = codec.image
     plain = Codec(image, *models.no_context(image), device=settings.device, precision=settings.precision)
     quality = measure_quality(shards, codec, plain, settings.evaluation.videos)

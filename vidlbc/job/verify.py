@@ -1,15 +1,17 @@
-"""Decode a sample of the shards in a fresh process and compare its symbols with those of the source videos.
+"""Decode shards in a fresh process and compare their symbols with those of the source videos.
 
-    python -m vidlbc.job.verify SHARDS MODEL KIND THREADS KEY...
+    python -m vidlbc.job.verify < REQUEST     REQUEST: JSON with the fields of `_Request`
 
-prints {key: sha256 of the symbols} as JSON.
+prints {key: [sha256 of the symbols, how many]} as JSON.
 """
 
 import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,30 @@ import torch
 
 from vidlbc.codec import Codec, load
 from vidlbc.errors import VideoError, VidlbcError
-from vidlbc.job.quality import spread
 from vidlbc.job.sources import source_frames
 from vidlbc.shards import LatentShards
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Counts of what decoded alike; `sources`: clips whose source files were analysed anew, with the same result."""
+
+    clips: int
+    frames: int
+    symbols: int
+    sources: int
+
+
+@dataclass(frozen=True)
+class _Request:
+    shards: str
+    split: str | None
+    model: str
+    kind: str
+    threads: int
+    batch: int
+    device: str
+    indices: list[int]
 
 
 def symbols_digest(symbols: Sequence[torch.Tensor]) -> str:
@@ -31,32 +54,50 @@ def symbols_digest(symbols: Sequence[torch.Tensor]) -> str:
     return sha.hexdigest()
 
 
-def verify_sample(shards: LatentShards, codec: Codec, model: Path, count: int) -> dict[str, int]:
-    """Counts of clips and frames decoded alike. Raises VidlbcError where one differs.
+def verify(
+    shards: LatentShards,
+    codec: Codec,
+    model: str | Path,
+    indices: Sequence[int],
+    threads: int = 1,
+    batch: int = 1,
+    device: str = "cpu",
+    on_clip: Callable[[int], None] = lambda frames: None,
+) -> Verified:
+    """Raises VidlbcError where a clip decodes to other symbols.
 
-    The other process runs on the CPU, on one thread. This one decodes too, and analyses the source frames anew: on the
-    CPU all three agree to the bit; a GPU's analysis is not promised to repeat, so there the sources are only counted.
+    The other process runs on `device`, on so many threads, up to `batch` clips of equal size at once. Its symbols must
+    be those that a new analysis of the source gives here; a GPU's analysis is not promised to repeat, nor is a damaged
+    file's content, so where they differ, or the source is gone, this process decodes as well and compares with that.
+    `on_clip` is called with the frames of each clip compared.
     """
-    indices = spread(shards, count)
-    metas = [shards.meta(i) for i in indices]
-    keys = [meta["key"] for meta in metas]
-    command = [sys.executable, "-m", "vidlbc.job.verify", str(shards.folder), str(model), codec.kind, "1", *keys]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    request = _Request(
+        str(shards.folder), shards.split, str(model), codec.kind, threads, batch, device, list(map(int, indices))
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "vidlbc.job.verify"], input=json.dumps(asdict(request)), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise VidlbcError(f"verification: the decoding process failed: {reason}")
     found = json.loads(done.stdout.splitlines()[-1])
-    frames = sources = 0
-    for meta, index in zip(metas, indices, strict=True):
-        clip = f"clip {meta['key']} of {meta['source']}"
-        if found[meta["key"]] != symbols_digest(codec.symbols(shards.bitstream(index))):
-            raise VidlbcError(f"verification: {clip} decodes to other symbols in another process")
+    frames = symbols = sources = 0
+    for index in indices:
+        meta = shards.meta(index)
+        digest, count = found[meta["key"]]
         try:
-            sources += _as_source(codec, shards, meta, found[meta["key"]])
+            as_source = _as_source(codec, shards, meta, digest)
         except VideoError as error:
             print(f"not compared with its source: {error}", file=sys.stderr)
-        frames += meta["frames"]
-    return {"clips": len(keys), "frames": frames, "sources": sources}
+            as_source = False
+        if not as_source and digest != symbols_digest(codec.symbols(shards.bitstream(index))):
+            raise VidlbcError(
+                f"verification: clip {meta['key']} of {meta['source']} decodes to other symbols in another process"
+            )
+        sources, frames, symbols = sources + as_source, frames + meta["frames"], symbols + count
+        on_clip(meta["frames"])
+    return Verified(len(indices), frames, symbols, sources)
 
 
 def _as_source(codec: Codec, shards: LatentShards, meta: Mapping[str, Any], digest: str) -> bool:
@@ -71,14 +112,31 @@ def _as_source(codec: Codec, shards: LatentShards, meta: Mapping[str, Any], dige
     return False
 
 
-def main(arguments: Sequence[str]) -> None:
-    folder, model, kind, threads, *keys = arguments
-    torch.set_num_threads(int(threads))
-    shards = LatentShards(folder)
-    codec = load(model, device="cpu", temporal=kind)
-    places = {shards.meta(i)["key"]: i for i in range(len(shards))}
-    print(json.dumps({key: symbols_digest(codec.symbols(shards.bitstream(places[key]))) for key in keys}))
+def _batches(shards: LatentShards, indices: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Clips of equal length and frame size, up to `size` together."""
+
+    def shape(index: int) -> tuple[int, ...]:
+        meta = shards.meta(index)
+        return meta["frames"], meta["height"], meta["width"]
+
+    for _, group in groupby(sorted(indices, key=shape), key=shape):
+        alike = list(group)
+        yield from (alike[start : start + size] for start in range(0, len(alike), size))
+
+
+def main() -> None:
+    request = _Request(**json.load(sys.stdin))
+    torch.set_num_threads(request.threads)
+    shards = LatentShards(request.shards, request.split)
+    codec = load(request.model, device=request.device, temporal=request.kind)
+    found: dict[str, tuple[str, int]] = {}
+    for batch in _batches(shards, request.indices, request.batch):
+        decoded = codec.symbols([shards.bitstream(index) for index in batch])
+        for row, index in enumerate(batch):
+            levels = [level[row] for level in decoded]
+            found[shards.meta(index)["key"]] = symbols_digest(levels), sum(level.numel() for level in levels)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,0 +1,55 @@
+"""Verify shards: a fresh process, with other threads and batch sizes, must decode the symbols that the sources give."""
+
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+import vidlbc
+from vidlbc.cli import run
+from vidlbc.codec import pick_device
+from vidlbc.errors import InputError
+from vidlbc.job.quality import spread
+from vidlbc.job.verify import verify
+from vidlbc.progress import progress_bar
+from vidlbc.shards import LatentShards
+
+
+def main(config: DictConfig) -> None:
+    for name, value in (
+        ("other_threads", config.other_threads), ("other_batch", config.other_batch), ("videos", config.videos),
+    ):  # fmt: skip
+        if value is not None and value < 1:
+            raise InputError(f"{name}={value}: expected a whole number of at least 1")
+    pick_device(config.other_device)
+    source = Path(config.input)
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder (expected a folder of shards)")
+    shards = LatentShards(source, config.split)
+    if not len(shards):
+        raise InputError(f"{source}: holds no clip" + (f" of split {config.split}" if config.split else ""))
+    settings = shards.plan.settings
+    model = config.model or settings.model
+    codec = vidlbc.load(
+        model, device=config.device, temporal=config.temporal or settings.temporal, precision=settings.precision
+    )
+    indices = list(range(len(shards))) if config.videos is None else spread(shards, config.videos)
+    began = time.monotonic()
+    print(
+        f"decoding {len(indices)} clips in another process: {config.other_device}, {config.other_threads} thread(s), "
+        f"up to {config.other_batch} clips at once",
+        flush=True,
+    )
+    with progress_bar(desc="compare", unit="frame", total=sum(shards.meta(i)["frames"] for i in indices)) as meter:
+        done = verify(
+            shards, codec, model, indices, config.other_threads, config.other_batch, config.other_device, meter.update
+        )
+    print(
+        f"{done.clips} clips, {done.frames} frames, {done.symbols} symbols: 0 differ. "
+        f"{done.sources} clips were compared with a new analysis of their source on {codec.device}, "
+        f"{done.clips - done.sources} with this process's own decoding. {time.monotonic() - began:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    run(main, "verify")
