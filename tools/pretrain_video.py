@@ -23,7 +23,7 @@ def settings_of(config: DictConfig) -> JobSettings:
     clips = ClipSettings(
         frames=train.frames, size=train.size, batch=train.batch, pool_windows=train.pool_windows,
         window_frames=train.window_frames, steps_per_pool=train.steps_per_pool, max_side=data.max_side,
-        picture_share=train.picture_share,
+        picture_share=train.picture_share, large_size=train.large_size,
     )  # fmt: skip
     return JobSettings(
         root=data.root, out=Path(config.out), image_stage=config.image_stage, temporal=config.temporal, qp=config.qp,

@@ -45,6 +45,18 @@ def test_moving_pictures_move_and_depend_on_the_draw_alone() -> None:
     assert len({clip.tobytes() for clip in clips}) == 12
 
 
+def test_every_second_step_is_large(video: Path) -> None:
+    settings = ClipSettings(frames=3, size=32, batch=8, large_size=64)
+    sampler = ClipSampler([video], settings, num_qp=64)
+    shapes = [tuple(sampler(step)[0].shape) for step in range(3)]
+    assert shapes == [(8, 3, 3, 32, 32), (2, 3, 3, 64, 64), (8, 3, 3, 32, 32)]
+    # The video is 64 pixels a side: larger crops come from pictures, or else with padded borders.
+    settings = ClipSettings(frames=3, size=32, batch=4, large_size=80, picture_share=0.0)
+    grey = np.full((90, 90, 3), 7, np.uint8)
+    assert float(ClipSampler([video], settings, num_qp=64, pictures=[grey])(1)[0].float().mean()) < 16
+    assert ClipSampler([video], settings, num_qp=64)(1)[0].shape == (1, 3, 3, 80, 80)
+
+
 def test_a_picture_smaller_than_the_crop_is_mirrored() -> None:
     assert moving_picture(picture(3, 20, 30), 3, 64, random.Random(0)).shape == (3, 64, 64, 3)
 

@@ -104,6 +104,8 @@ def _check_values(settings: JobSettings) -> None:
         ("eval.views", evaluation.views, 1), ("eval.grid", evaluation.grid, 1), ("eval.epochs", evaluation.epochs, 1),
     ):  # fmt: skip
         _number(name, value, least, whole=True)
+    if clips.large_size is not None:
+        _number("train.large_size", clips.large_size, clips.size, whole=True)
     if settings.max_side is not None:
         _number("data.max_side", settings.max_side, 16, whole=True)
     if train.budget is not None:

@@ -26,7 +26,9 @@ Batch = tuple[Tensor, Tensor]
 class ClipSettings:
     """`frames` a training clip, random crops of `size` pixels, `batch` clips a step (all ranks: batch * world).
 
-    `picture_share`: share of the clips made from still pictures, where there are any.
+    `picture_share`: share of the clips made from still pictures, where there are any. Every second step has crops of
+    `large_size` instead, as many as have the same area, of videos that large and of pictures: context that reads a
+    window around each place must learn what the inside of a large frame looks like.
     """
 
     frames: int = 6
@@ -37,6 +39,7 @@ class ClipSettings:
     steps_per_pool: int = 2000
     max_side: int | None = None
     picture_share: float = 0.25
+    large_size: int | None = None
 
 
 class ClipSampler:
@@ -64,10 +67,16 @@ class ClipSampler:
         self._pool_index = -1
 
     def __call__(self, step: int) -> Batch:
-        pool = self._pool_of(step // self.settings.steps_per_pool)
+        pool, s = self._pool_of(step // self.settings.steps_per_pool), self.settings
         draw = random.Random((self.seed * 1_000_003 + step) * 64 + self.rank)
-        clips = np.stack([self._any_clip(draw, pool) for _ in range(self.settings.batch)])
-        qp = torch.tensor([draw.randrange(self.num_qp) for _ in range(self.settings.batch)])
+        size, batch, share = s.size, s.batch, s.picture_share
+        if s.large_size is not None and step % 2:
+            size, batch = s.large_size, max(1, round(s.batch * (s.size / s.large_size) ** 2))
+            large = [window for window in pool if min(window.shape[1:3]) >= size]
+            # Few videos are large: more of these clips are pictures.
+            pool, share = large or pool, (1 + share) / 2 if large else 1.0
+        clips = np.stack([self._any_clip(draw, pool, size, share) for _ in range(batch)])
+        qp = torch.tensor([draw.randrange(self.num_qp) for _ in range(batch)])
         return torch.from_numpy(clips).permute(0, 1, 4, 2, 3), qp
 
     def _pool_of(self, index: int) -> list[np.ndarray]:
@@ -108,7 +117,7 @@ class ClipSampler:
         if not frames:
             self.unreadable[str(path)] = reader.verdict.reason if reader.verdict else "no frames"
             return []
-        video = self._at_least(np.concatenate(frames))
+        video = _at_least(np.concatenate(frames), self.settings.size)
         return [
             np.ascontiguousarray(video[start : start + length])
             for start in range(0, len(video), length)
@@ -117,23 +126,17 @@ class ClipSampler:
 
     def _part(self, block: np.ndarray, path: str) -> np.ndarray:
         """At most two crops high and wide: whole pictures of a pool of large videos would not fit in memory."""
-        side = 2 * self.settings.size
+        side = max(2 * self.settings.size, self.settings.large_size or 0)
         draw = random.Random(f"{self.seed}/{path}")
         top, left = (draw.randrange(max(0, extent - side) + 1) for extent in block.shape[1:3])
         return np.ascontiguousarray(block[:, top : top + side, left : left + side])
 
-    def _at_least(self, video: np.ndarray) -> np.ndarray:
-        """Frames smaller than the crop are padded by their border."""
-        bottom, right = (max(0, self.settings.size - side) for side in video.shape[1:3])
-        return np.pad(video, ((0, 0), (0, bottom), (0, right), (0, 0)), mode="edge") if bottom or right else video
+    def _any_clip(self, draw: random.Random, pool: list[np.ndarray], size: int, share: float) -> np.ndarray:
+        if self.pictures and draw.random() < share:
+            return moving_picture(draw.choice(self.pictures), self.settings.frames, size, draw)
+        return self._clip(draw, _at_least(draw.choice(pool), size), size)
 
-    def _any_clip(self, draw: random.Random, pool: list[np.ndarray]) -> np.ndarray:
-        s = self.settings
-        if self.pictures and draw.random() < s.picture_share:
-            return moving_picture(draw.choice(self.pictures), s.frames, s.size, draw)
-        return self._clip(draw, draw.choice(pool))
-
-    def _clip(self, draw: random.Random, window: np.ndarray) -> np.ndarray:
+    def _clip(self, draw: random.Random, window: np.ndarray, size: int) -> np.ndarray:
         s = self.settings
         # Every second or third frame now and then: faster motion than the corpus has.
         stride = draw.choice([1, 1, 1, 1, 2, 3])
@@ -143,7 +146,13 @@ class ClipSampler:
         index = np.minimum(first + np.arange(s.frames) * stride, len(window) - 1)
         if draw.random() < 0.3:
             index = index[::-1]
-        top = draw.randrange(window.shape[1] - s.size + 1)
-        left = draw.randrange(window.shape[2] - s.size + 1)
-        clip = window[index, top : top + s.size, left : left + s.size]
+        top = draw.randrange(window.shape[1] - size + 1)
+        left = draw.randrange(window.shape[2] - size + 1)
+        clip = window[index, top : top + size, left : left + size]
         return clip[:, :, ::-1] if draw.random() < 0.5 else clip
+
+
+def _at_least(video: np.ndarray, size: int) -> np.ndarray:
+    """Frames smaller than the crop are padded by their border."""
+    bottom, right = (max(0, size - side) for side in video.shape[1:3])
+    return np.pad(video, ((0, 0), (0, bottom), (0, right), (0, 0)), mode="edge") if bottom or right else video
