@@ -24,7 +24,7 @@ from vidlbc.entropy.tables import TAIL_SHARE
 from vidlbc.errors import BitstreamError, InputError
 from vidlbc.frame_pool import FramePool
 from vidlbc.models import ImageModel
-from vidlbc.prior.grid import snap, to_grid
+from vidlbc.prior.grid import to_grid
 from vidlbc.prior.topdown import Context, Distribution, Gains, TopDownPrior, symbol_bits
 from vidlbc.temporal_stage import Memory, NoContext, State, TemporalStage
 
@@ -120,7 +120,7 @@ class SymbolCoder:
         spans = [slice(start, start + group) for start in range(0, count, group)]
 
         def observe(index: int) -> tuple[list[Tensor], Memory]:
-            latents = self._latents([q[spans[index]] for q in symbols], gains)
+            latents = self._dequantise([q[spans[index]] for q in symbols], gains)
             return latents, self.temporal.observe(latents) if context else {}
 
         seen = self.pool.each(observe, len(spans))
@@ -156,10 +156,9 @@ class SymbolCoder:
                 t += 1
                 yield frame, states[t if context else 0]
 
-    def _latents(self, symbols: Sequence[Tensor], gains: Sequence[Gains]) -> list[Tensor]:
-        """What the priors see of symbols: dequantised, on their grid."""
+    def _dequantise(self, symbols: Sequence[Tensor], gains: Sequence[Gains]) -> list[Tensor]:
         on_device = [q.to(self.pool.device, torch.float32) for q in symbols]
-        return [snap(q * g.step[:, None, None]) for q, g in zip(on_device, gains, strict=True)]
+        return [q * g.step[:, None, None] for q, g in zip(on_device, gains, strict=True)]
 
     @torch.inference_mode()
     def _advance(self, state: State, observed: Sequence[Memory]) -> list[State]:
@@ -248,7 +247,7 @@ class SymbolCoder:
                 decoded.append(decoder.decode(coder.quantise(Distribution(d.mean[b], d.log2_scale[b]))))
             shape = next(iter(distributions.values())).mean.shape
             symbols[index] = torch.from_numpy(np.stack(decoded)).view(shape)
-            (latents[index],) = self._latents([symbols[index]], [gains[index]])
+            (latents[index],) = self._dequantise([symbols[index]], [gains[index]])
             if index:
                 for path in paths:
                     path.hidden = path.trunk.absorb(index, path.hidden, latents[index], qp)

@@ -229,7 +229,7 @@ def test_all_frames_at_once_or_one_by_one(codec_of: CodecOf, kind: str) -> None:
     symbols = [torch.cat(level).float() for level in zip(*rows, strict=True)]
     qp = qps.repeat_interleave(frames)
     gains = codec.image.gains(qp)
-    latents = [snap(q * g.step[:, None, None]) for q, g in zip(symbols, gains, strict=True)]
+    latents = [q * g.step[:, None, None] for q, g in zip(symbols, gains, strict=True)]
 
     def pick(index: Tensor) -> tuple[list[Tensor], Tensor, list[Gains]]:
         return [y[index] for y in latents], qp[index], codec.image.gains(qp[index])

@@ -53,7 +53,9 @@ class CompressAIStage(ImageStage):
         prior_blocks: int,
         trained_lambda: float,
     ) -> None:
-        super().__init__([Level(Y_STRIDE, M), Level(Z_STRIDE, N)], prior_widths, prior_blocks)
+        # Latents reach to about 100; those of step 1 stay exact on the priors' grid.
+        levels = [Level(Y_STRIDE, M, view_bits=3), Level(Z_STRIDE, N, view_bits=3)]
+        super().__init__(levels, prior_widths, prior_blocks)
         self.g_a, self.g_s, self.h_a = transforms
         anchors = qp_lambda(torch.linspace(0, NUM_QP, NUM_QP // 8 + 1))
         y_gain, z_gain = (gains.log2_gain for gains in self.gains)

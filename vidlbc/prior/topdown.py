@@ -31,10 +31,11 @@ _SCALE_OFFSET = -3.0
 
 @dataclass(frozen=True)
 class Level:
-    """One resolution of the latents."""
+    """One resolution of the latents. The priors look at latents divided by 2^`view_bits`, which should be under 16."""
 
     stride: int
     channels: int
+    view_bits: int = 0
 
     @property
     def work_stride(self) -> int:
@@ -44,6 +45,11 @@ class Level:
     def fold(self) -> int:
         """Space-to-depth ratio between the level and the grid it is worked on."""
         return self.work_stride // self.stride
+
+    def view(self, latent: Tensor) -> Tensor:
+        """Dequantised latents (B, H, W, C) as the priors take them in: scaled, on their grid, folded."""
+        seen = snap(latent * 2.0**-self.view_bits)
+        return space_to_depth(seen, self.fold) if self.fold > 1 else seen
 
 
 @dataclass(frozen=True)
@@ -128,8 +134,7 @@ class TopDownPrior(nn.Module):
     def absorb(self, index: int, hidden: Tensor, latent: Tensor, qp: Tensor) -> Tensor:
         """Take in the dequantised latents of level `index`; the result is at the next level's working stride."""
         level = self.levels[index]
-        folded = space_to_depth(latent, level.fold) if level.fold > 1 else latent
-        hidden = snap(hidden + self.embed[index](folded))
+        hidden = snap(hidden + self.embed[index](level.view(latent)))
         if index == 0 or self.levels[index - 1].work_stride == level.work_stride:
             return hidden
         finer = self.levels[index - 1].work_stride

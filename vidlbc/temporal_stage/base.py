@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vidlbc.prior.grid import Block, Linear, depth_to_space, snap, space_to_depth
+from vidlbc.prior.grid import Block, Linear, depth_to_space, snap
 from vidlbc.prior.topdown import Context, Distribution, Gains, Level, TopDownPrior
 
 State = list[Tensor]
@@ -45,7 +45,7 @@ class Features(nn.Module):
             x: Tensor | None = None
             for level, embed, latent in zip(self.levels, self.embed, latents, strict=True):
                 if level.work_stride == stride:
-                    y = embed(space_to_depth(latent, level.fold) if level.fold > 1 else latent)
+                    y = embed(level.view(latent))
                     x = y if x is None else x + y
             assert x is not None
             if str(stride) in self.up:
