@@ -30,6 +30,7 @@ from vidlbc.temporal_stage import Memory, NoContext, State, TemporalStage
 
 # The intra prior is tried on frames that need at least this share of the bits that it takes for the packet's first.
 _NEAR_INTRA = 0.75
+_WORTH_BOTH = 0.005
 # Frames that the encoder's priors take at once: small maps cost more to call than to compute.
 _GROUP_FRAMES, _GROUP_CELLS = 4, 256
 
@@ -72,8 +73,15 @@ class CodedFrame:
         return sum(self.level_bits)
 
     def or_intra(self, other: "CodedFrame") -> "CodedFrame":
-        """The shorter of both at each level; `other`: the same frame under the intra prior."""
+        """The shorter of both at each level; `other`: the same frame under the intra prior.
+
+        A decoder runs both priors where levels differ: to be worth it, all levels together must be shorter by some
+        share of the better prior alone.
+        """
         mask = sum((b < a) << level for level, (a, b) in enumerate(zip(self.level_bits, other.level_bits, strict=True)))
+        shortest = sum(map(min, self.level_bits, other.level_bits))
+        if shortest > (1 - _WORTH_BOTH) * min(self.bits, other.bits):
+            mask = 0 if self.bits <= other.bits else (1 << len(self.level_bits)) - 1
         parts = [other if mask >> level & 1 else self for level in range(len(self.level_bits))]
         return CodedFrame(
             self.symbols,
