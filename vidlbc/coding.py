@@ -24,12 +24,13 @@ from vidlbc.entropy.tables import TAIL_SHARE
 from vidlbc.errors import BitstreamError, InputError
 from vidlbc.frame_pool import FramePool
 from vidlbc.models import ImageModel
-from vidlbc.prior.grid import to_grid
+from vidlbc.prior.grid import require_exact_products, to_grid
 from vidlbc.prior.topdown import Context, Distribution, Gains, TopDownPrior, symbol_bits
 from vidlbc.temporal_stage import Memory, NoContext, State, TemporalStage
 
 # The intra prior is tried on frames that need at least this share of the bits that it takes for the packet's first.
 _NEAR_INTRA = 0.75
+# Levels of one frame take different priors where that saves at least this share of it.
 _WORTH_BOTH = 0.005
 # Frames that the encoder's priors take at once: small maps cost more to call than to compute.
 _GROUP_FRAMES, _GROUP_CELLS = 4, 256
@@ -120,6 +121,7 @@ class SymbolCoder:
         way. With context a level is coded by the intra prior where that is shorter. It is tried on the packet's first
         frame, and then on those that come near it.
         """
+        require_exact_products()
         qps = torch.tensor([qp], device=self.pool.device)
         gains = self.image.gains(qps)
         context = context and self.temporal.kind != NoContext.kind
@@ -187,6 +189,7 @@ class SymbolCoder:
         `on_frame` is called with the symbols of each frame, (B, H_l, W_l, C_l), as soon as they are there.
         Raises BitstreamError where checksums fail, InputError where the clips do not go together.
         """
+        require_exact_products()
         first = readers[0].header
         if len({(r.header.height, r.header.width, r.header.context) for r in readers}) > 1:
             raise InputError("clips decoded as one batch must have the same size and context flag")

@@ -51,7 +51,6 @@ class FramePool:
 
     def each(self, fn: Callable[[int], Any], count: int) -> list["Future[Any]"]:
         """`fn(0)`, `fn(1)`, ... side by side, one thread each."""
-
         self._start()
         assert self._frames is not None
         return [self._frames.submit(torch.inference_mode()(fn), index) for index in range(count)]

@@ -163,6 +163,18 @@ def test_a_device_that_rounds_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         check_device(torch.device("cpu"))
 
 
+def test_rounding_allowed_later_is_refused_too(codec_of: CodecOf) -> None:
+    codec, frames = codec_of("lstm"), noisy_frames(1, 16, 16)
+    data = codec.compress(frames)
+    torch.set_float32_matmul_precision("high")
+    try:
+        for call in (lambda: codec.compress(frames), lambda: codec.symbols(data)):
+            with pytest.raises(VidlbcError, match='set_float32_matmul_precision\\("high"\\) is in force'):
+                call()
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_attention_weights_sum_the_same_in_any_order() -> None:
     for keys, bits in ((144, 8), (900, 6)):
         weights = attention_weights(snap(uniform((3, 5, keys), 11, 40.0)) / 16)

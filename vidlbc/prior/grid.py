@@ -111,6 +111,16 @@ def check_device(device: torch.device) -> None:
                 )
 
 
+def require_exact_products() -> None:
+    """Raises VidlbcError where torch has been allowed to round float32 products since a device was checked."""
+    precision = torch.get_float32_matmul_precision()
+    if precision != "highest":
+        raise VidlbcError(
+            f'torch.set_float32_matmul_precision("{precision}") is in force: streams need exact float32 products '
+            '("highest") to decode elsewhere'
+        )
+
+
 def _rows(layer: "Linear | DepthwiseConv") -> tuple[Tensor, Tensor]:
     """Weights (channels, products) and biases (channels,) of the output channels, float64."""
     rows = layer.weight.detach().double().flatten(1)
