@@ -56,12 +56,11 @@ class CodedParameters:
 
 def quantise(distribution: Distribution) -> CodedParameters:
     """Quantise exact distributions (one frame, (H, W, C)) to tables, centres and signs."""
-    scale = ((distribution.log2_scale - t.MIN_LOG2_SCALE) * t.SCALE_STEPS).round().clamp_(0, t.NUM_SCALES - 1)
-    eighths = (
-        (distribution.mean * t.MEAN_STEPS).round().clamp_(-SYMBOL_LIMIT * t.MEAN_STEPS, SYMBOL_LIMIT * t.MEAN_STEPS)
-    )
-    centre = (eighths / t.MEAN_STEPS).round()
-    fraction = eighths - centre * t.MEAN_STEPS
+    scale = (distribution.log2_scale - t.MIN_LOG2_SCALE).mul_(t.SCALE_STEPS).round_().clamp_(0, t.NUM_SCALES - 1)
+    limit = SYMBOL_LIMIT * t.MEAN_STEPS
+    steps = (distribution.mean * t.MEAN_STEPS).round_().clamp_(-limit, limit)
+    centre = (steps * (1 / t.MEAN_STEPS)).round_()
+    fraction = steps.sub_(centre, alpha=t.MEAN_STEPS)
     table = scale.mul_(t.NUM_FRACTIONS).add_(fraction.abs())
     return CodedParameters(
         table.to(torch.int16).reshape(-1).cpu().numpy(),
