@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -141,7 +142,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("mounting a small file system needs root")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    for _ in range(100):  # a reader process of the run may take a moment to notice that its parent has ended
+        if subprocess.run(["umount", str(folder)], capture_output=True).returncode == 0:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{folder} is still in use ten seconds after the run")
 
 
 def test_a_disk_that_is_too_small_is_found_before_the_work(job: Callable[..., str], small_disk: Path) -> None:

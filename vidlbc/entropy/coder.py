@@ -128,8 +128,8 @@ class Decoder:
         entry = np.empty(parameters.table.size, dtype=np.int32)
         order = buckets.order
         try:
-            for table, start, stop in buckets.runs:
-                entry[start:stop] = decode(models[table], stop - start)
+            if buckets.runs:
+                np.concatenate([decode(models[table], stop - start) for table, start, stop in buckets.runs], out=entry)
             symbols = np.empty_like(entry)
             symbols[order] = entry
             radius = _radii()[parameters.table]

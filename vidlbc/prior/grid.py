@@ -189,8 +189,9 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.requires_grad:
             return x / (x.square().mean(-1, keepdim=True) + 2.0**-10).sqrt()
-        # Squares of 24 bits: float64 sums them exactly. A product by the reciprocal: what CUDA makes of a division.
-        energy = x.double().square().sum(-1, keepdim=True) * (1 / self.channels)
+        # Squares of at most 24 bits are exact, and so are their sums in float64. A product by the reciprocal: what CUDA
+        # makes of a division by a number.
+        energy = x.square().sum(-1, keepdim=True, dtype=torch.float64) * (1 / self.channels)
         return snap(x / (energy + 2.0**-10).sqrt().float())
 
 

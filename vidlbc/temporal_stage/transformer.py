@@ -85,7 +85,8 @@ class WindowReader(Fixable):
         key = snap(self.key(normed), _OPERAND_BITS, _LOGIT_LIMIT)
         value = snap(self.value(normed), _OPERAND_BITS, _VALUE_LIMIT)
         query = _windows(F.pad(query, (0, 0, 0, right, 0, bottom)), _BLOCK)
-        key, value = (_windows(F.pad(x, around), _BLOCK + 2 * margin) for x in (key, value))
+        both = _windows(F.pad(torch.cat([key, value], -1), around), _BLOCK + 2 * margin)
+        key, value = both.chunk(2, -1)
         mixed = []
         for q, k, v, bias in zip(*[x.chunk(self.heads, -1) for x in (query, key, value)], self._bias(), strict=True):
             weights = attention_weights(torch.baddbmm(bias, q, k.transpose(1, 2)))
