@@ -128,7 +128,8 @@ def load_image_stage(folder: Path) -> ImageModel:
         if table is None or tuple(table.shape) != (3, NUM_QP, level.channels):
             found = "is missing" if table is None else f"has shape {tuple(table.shape)}"
             raise InputError(f"{folder}: coding table {index} {found}, expected {(3, NUM_QP, level.channels)}")
-    coding = tuple(tensors[f"coding.{i}"].float() for i in range(len(stage.levels)))
+    # Copies: what safetensors loads is mapped, and would keep the file in use.
+    coding = tuple(tensors[f"coding.{i}"].float().clone() for i in range(len(stage.levels)))
     _load_state(stage, {n: t.float() for n, t in tensors.items() if not n.startswith("coding.")}, folder)
     stage.eval().requires_grad_(False)
     return ImageModel(stage, config, coding, digest(tensors, config))
