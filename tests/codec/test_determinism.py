@@ -109,7 +109,8 @@ print(json.dumps(out))
 """
 
 
-# What torch's own loops, oneDNN and MKL may use: other kernels, other orders of summation. Elsewhere they are ignored.
+# What torch's own loops, oneDNN and MKL may use: other kernels, other orders of summation. MKL ignores it on some
+# processors.
 INSTRUCTION_SETS = {
     "all there are": {},
     "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
