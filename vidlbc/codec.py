@@ -23,7 +23,7 @@ from torch import Tensor
 
 from vidlbc import models
 from vidlbc.bitstream import MAX_RATE, MAX_SIDE, Header, Reader
-from vidlbc.coding import EncodeReport, PacketWriter, SymbolCoder
+from vidlbc.coding import EncodeReport, PacketWriter, Priors, decode
 from vidlbc.entropy import coder
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
 from vidlbc.frame_pool import FramePool
@@ -31,6 +31,7 @@ from vidlbc.image_stage.base import channels_last
 from vidlbc.prior.grid import check_device, to_grid
 from vidlbc.prior.topdown import NUM_QP, Gains, Level
 from vidlbc.temporal_stage import TemporalStage
+from vidlbc.traced import Traced
 
 PACKET_FRAMES = 16
 MIN_SIDE = 16
@@ -90,7 +91,8 @@ class Codec:
         self.kind = temporal.kind
         self._digest = hashlib.sha256(image.digest + temporal_digest).digest()[:16]
         self._pool = FramePool(self.device, precision)
-        self._coder = SymbolCoder(self.image, self.temporal, self._pool)
+        self._priors = Priors(self.image, self.temporal, self._pool)
+        self._synthesis, self._pictures = Traced(self._synthesis_step), Traced(self._pictures_step)
 
     @property
     def fingerprint(self) -> str:
@@ -130,7 +132,7 @@ class Codec:
         for packet in _repack(blocks, PACKET_FRAMES):
             if writer is None:
                 header = self._header(packet.shape[1], packet.shape[2], qp, fps, context)
-                writer = PacketWriter(self._coder, sink, header)
+                writer = PacketWriter(self._priors, sink, header)
             writer.add(self.analyse(packet, qp))
         if writer is None:
             raise InputError("nothing to encode: expected at least one frame")
@@ -167,10 +169,10 @@ class Codec:
             return
         # Frames are synthesised while the priors, which go frame by frame, decode the ones after them.
         coming: deque[Future[Tensor]] = deque()
-        qps = torch.tensor([h.qp])
+        qps, steps = torch.tensor([h.qp]), [g.step for g in self._gains(h.qp)]
 
         def picture(symbols: Sequence[Tensor]) -> Tensor:
-            return self._pictures(self.dequantise(symbols, h.qp), qps, h.height, h.width)
+            return self._in_precision(self._pictures)(qps, *symbols, *steps)[:, : h.height, : h.width]
 
         for symbols in self._decode([reader], lambda frame: coming.append(self._pool.after(lambda: picture(frame)))):
             yield torch.cat([coming.popleft().result() for _ in range(len(symbols[0]))]).numpy()
@@ -217,7 +219,7 @@ class Codec:
         """Symbols of one clip (int32 (T, H_l, W_l, C_l), padded size) -> bytes: the second half of `compress`."""
         sink = io.BytesIO()
         header = self._header(height, width, check_qp(qp), fps, context)
-        writer = PacketWriter(self._coder, sink, header)
+        writer = PacketWriter(self._priors, sink, header)
         for packet in zip(*[level.split(PACKET_FRAMES) for level in symbols], strict=True):
             writer.add(packet)
         report = writer.finish()
@@ -234,19 +236,30 @@ class Codec:
     def dequantise(self, symbols: Sequence[Tensor], qp: int) -> list[Tensor]:
         """int32 (T, H_l, W_l, C_l) -> float32 latents (T, C_l, H_l, W_l)."""
         gains = self._gains(qp)
-        return [(q.float() * g.step[0]).permute(0, 3, 1, 2) for q, g in zip(symbols, gains, strict=True)]
+        return [_dequantised(q, g.step) for q, g in zip(symbols, gains, strict=True)]
 
     def synthesize(self, latents: Sequence[Tensor], qp: int, height: int, width: int) -> np.ndarray:
         """Latents of the padded frames (T, C_l, H_l, W_l) -> uint8 (T, H, W, 3) of the true size."""
         qps = torch.tensor([qp], device=self.device)
-        parts = self._pool.map(lambda *levels: self._pictures(levels, qps, height, width), *latents)
+        run = self._in_precision(self._synthesis)
+        parts = self._pool.map(lambda *levels: run(qps, *levels)[:, :height, :width], *latents)
         return torch.cat(parts).cpu().numpy()
 
-    def _pictures(self, latents: Sequence[Tensor], qps: Tensor, height: int, width: int) -> Tensor:
+    def _synthesis_step(self, qps: Tensor, *latents: Tensor) -> Tensor:
+        """Latents (B, C_l, H_l, W_l) -> padded frames, uint8 (B, H, W, 3)."""
         levels_last = [y.contiguous(memory_format=torch.channels_last) for y in latents]
         x = self._pool.cast(self.stage.synthesis, levels_last, qps).float()
-        x = x[..., :height, :width].clamp(0, 1) * 255
-        return x.round().to(torch.uint8).permute(0, 2, 3, 1)
+        return (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+    def _pictures_step(self, qps: Tensor, *tensors: Tensor) -> Tensor:
+        """Symbols (B, H_l, W_l, C_l) and steps (1, C_l) of every level -> padded frames, uint8 (B, H, W, 3)."""
+        count = len(self.levels)
+        latents = [_dequantised(*pair) for pair in zip(tensors[:count], tensors[count:], strict=True)]
+        return self._synthesis_step(qps, *latents)
+
+    def _in_precision(self, traced: Traced) -> Callable[..., Tensor]:
+        # In bfloat16 the casts depend on a context that a graph does not record.
+        return traced if self._pool.precision == "fp32" else traced.function
 
     def _header(self, height: int, width: int, qp: int, fps: float | Fraction, context: bool) -> Header:
         levels = tuple((level.stride, level.channels) for level in self.levels)
@@ -270,11 +283,16 @@ class Codec:
         """Symbols packet by packet, one ahead of the caller: priors go frame by frame while the caller works."""
         for reader in readers:
             self._check(reader.header)
-        packets = self._coder.decode(readers, on_frame)
+        packets = decode(self._priors, readers, on_frame)
         coming = self._pool.ahead(lambda: next(packets, None))
         while (symbols := coming.result()) is not None:
             coming = self._pool.ahead(lambda: next(packets, None))
             yield symbols
+
+
+def _dequantised(symbols: Tensor, step: Tensor) -> Tensor:
+    """(B, H, W, C), (1, C) -> (B, C, H, W)."""
+    return (symbols.to(step.device, torch.float32) * step[0]).permute(0, 3, 1, 2)
 
 
 def check_qp(qp: int) -> int:

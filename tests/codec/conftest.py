@@ -28,7 +28,7 @@ def codec_of(model_folder: Path) -> Callable[..., Codec]:
     @functools.cache
     def build(kind: str, precision: str = "fp32") -> Codec:
         codec = vidlbc.load(model_folder, device="cpu", temporal=kind, precision=precision)
-        codec._coder.intra_frames = False
+        codec._priors.intra_frames = False
         return codec
 
     return build

@@ -65,8 +65,8 @@ def encode(model: Path, name: str) -> bytes:
     codec.__class__ = FixedSymbols
     assert isinstance(codec, FixedSymbols)
     codec.given, codec.frame = symbols(), 0
-    codec._coder.intra_frames = name.endswith("intra")
-    with patch("vidlbc.coding._WORTH_BOTH", 0):  # so that there are frames whose levels take different priors
+    codec._priors.intra_frames = name.endswith("intra")
+    with patch("vidlbc.coding.encoding._WORTH_BOTH", 0):  # so that there are frames whose levels take different priors
         return codec.compress(np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8), QP, context, FPS)
 
 

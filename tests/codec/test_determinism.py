@@ -21,6 +21,7 @@ import vidlbc
 from tests.codec.small_models import KINDS, noisy_frames, save_small_model
 from vidlbc.codec import Codec
 from vidlbc.frame_pool import FramePool
+from vidlbc.traced import Traced
 
 CodecOf = Callable[..., Codec]
 REPO = Path(__file__).resolve().parents[2]
@@ -50,6 +51,27 @@ def test_threads_change_nothing(codec_of: CodecOf, threads: Callable[[int], None
         results.append((data, bits, symbols, codec.decompress(data).tobytes()))
         assert torch.get_num_threads() == count  # the caller's own setting is left alone
     assert all(result == results[0] for result in results)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_graphs_change_nothing(model_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Every step as a graph from its second call on (vidlbc.traced), or never; odd sizes, batches, remainders."""
+    results = []
+    for calls in (10**9, 1):
+        monkeypatch.setattr("vidlbc.traced._CALLS_BEFORE", calls)
+        codec = vidlbc.load(model_folder, device="cpu", temporal=kind)
+        for height, width, count in [(40, 56, 35), (17, 33, 19), (64, 64, 21), (40, 56, 2)]:
+            clips = [noisy_frames(count, height, width, seed=seed) for seed in range(2)]
+            data = [encoded(codec, clip) for clip in clips]
+            symbols = [q.numpy().tobytes() for q in codec.symbols([d for d, _ in data])]
+            results.append((data, symbols, [codec.decompress(d).tobytes() for d, _ in data]))
+        values = [codec._pictures, *vars(codec._priors).values()]
+        steps = [s for v in values for s in (v.values() if isinstance(v, dict) else [v]) if isinstance(s, Traced)]
+        assert any(step._graphs for step in steps) == (calls == 1)
+        # None that could not be traced, or not with its own results.
+        assert not [step for step in steps if step.function in step._graphs.values()]
+    plain, graphs = results[: len(results) // 2], results[len(results) // 2 :]
+    assert plain == graphs
 
 
 def test_equal_frames_give_equal_symbols(codec_of: CodecOf, threads: Callable[[int], None]) -> None:

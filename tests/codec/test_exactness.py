@@ -219,7 +219,7 @@ def test_whatever_enters_a_layer_is_on_the_grid(codec_of: CodecOf, kind: str) ->
 
     hooks = [
         layer.register_forward_pre_hook(look(name))
-        for part in (codec.temporal, codec._coder.intra)
+        for part in (codec.temporal, codec._priors.intra)
         for name, layer in part.named_modules()
         if isinstance(layer, Linear | DepthwiseConv | RMSNorm)
     ]

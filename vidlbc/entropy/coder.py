@@ -51,22 +51,29 @@ class CodedParameters:
 
     table: np.ndarray  # int16 index into tables()
     centre: np.ndarray  # int32 n
-    flip: np.ndarray  # int8 +1 or -1
+    flip: np.ndarray  # int32 +1 or -1
+
+    @classmethod
+    def of(cls, table: torch.Tensor, centre: torch.Tensor, flip: torch.Tensor) -> "CodedParameters":
+        """From what `quantise_tensors` gives for one frame, (H, W, C)."""
+        return cls(*[x.reshape(-1).cpu().numpy() for x in (table, centre, flip)])
 
 
 def quantise(distribution: Distribution) -> CodedParameters:
     """Quantise exact distributions (one frame, (H, W, C)) to tables, centres and signs."""
+    return CodedParameters.of(*quantise_tensors(distribution))
+
+
+def quantise_tensors(distribution: Distribution) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Tables, centres and signs of distributions of any shape."""
     scale = (distribution.log2_scale - t.MIN_LOG2_SCALE).mul_(t.SCALE_STEPS).round_().clamp_(0, t.NUM_SCALES - 1)
     limit = SYMBOL_LIMIT * t.MEAN_STEPS
     steps = (distribution.mean * t.MEAN_STEPS).round_().clamp_(-limit, limit)
     centre = (steps * (1 / t.MEAN_STEPS)).round_()
     fraction = steps.sub_(centre, alpha=t.MEAN_STEPS)
     table = scale.mul_(t.NUM_FRACTIONS).add_(fraction.abs())
-    return CodedParameters(
-        table.to(torch.int16).reshape(-1).cpu().numpy(),
-        centre.to(torch.int32).reshape(-1).cpu().numpy(),
-        torch.where(fraction < 0, -1, 1).to(torch.int32).reshape(-1).cpu().numpy(),
-    )
+    flip = (fraction < 0).to(torch.int32).mul_(-2).add_(1)  # half the time of torch.where
+    return table.to(torch.int16), centre.to(torch.int32), flip
 
 
 class _Buckets:

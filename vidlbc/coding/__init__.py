@@ -1,0 +1,17 @@
+"""Symbols of one clip to packets and back: exact priors, range coder, checksums. No pixels here.
+
+    symbols -> temporal stage + intra prior (fixed-point grid) -> range coder -> packets of up to 16 frames
+    packets -> range decoder + the same priors, frame by frame, level by level -> symbols
+
+    priors.py    the networks, as functions of tensors
+    encoding.py  knows all symbols, so the priors run on many frames side by side
+    decoding.py  must go frame by frame, coarse to fine
+
+Both are exact arithmetic (vidlbc.prior.grid), hence the same distributions.
+"""
+
+from vidlbc.coding.decoding import decode
+from vidlbc.coding.encoding import CodedFrame, EncodeReport, PacketWriter
+from vidlbc.coding.priors import Priors
+
+__all__ = ["CodedFrame", "EncodeReport", "PacketWriter", "Priors", "decode"]
