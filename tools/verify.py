@@ -9,6 +9,7 @@ import vidlbc
 from vidlbc.cli import run
 from vidlbc.codec import pick_device
 from vidlbc.errors import InputError
+from vidlbc.job.check import require_number
 from vidlbc.job.quality import spread
 from vidlbc.job.verify import verify
 from vidlbc.progress import progress_bar
@@ -16,11 +17,10 @@ from vidlbc.shards import LatentShards
 
 
 def main(config: DictConfig) -> None:
-    for name, value in (
-        ("other_threads", config.other_threads), ("other_batch", config.other_batch), ("videos", config.videos),
-    ):  # fmt: skip
-        if value is not None and value < 1:
-            raise InputError(f"{name}={value}: expected a whole number of at least 1")
+    require_number("other_threads", config.other_threads, 1, whole=True)
+    require_number("other_batch", config.other_batch, 1, whole=True)
+    if config.videos is not None:
+        require_number("videos", config.videos, 1, whole=True)
     pick_device(config.other_device)
     source = Path(config.input)
     if not source.is_dir():

@@ -92,6 +92,7 @@ class Codec:
         self._digest = hashlib.sha256(image.digest + temporal_digest).digest()[:16]
         self._pool = FramePool(self.device, precision)
         self._priors = Priors(self.image, self.temporal, self._pool)
+        self._analysis = Traced(self._analysis_step)
         self._synthesis, self._pictures = Traced(self._synthesis_step), Traced(self._pictures_step)
 
     @property
@@ -140,18 +141,19 @@ class Codec:
 
     def analyse(self, frames: np.ndarray | Tensor, qp: int) -> list[Tensor]:
         """uint8 (T, H, W, 3) -> symbols, int32 (T, H_l, W_l, C_l) a level, fine to coarse, padded size."""
-        gains = self._gains(qp)
-
-        def one(batch: Tensor) -> list[Tensor]:
-            x = self.stage.pad(batch.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
-            limit = coder.SYMBOL_LIMIT
-            return [
-                (channels_last(y.float()) * g.gain).round().clamp(-limit, limit).to(torch.int32)
-                for y, g in zip(self._pool.cast(self.stage.analysis, x), gains, strict=True)
-            ]
-
-        parts = self._pool.map(one, _as_tensor(frames))
+        gains = [g.gain for g in self._gains(qp)]
+        run = self._in_precision(self._analysis)
+        parts = self._pool.map(lambda batch: run(batch, *gains), _as_tensor(frames))
         return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    def _analysis_step(self, batch: Tensor, *gains: Tensor) -> tuple[Tensor, ...]:
+        """uint8 (B, H, W, 3), gains (1, C_l) of every level -> symbols."""
+        x = self.stage.pad(batch.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
+        limit = coder.SYMBOL_LIMIT
+        return tuple(
+            (channels_last(y.float()) * gain).round().clamp(-limit, limit).to(torch.int32)
+            for y, gain in zip(self._pool.cast(self.stage.analysis, x), gains, strict=True)
+        )
 
     # -- decoding ----------------------------------------------------------------------------------------------------
 

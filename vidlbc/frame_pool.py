@@ -93,7 +93,7 @@ class FramePool:
             if real < _GPU_BATCH:
                 parts = [torch.cat([p, p[-1:].expand(_GPU_BATCH - real, *p.shape[1:])]) for p in parts]
             result = fn(*parts)
-            out.append([r[:real] for r in result] if isinstance(result, list) else result[:real])
+            out.append([r[:real] for r in result] if isinstance(result, (list, tuple)) else result[:real])
         return out
 
 

@@ -65,7 +65,7 @@ def test_graphs_change_nothing(model_folder: Path, monkeypatch: pytest.MonkeyPat
             data = [encoded(codec, clip) for clip in clips]
             symbols = [q.numpy().tobytes() for q in codec.symbols([d for d, _ in data])]
             results.append((data, symbols, [codec.decompress(d).tobytes() for d, _ in data]))
-        values = [codec._pictures, *vars(codec._priors).values()]
+        values = [codec._analysis, codec._pictures, *vars(codec._priors).values()]
         steps = [s for v in values for s in (v.values() if isinstance(v, dict) else [v]) if isinstance(s, Traced)]
         assert any(step._graphs for step in steps) == (calls == 1)
         # None that could not be traced, or not with its own results.

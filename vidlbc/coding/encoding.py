@@ -14,7 +14,7 @@ from vidlbc.coding.priors import Priors
 from vidlbc.entropy import coder
 from vidlbc.entropy.tables import TAIL_SHARE
 from vidlbc.prior.grid import require_exact_products
-from vidlbc.prior.topdown import Distribution, symbol_bits
+from vidlbc.prior.topdown import Distribution, symbol_probability
 from vidlbc.temporal_stage import Memory, State
 from vidlbc.traced import Traced
 
@@ -203,8 +203,8 @@ def _ideal_bits(q: Tensor, distribution: Distribution) -> Tensor:
     distance = (q - distribution.mean.round()).abs()
     # 0.4396: one over the sum of 1 / (1 + |r|)^2 up to 64 and of the escape's 1 / 65.
     tail = 0.4396 / (1 + distance).square()
-    probability = (1 - TAIL_SHARE) * torch.exp2(-symbol_bits(q, distribution)) + TAIL_SHARE * tail
-    return -probability.double().log2().sum()
+    probability = (1 - TAIL_SHARE) * symbol_probability(q, distribution)[0] + TAIL_SHARE * tail
+    return -probability.log2().sum(dtype=torch.float64)
 
 
 _LEVEL = Traced(_code_level)

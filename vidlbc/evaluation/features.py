@@ -139,9 +139,19 @@ class FeatureBuilder:
         group: str | None = None,
         total: int | None = None,
     ) -> None:
-        """One video: latents, one (T, C_l, H_l, W_l) a level, or, for pixels, uint8 frames (T, H, W, 3).
+        """One video, as `tokens` takes it."""
+        self.keep(key, label, self.tokens(key, clip, total), group)
+
+    def keep(self, key: str, label: int, tokens: Tensor, group: str | None = None) -> None:
+        """One video by its `tokens`."""
+        self._tokens.append(tokens)
+        self._rows.append((key, group or "", int(label)))
+
+    def tokens(self, key: str, clip: Sequence[Tensor] | Tensor | np.ndarray, total: int | None = None) -> Tensor:
+        """Tokens of a video: from latents, one (T, C_l, H_l, W_l) a level, or, for pixels, uint8 frames (T, H, W, 3).
 
         All of its frames; or, with `total`, the number of them, only those that a view holds (`wanted`), in order.
+        Changes nothing here, so that several threads may make tokens at once.
         """
         first = clip[0] if isinstance(clip, (list, tuple)) else clip
         given = len(clip) if self.pixels else len(first)
@@ -156,8 +166,8 @@ class FeatureBuilder:
             latents = [torch.as_tensor(y)[chosen] for y in clip]
         at = torch.as_tensor(inverse.reshape(self.plan.views, self.plan.frames))
         with torch.no_grad():
-            self._tokens.append(self.stem([y[at] for y in latents]).half().cpu())
-        self._rows.append((key, group or "", int(label)))
+            tokens: Tensor = self.stem([y[at] for y in latents])
+        return tokens.half().cpu()
 
     def wanted(self, key: str, total: int) -> np.ndarray:
         """Indices of the frames that the views of a video of `total` frames hold, rising."""

@@ -103,21 +103,21 @@ def _check_values(settings: JobSettings) -> None:
         ("eval.videos", evaluation.videos, 1), ("eval.frames", evaluation.frames, 1),
         ("eval.views", evaluation.views, 1), ("eval.grid", evaluation.grid, 1), ("eval.epochs", evaluation.epochs, 1),
     ):  # fmt: skip
-        _number(name, value, least, whole=True)
+        require_number(name, value, least, whole=True)
     if clips.large_size is not None:
-        _number("train.large_size", clips.large_size, clips.size, whole=True)
+        require_number("train.large_size", clips.large_size, clips.size, whole=True)
     if settings.max_side is not None:
-        _number("data.max_side", settings.max_side, 16, whole=True)
+        require_number("data.max_side", settings.max_side, 16, whole=True)
     if train.budget is not None:
         if train.budget.steps is not None:
-            _number("train.steps", train.budget.steps, 1, whole=True)
+            require_number("train.steps", train.budget.steps, 1, whole=True)
         if train.budget.minutes is not None:
-            _number("train.minutes", train.budget.minutes, 0)
-    _number("train.lr", train.lr, 0)
-    _number("train.weight_decay", train.weight_decay, 0)
+            require_number("train.minutes", train.budget.minutes, 0)
+    require_number("train.lr", train.lr, 0)
+    require_number("train.weight_decay", train.weight_decay, 0)
     if not 0 <= train.ema < 1:
         raise InputError(f"train.ema={train.ema}: expected a number from 0 to below 1")
-    _number("train.picture_share", clips.picture_share, 0)
+    require_number("train.picture_share", clips.picture_share, 0)
     find_files([Source(source) for source in train.pictures])
     shard_settings(settings)
 
@@ -127,7 +127,8 @@ def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise InputError(f"{name}={value}: expected one of {', '.join(choices)}")
 
 
-def _number(name: str, value: Any, least: int, whole: bool = False) -> None:
+def require_number(name: str, value: Any, least: int, whole: bool = False) -> None:
+    """Raises InputError where an option is no number, or a smaller one."""
     good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not good or not value >= least:
         raise InputError(f"{name}={value}: expected a {'whole ' if whole else ''}number of at least {least}")

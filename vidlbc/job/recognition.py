@@ -7,7 +7,7 @@ and only the frames that a view holds are kept.
 import json
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vidlbc.codec import Codec
 from vidlbc.errors import InputError, VideoError, VidlbcError
@@ -88,23 +89,16 @@ def features_of(
     videos = list(labelled_videos(shards))
     if not videos:
         return {}
-    frames_of = {video.first["key"]: builders["latents"].wanted(video.first["key"], video.frames) for video in videos}
-    read = ((v, [shards.bitstream(i) for i, _ in v.clips], frames_of[v.first["key"]]) for v in videos)
-    coming = side_by_side(lambda job: _latents_at(codec, *job), read)
-    for video, padded in zip(progress_bar(videos, desc=f"features of {split}", unit="video"), coming, strict=True):
-        row, total = video.first, video.frames
-        key, label, group = row["key"], int(row["label"]), row["group"]
-        wanted = frames_of[key]
-        builders["latents"].add(key, label, codec.crop(padded, row["height"], row["width"]), group, total)
-        if "decoded" in builders:
-            frames = codec.synthesize(padded, row["qp"], row["height"], row["width"])
-            builders["decoded"].add(key, label, frames, group, total)
-        if "pixels" in builders:
-            try:
-                builders["pixels"].add(key, label, source_frames_at(shards, row, total, wanted), group, total)
-            except VideoError as error:
-                print(f"without its pixels: {error}", file=sys.stderr)
-                builders["pixels"].fail(key, str(error))
+    read = ((video, [shards.bitstream(i) for i, _ in video.clips]) for video in videos)
+    coming = side_by_side(lambda job: _tokens_of(*job, shards, codec, builders), read)
+    for video, tokens in zip(progress_bar(videos, desc=f"features of {split}", unit="video"), coming, strict=True):
+        row = video.first
+        for name, found in tokens.items():
+            if isinstance(found, VideoError):
+                print(f"without its pixels: {found}", file=sys.stderr)
+                builders[name].fail(row["key"], str(found))
+            else:
+                builders[name].keep(row["key"], int(row["label"]), found, row["group"])
     for name, reason in failures(shards).items():
         for builder in builders.values():
             builder.fail(name, reason)
@@ -115,10 +109,35 @@ def features_of(
     return built
 
 
+def _tokens_of(
+    video: LabelledVideo,
+    bitstreams: Sequence[bytes],
+    shards: LatentShards,
+    codec: Codec,
+    builders: Mapping[str, FeatureBuilder],
+) -> dict[str, Tensor | VideoError]:
+    """Tokens of one video for each input; for pixels, why there are none where the source cannot be read."""
+    row, total = video.first, video.frames
+    key, height, width = row["key"], row["height"], row["width"]
+    wanted = builders["latents"].wanted(key, total)
+    padded = _latents_at(codec, video, bitstreams, wanted)
+    out: dict[str, Tensor | VideoError] = {
+        "latents": builders["latents"].tokens(key, codec.crop(padded, height, width), total)
+    }
+    if "decoded" in builders:
+        out["decoded"] = builders["decoded"].tokens(key, codec.synthesize(padded, row["qp"], height, width), total)
+    if "pixels" in builders:
+        try:
+            out["pixels"] = builders["pixels"].tokens(key, source_frames_at(shards, row, total, wanted), total)
+        except VideoError as error:
+            out["pixels"] = error
+    return out
+
+
 def side_by_side(work: Callable[[J], T], jobs: Iterable[J]) -> Iterator[T]:
     """`work` of every job, in order, several at a time: a clip decodes frame by frame, on one thread."""
     workers = torch.get_num_threads()
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers, "video", torch.set_num_threads, (1,)) as pool:
         waiting: deque[Future[T]] = deque()
         for job in jobs:
             waiting.append(pool.submit(work, job))
@@ -144,7 +163,7 @@ def labelled_videos(shards: LatentShards) -> Iterator[LabelledVideo]:
 
 def _latents_at(
     codec: Codec, video: LabelledVideo, bitstreams: Sequence[bytes], wanted: np.ndarray
-) -> list[torch.Tensor]:
+) -> list[Tensor]:
     """Dequantised latents of some frames, of the padded frame, (n, C_l, H_l, W_l) a level."""
     parts, first = [], 0
     for (_, row), data in zip(video.clips, bitstreams, strict=True):

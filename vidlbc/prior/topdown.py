@@ -159,11 +159,16 @@ class TopDownPrior(nn.Module):
 
 def symbol_bits(q: Tensor, distribution: Distribution) -> Tensor:
     """Bits of each symbol under its discretised logistic distribution; q float, same shape as the mean."""
+    probability, upper = symbol_probability(q, distribution)
+    # Far in the tail the difference underflows; log(p) ~ upper keeps the gradient alive there.
+    safe = torch.log(probability.clamp_min(1e-6))
+    return torch.where(probability > 1e-6, safe, F.logsigmoid(upper)) * (-1.0 / math.log(2))
+
+
+def symbol_probability(q: Tensor, distribution: Distribution) -> tuple[Tensor, Tensor]:
+    """Of each symbol, and the logit of the cumulative distribution at its edge nearer the mean."""
     inverse_scale = torch.exp2(-distribution.log2_scale.clamp(-5, 7))
     centred = (q - distribution.mean).abs()
     # Symmetric form on the negative side: both terms keep their precision in the tails.
     upper, lower = (0.5 - centred) * inverse_scale, (-0.5 - centred) * inverse_scale
-    probability = torch.sigmoid(upper) - torch.sigmoid(lower)
-    # Far in the tail the difference underflows; log(p) ~ upper keeps the gradient alive there.
-    safe = torch.log(probability.clamp_min(1e-6))
-    return torch.where(probability > 1e-6, safe, F.logsigmoid(upper)) * (-1.0 / math.log(2))
+    return torch.sigmoid(upper) - torch.sigmoid(lower), upper
