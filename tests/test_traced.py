@@ -12,7 +12,7 @@ from vidlbc.traced import Traced
 
 @pytest.fixture(autouse=True)
 def after_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traced, "_CALLS_BEFORE", 1)
+    monkeypatch.setattr(traced, "_FRAMES_BEFORE", 1)
 
 
 @pytest.fixture

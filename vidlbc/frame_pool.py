@@ -13,12 +13,13 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 _GPU_BATCH = 16
+T = TypeVar("T")
 
 
 # One for all pools: a pool must stay picklable for data loaders.
@@ -34,6 +35,7 @@ class FramePool:
         self.device, self.precision = device, precision
         self._frames: ThreadPoolExecutor | None = None
         self._serial: ThreadPoolExecutor | None = None
+        self._beside: ThreadPoolExecutor | None = None
         self._followers: ThreadPoolExecutor | None = None
         self._workers = 0
 
@@ -61,6 +63,16 @@ class FramePool:
         assert self._serial is not None
         return self._serial.submit(fn)
 
+    def beside(self, fn: Callable[[], T]) -> "Future[T]":
+        """Run `fn` beside the task of `ahead` that needs its result later; at once where there is one thread."""
+        self._start()
+        assert self._beside is not None
+        if self._workers > 1 and self.device.type == "cpu":
+            return self._beside.submit(torch.inference_mode()(fn))
+        done: Future[T] = Future()
+        done.set_result(fn())
+        return done
+
     def after(self, fn: Callable[[], Any]) -> "Future[Any]":
         """Run `fn` on what a task of `ahead` has finished with, leaving most of the threads to those tasks."""
         self._start()
@@ -75,13 +87,14 @@ class FramePool:
 
     def _resize(self, workers: int) -> None:
         if self._frames is None or workers != self._workers:
-            for executor in (self._frames, self._serial, self._followers):
+            for executor in (self._frames, self._serial, self._beside, self._followers):
                 if executor is not None:
                     executor.shutdown()
             self._workers = workers
             # In OpenMP builds the setting belongs to the calling thread; the main thread keeps its own.
             self._frames = ThreadPoolExecutor(workers, "frame", torch.set_num_threads, (1,))
             self._serial = ThreadPoolExecutor(workers, "serial", torch.set_num_threads, (1,))
+            self._beside = ThreadPoolExecutor(workers, "beside", torch.set_num_threads, (1,))
             self._followers = ThreadPoolExecutor(max(1, workers // 2), "follower", _follower)
 
     @torch.inference_mode()

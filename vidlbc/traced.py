@@ -3,8 +3,8 @@
 A step of the priors is some hundred small operations, and every one called from Python takes the interpreter lock and
 gives it back: the thread that decodes and those that synthesise what it decoded wait for each other at each. A graph is
 one call, with the lock released throughout. Measured at 256x256 on two cores, decoding with synthesis: 24.3 ms a frame
-with single calls, 22.3 with the synthesis as a graph, 19.5 with the priors as graphs too; 64x64 synthesis alone 4.0 and
-1.9 ms. The operations are the same, and so are their results.
+with single calls, 22.3 with the synthesis as a graph, 19.5 with the priors as graphs too; encoding 25.4 and 20.5 ms;
+64x64 synthesis alone 4.0 and 1.9 ms. The operations are the same, and so are their results.
 
 `torch.jit` is deprecated, but what replaces it needs a C++ compiler where the codec runs. Where it is gone or does not
 give the function's own results, the function is called as it is.
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 # Tracing takes 20 to 40 ms a graph, 0.3 s for all that decode: it pays for itself after some sixty frames.
-_CALLS_BEFORE = 32
+_FRAMES_BEFORE = 24
 _MOST_SHAPES = 16
 # The tracer's warnings belong to the whole process.
 _TRACING = threading.Lock()
@@ -30,13 +30,14 @@ _Shapes = tuple[torch.Size, ...]
 class Traced:
     """`function(*tensors)`: a tensor or a tuple of tensors, without effects, and with no choice that depends on values.
 
-    A graph belongs to one set of shapes: what the function does in Python (sizes, branches) is fixed when it is traced.
-    The first calls with a set of shapes, and all calls on a GPU, are plain ones.
+    The first axis of the first tensor counts frames. A graph belongs to one set of shapes: what the function does in
+    Python (sizes, branches) is fixed when it is traced. The first frames of a set of shapes go through plain calls, and
+    so does everything on a GPU.
     """
 
     def __init__(self, function: Callable[..., Any]):
         self.function = function
-        self._calls: dict[_Shapes, int] = {}
+        self._frames: dict[_Shapes, int] = {}
         self._graphs: dict[_Shapes, Callable[..., Any]] = {}
 
     def __call__(self, *tensors: Tensor) -> Any:
@@ -49,16 +50,17 @@ class Traced:
         return self.function(*tensors)
 
     def _count(self, shapes: _Shapes, tensors: tuple[Tensor, ...]) -> None:
-        """One more plain call; after enough of them a graph is made, while other threads go on without."""
-        calls = self._calls[shapes] = self._calls.get(shapes, 0) + 1
-        if calls <= _CALLS_BEFORE or not _TRACING.acquire(blocking=False):
+        """Some more frames; after enough of them a graph is made, while other threads go on without."""
+        before = self._frames.get(shapes, 0)
+        self._frames[shapes] = before + len(tensors[0])
+        if before < _FRAMES_BEFORE or not _TRACING.acquire(blocking=False):
             return
         try:
             if shapes not in self._graphs:
                 if len(self._graphs) >= _MOST_SHAPES:
                     # Clips of ever new sizes: those of the first ones are done with.
                     self._graphs.clear()
-                    self._calls.clear()
+                    self._frames.clear()
                 self._graphs[shapes] = _graph_of(self.function, tensors)
         finally:
             _TRACING.release()

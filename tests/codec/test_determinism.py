@@ -57,8 +57,8 @@ def test_threads_change_nothing(codec_of: CodecOf, threads: Callable[[int], None
 def test_graphs_change_nothing(model_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Every step as a graph from its second call on (vidlbc.traced), or never; odd sizes, batches, remainders."""
     results = []
-    for calls in (10**9, 1):
-        monkeypatch.setattr("vidlbc.traced._CALLS_BEFORE", calls)
+    for frames_before in (10**9, 1):
+        monkeypatch.setattr("vidlbc.traced._FRAMES_BEFORE", frames_before)
         codec = vidlbc.load(model_folder, device="cpu", temporal=kind)
         for height, width, count in [(40, 56, 35), (17, 33, 19), (64, 64, 21), (40, 56, 2)]:
             clips = [noisy_frames(count, height, width, seed=seed) for seed in range(2)]
@@ -67,7 +67,7 @@ def test_graphs_change_nothing(model_folder: Path, monkeypatch: pytest.MonkeyPat
             results.append((data, symbols, [codec.decompress(d).tobytes() for d, _ in data]))
         values = [codec._analysis, codec._pictures, *vars(codec._priors).values()]
         steps = [s for v in values for s in (v.values() if isinstance(v, dict) else [v]) if isinstance(s, Traced)]
-        assert any(step._graphs for step in steps) == (calls == 1)
+        assert any(step._graphs for step in steps) == (frames_before == 1)
         # None that could not be traced, or not with its own results.
         assert not [step for step in steps if step.function in step._graphs.values()]
     plain, graphs = results[: len(results) // 2], results[len(results) // 2 :]

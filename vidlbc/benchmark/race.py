@@ -40,14 +40,14 @@ def race(
 ) -> list[Speed]:
     """Time every contestant `rounds` times on `frames` (T, H, W, 3); the first is the one that ratios refer to.
 
-    Rounds go over all contestants, so that what else the machine does hits them alike. A short unmeasured clip comes
-    first. Raises InputError where a contestant does not give back as many frames, of the same size.
+    Rounds go over all contestants, so that what else the machine does hits them alike. The clip is coded once
+    unmeasured before. Raises InputError where a contestant does not give back as many frames, of the same size.
     """
     times = {c.name: _Times() for c in contestants}
     results: dict[str, tuple[float | None, float | None]] = {}
     for contestant in contestants:
         progress(f"warming up {contestant.name}")
-        contestant.decode(contestant.encode(frames[:2]))
+        contestant.decode(contestant.encode(frames))
     for number in range(rounds):
         for contestant in contestants:
             progress(f"round {number + 1} of {rounds}: {contestant.name}")

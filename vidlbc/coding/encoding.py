@@ -15,7 +15,7 @@ from vidlbc.entropy import coder
 from vidlbc.entropy.tables import TAIL_SHARE
 from vidlbc.prior.grid import require_exact_products
 from vidlbc.prior.topdown import Distribution, symbol_probability
-from vidlbc.temporal_stage import Memory, State
+from vidlbc.temporal_stage import Maps, State
 from vidlbc.traced import Traced
 
 # The intra prior is tried on frames that need at least this share of the bits that it takes for the packet's first.
@@ -54,7 +54,8 @@ class CodedFrame:
         """symbols int32 (H_l, W_l, C_l); distributions (B, H_l, W_l, C_l), of which the frame's is `row`."""
         bits, parameters = [], []
         for q, d in zip(symbols, distributions, strict=True):
-            level_bits, *quantised = _LEVEL(q.to(d.mean.device), d.mean[row], d.log2_scale[row])
+            here = slice(row, row + 1)
+            level_bits, *quantised = _LEVEL(q[None].to(d.mean.device), d.mean[here], d.log2_scale[here])
             bits.append(float(level_bits))
             parameters.append(coder.CodedParameters.of(*quantised))
         arrays = [q.reshape(-1).cpu().numpy() for q in symbols]
@@ -102,7 +103,7 @@ def coded_frames(
     group = max(1, min(_GROUP_FRAMES, _GROUP_CELLS // symbols[-1][0, ..., 0].numel()))
     spans = [slice(start, start + group) for start in range(0, count, group)]
 
-    def observe(index: int) -> Memory:
+    def observe(index: int) -> Maps:
         return priors.observe([q[spans[index]] for q in symbols], gains)
 
     states = [state]
@@ -121,8 +122,7 @@ def coded_frames(
         span = spans[index]
         known = [q[span] for q in symbols]
         size = len(known[0])
-        past = zip(*(states[span][:size] if context else [state] * size), strict=True)
-        memory = priors.memory([torch.cat(parts) for parts in past])
+        memory = priors.memory(_side_by_side(states[span][:size] if context else [state] * size))
         out = priors.frames(False, known, qps.expand(size), gains, memory)
         frames = []
         for t in range(size):
@@ -140,7 +140,7 @@ def coded_frames(
 
 
 @torch.inference_mode()
-def _advance(priors: Priors, state: State, observed: Sequence[Memory]) -> list[State]:
+def _advance(priors: Priors, state: State, observed: Sequence[Maps]) -> list[State]:
     """States after each frame; frame by frame, so on the serial worker. `observed`: maps of groups of frames."""
     states = []
     for maps in observed:
@@ -148,6 +148,10 @@ def _advance(priors: Priors, state: State, observed: Sequence[Memory]) -> list[S
             state = priors.advance(state, {s: m[t : t + 1] for s, m in maps.items()})
             states.append(state)
     return states
+
+
+def _side_by_side(states: Sequence[State]) -> State:
+    return {s: tuple(map(torch.cat, zip(*[state[s] for state in states], strict=True))) for s in states[0]}
 
 
 class PacketWriter:
@@ -193,7 +197,7 @@ def crc_bytes(q: Tensor) -> bytes:
 
 
 def _code_level(q: Tensor, mean: Tensor, log2_scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ideal bits of one level of one frame, and its quantised distributions; all (H, W, C)."""
+    """Ideal bits of one level of one frame, and its quantised distributions; all (1, H, W, C)."""
     distribution = Distribution(mean, log2_scale)
     return _ideal_bits(q.float(), distribution), *coder.quantise_tensors(distribution)
 

@@ -1,8 +1,9 @@
 """The exact networks of a codec as functions of tensors (vidlbc.traced): one call a step of coding."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from vidlbc.frame_pool import FramePool
 from vidlbc.models import ImageModel
 from vidlbc.prior.grid import to_grid
 from vidlbc.prior.topdown import Distribution, Gains, TopDownPrior
-from vidlbc.temporal_stage import Memory, NoContext, State, TemporalStage
+from vidlbc.temporal_stage import Maps, Memory, NoContext, State, TemporalStage
 from vidlbc.traced import Traced
 
 # Table, centre and flip of every symbol of a level (vidlbc.entropy.coder), (B, H_l, W_l, C_l).
@@ -33,13 +34,14 @@ class Priors:
         self.intra = to_grid(copy.deepcopy(image.stage.prior)).to(pool.device) if self.context else temporal.trunk
         self.intra_frames = True  # False: the encoder never chooses it; the decoder reads either
         self.levels = temporal.levels
-        self._strides = temporal.trunk.work_strides
+        self.strides = temporal.strides
         indices, paths = range(len(self.levels)), (False, True)
         self._predict = {(p, i): Traced(partial(self._predict_step, p, i)) for p in paths for i in indices}
         self._absorb = {(p, i): Traced(partial(self._absorb_step, p, i)) for p in paths for i in indices}
         self._frames = {p: Traced(partial(self._frames_step, p)) for p in paths}
-        self._memory, self._observe = Traced(self._memory_step), Traced(self._observe_step)
-        self._advance = Traced(self._advance_step)
+        self._memory = {s: Traced(partial(self._memory_step, s)) for s in self.strides}
+        self._update = {s: Traced(partial(self._update_step, s)) for s in self.strides}
+        self._observe, self._advance = Traced(self._observe_step), Traced(self._advance_step)
 
     def trunk(self, by_intra: bool) -> TopDownPrior:
         return self.intra if by_intra else self.temporal.trunk
@@ -55,18 +57,49 @@ class Priors:
 
     # -- the past ----------------------------------------------------------------------------------------------------
 
+    def memory_at(self, stride: int, state: Sequence[Tensor]) -> Memory:
+        """What the next frame may read from one stride's state, for each level worked on there."""
+        return self._memory_of(self.temporal.levels_at(stride), self._memory[stride](*state))
+
     def memory(self, state: State) -> Memory:
-        """What the next frame may read."""
-        return dict(zip(self._strides, self._memory(*state), strict=True)) if self.context else {}
+        """The same, of all strides."""
+        return {level: read for s in self.strides for level, read in self.memory_at(s, state[s]).items()}
 
-    def observe(self, symbols: Sequence[Tensor], gains: Sequence[Gains]) -> Memory:
+    def observe(self, symbols: Sequence[Tensor], gains: Sequence[Gains]) -> Maps:
         """Maps of coded frames, each frame on its own."""
-        maps = self._observe(*symbols, *[g.step for g in gains]) if self.context else ()
-        return dict(zip(self._strides, maps, strict=False))
+        maps = self._observe(*symbols, *[g.step for g in gains]) if self.strides else ()
+        return dict(zip(self.strides, maps, strict=True))
 
-    def advance(self, state: State, maps: Memory) -> State:
+    def advance(self, state: State, maps: Maps) -> State:
         """The state after one more frame, whose maps these are."""
-        return list(self._advance(*state, *[maps[s] for s in self._strides])) if self.context else state
+        if not self.strides:
+            return state
+        past = [x for s in self.strides for x in state[s]]
+        rest = iter(self._advance(*past, *[maps[s] for s in self.strides]))
+        return {s: tuple(islice(rest, len(state[s]))) for s in self.strides}
+
+    def update_at(
+        self,
+        stride: int,
+        state: Sequence[Tensor],
+        symbols: Sequence[Tensor],
+        gains: Sequence[Gains],
+        coarser: Tensor | None,
+    ) -> tuple[Tensor, tuple[Tensor, ...], Memory]:
+        """One stride after one more frame: the frame's map there, the state, and what the next frame may read.
+
+        `coarser`: the frame's map at the next coarser stride, None at the coarsest.
+        """
+        here = self.temporal.levels_at(stride)
+        maps = [] if coarser is None else [coarser]
+        observed, *rest = self._update[stride](
+            *[symbols[i] for i in here], *[gains[i].step for i in here], *maps, *state
+        )
+        return observed, tuple(rest[: len(state)]), self._memory_of(here, rest[len(state) :])
+
+    def _memory_of(self, levels: Iterable[int], tensors: Sequence[Tensor]) -> Memory:
+        rest = iter(tensors)
+        return {i: tuple(islice(rest, self.temporal.tensors_read(i))) for i in levels}
 
     # -- one level, for the decoder ----------------------------------------------------------------------------------
 
@@ -77,12 +110,14 @@ class Priors:
         return trunk.start(qp, height // coarsest, width // coarsest)
 
     def predict(
-        self, by_intra: bool, index: int, hidden: Tensor, gains: Gains, memory: Memory
+        self, by_intra: bool, index: int, hidden: Tensor, gains: Gains, past: Sequence[Tensor]
     ) -> tuple[Tensor, Quantised]:
-        """Distributions of level `index`, and the hidden state that they were read from."""
-        past = [] if by_intra or not self.context else [memory[self.levels[index].work_stride]]
-        hidden, *quantised = self._predict[by_intra, index](hidden, *_rows(gains), *past)
-        return hidden, tuple(quantised)
+        """Distributions of level `index`, and the hidden state that they were read from.
+
+        `past`: what the memory holds for the level; nothing for the intra prior.
+        """
+        hidden, table, centre, flip = self._predict[by_intra, index](hidden, *_rows(gains), *past)
+        return hidden, (table, centre, flip)
 
     def absorb(
         self, by_intra: bool, index: int, hidden: Tensor, symbols: Tensor, gains: Gains, qp: Tensor
@@ -97,31 +132,43 @@ class Priors:
         self, by_intra: bool, symbols: Sequence[Tensor], qp: Tensor, gains: Sequence[Gains], memory: Memory
     ) -> list[Distribution]:
         """Distributions of all levels of frames whose symbols are known."""
-        past = [] if by_intra or not self.context else [memory[s] for s in self._strides]
+        past = [] if by_intra else [x for index in sorted(memory) for x in memory[index]]
         out = self._frames[by_intra](qp, *symbols, *[row for g in gains for row in _rows(g)], *past)
         return [Distribution(*pair) for pair in zip(out[::2], out[1::2], strict=True)]
 
     # -- what is traced: tensors in, tensors out ---------------------------------------------------------------------
 
-    def _memory_step(self, *state: Tensor) -> tuple[Tensor, ...]:
-        memory = self.temporal.memory(list(state))
-        return tuple(memory[s] for s in self._strides)
+    def _memory_step(self, stride: int, *state: Tensor) -> tuple[Tensor, ...]:
+        memory = self.temporal.memory_at(stride, state)
+        return tuple(x for index in self.temporal.levels_at(stride) for x in memory[index])
 
     def _observe_step(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         count = len(self.levels)
-        maps = self.temporal.observe(
-            [_dequantised(q, step) for q, step in zip(tensors[:count], tensors[count:], strict=True)]
-        )
-        return tuple(maps[s] for s in self._strides)
+        latents = [_dequantised(*pair) for pair in zip(tensors[:count], tensors[count:], strict=True)]
+        maps = self.temporal.observe(latents)
+        return tuple(maps[s] for s in self.strides)
 
     def _advance_step(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        count = len(self._strides)
-        maps = dict(zip(self._strides, tensors[-count:], strict=True))
-        return tuple(self.temporal.advance(list(tensors[:-count]), maps))
+        out: list[Tensor] = []
+        count = len(self.strides)
+        past, maps = tensors[:-count], tensors[-count:]
+        size = len(past) // count
+        for i, stride in enumerate(self.strides):
+            out += self.temporal.advance_at(stride, past[i * size : (i + 1) * size], maps[i])
+        return tuple(out)
+
+    def _update_step(self, stride: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        count = len(self.temporal.levels_at(stride))
+        symbols, steps, rest = tensors[:count], tensors[count : 2 * count], tensors[2 * count :]
+        coarser, state = (None, rest) if stride == self.strides[-1] else (rest[0], rest[1:])
+        latents = [_dequantised(*pair) for pair in zip(symbols, steps, strict=True)]
+        observed = self.temporal.observe_at(stride, latents, coarser)
+        after = self.temporal.advance_at(stride, state, observed)
+        return (observed, *after, *self._memory_step(stride, *after))
 
     def _predict_step(self, by_intra: bool, index: int, hidden: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         rows, past = rest[:3], rest[3:]
-        context = self.temporal.reader({self.levels[index].work_stride: past[0]}) if past else None
+        context = self.temporal.reader({index: past}) if past else None
         if context is not None:
             hidden = context(index, hidden)
         distribution, hidden = self.trunk(by_intra).distribution(index, hidden, Gains(*rows))
@@ -137,7 +184,7 @@ class Priors:
         symbols, rows, past = tensors[:count], tensors[count : 4 * count], tensors[4 * count :]
         gains = [Gains(*rows[3 * i : 3 * i + 3]) for i in range(count)]
         latents = [_dequantised(q, g.step) for q, g in zip(symbols, gains, strict=True)]
-        reader = self.temporal.reader(dict(zip(self._strides, past, strict=True))) if past else None
+        reader = self.temporal.reader(self._memory_of(range(len(self.levels)), past)) if past else None
         return tuple(x for d in self.trunk(by_intra)(latents, qp, gains, reader) for x in (d.mean, d.log2_scale))
 
 

@@ -3,12 +3,15 @@
     frames t-1, t-2, ...  --features--> per working stride --state--> memory --reader--> TopDownPrior of frame t
                                                                                 (coarse to fine within the frame)
 
+Every working stride has a state of its own: a decoder needs the coarse ones first, and makes the finest beside them.
+
 Lossless on symbols: a kind changes bits, never pixels. A frame with no past is coded by the same network from a learned
 null state. A kind is one class here plus one line in `vidlbc.temporal_stage.KINDS`; it sits on any image stage, since
 it sees only that stage's levels.
 
-Shapes: latents are lists, fine to coarse, of dequantised symbols (B, H_l, W_l, C_l), channels last. A *state* is a list
-of tensors whose first axis is the batch; a *memory* maps each working stride to one map (B, H, W, C).
+Shapes: latents are lists, fine to coarse, of dequantised symbols (B, H_l, W_l, C_l), channels last. *Maps* hold one
+(B, H, W, C) a working stride; a *state* some tensors a working stride, whose first axis is the batch; a *memory* what
+the reader of each level takes, as tensors whose first axis is a multiple of the batch.
 """
 
 from abc import abstractmethod
@@ -20,8 +23,9 @@ from torch import Tensor, nn
 from vidlbc.prior.grid import Block, Linear, depth_to_space, snap
 from vidlbc.prior.topdown import Context, Distribution, Gains, Level, TopDownPrior
 
-State = list[Tensor]
-Memory = dict[int, Tensor]
+Maps = dict[int, Tensor]
+State = dict[int, tuple[Tensor, ...]]
+Memory = dict[int, tuple[Tensor, ...]]
 
 
 class Features(nn.Module):
@@ -39,20 +43,19 @@ class Features(nn.Module):
             self.up[str(fine)] = Linear(widths[coarse], widths[fine] * (coarse // fine) ** 2)
         self.blocks = nn.ModuleDict({str(s): Block(widths[s], expand=2) for s in self.work_strides})
 
-    def forward(self, latents: Sequence[Tensor]) -> Memory:
-        maps: Memory = {}
-        for stride in reversed(self.work_strides):
-            x: Tensor | None = None
-            for level, embed, latent in zip(self.levels, self.embed, latents, strict=True):
-                if level.work_stride == stride:
-                    y = embed(level.view(latent))
-                    x = y if x is None else x + y
-            assert x is not None
-            if str(stride) in self.up:
-                coarse = self.work_strides[self.work_strides.index(stride) + 1]
-                x = x + depth_to_space(self.up[str(stride)](maps[coarse]), coarse // stride)
-            maps[stride] = self.blocks[str(stride)](snap(x))
-        return maps
+    def forward(self, stride: int, latents: Sequence[Tensor], coarser: Tensor | None) -> Tensor:
+        """The map of one working stride, from its levels and the map of the next coarser stride."""
+        x: Tensor | None = None
+        here = [i for i, level in enumerate(self.levels) if level.work_stride == stride]
+        for index, latent in zip(here, latents, strict=True):
+            y = self.embed[index](self.levels[index].view(latent))
+            x = y if x is None else x + y
+        assert x is not None
+        if coarser is not None:
+            ratio = self.work_strides[self.work_strides.index(stride) + 1] // stride
+            x = x + depth_to_space(self.up[str(stride)](coarser), ratio)
+        out: Tensor = self.blocks[str(stride)](snap(x))
+        return out
 
 
 class TemporalStage(nn.Module):
@@ -68,29 +71,58 @@ class TemporalStage(nn.Module):
     def levels(self) -> tuple[Level, ...]:
         return self.trunk.levels
 
+    @property
+    def strides(self) -> list[int]:
+        """Working strides that have a state, fine to coarse."""
+        return self.trunk.work_strides
+
     @abstractmethod
     def start(self, batch: int, height: int, width: int) -> State:
         """The null state, for padded frames of height x width pixels."""
 
     @abstractmethod
-    def memory(self, state: State) -> Memory:
-        """What the next frame may read."""
+    def observe_at(self, stride: int, latents: Sequence[Tensor], coarser: Tensor | None) -> Tensor:
+        """The map of coded frames at one stride, each frame on its own: the costly half of `update`.
+
+        `latents`: of the levels worked on there; `coarser`: the map of the next coarser stride, None at the coarsest.
+        """
 
     @abstractmethod
-    def observe(self, latents: Sequence[Tensor]) -> Memory:
-        """Feature maps of coded frames, each frame on its own: the costly half of `update`, parallel over frames."""
+    def advance_at(self, stride: int, state: Sequence[Tensor], observed: Tensor) -> tuple[Tensor, ...]:
+        """One stride's state after one more frame, whose map there this is."""
 
     @abstractmethod
-    def advance(self, state: State, maps: Memory) -> State:
-        """The state after one more frame, whose feature maps these are."""
+    def memory_at(self, stride: int, state: Sequence[Tensor]) -> Memory:
+        """What the next frame may read from one stride's state, for each level worked on there."""
 
-    def update(self, state: State, latents: Sequence[Tensor]) -> State:
-        """The state after one more frame was coded."""
-        return self.advance(state, self.observe(latents))
+    def tensors_read(self, index: int) -> int:
+        """How many tensors the memory holds for a level."""
+        return 1
 
     @abstractmethod
     def reader(self, memory: Memory) -> Context | None:
         """Gives the trunk access to a memory."""
+
+    def levels_at(self, stride: int) -> list[int]:
+        """Indices of the levels worked on at a stride, fine to coarse."""
+        return [i for i, level in enumerate(self.levels) if level.work_stride == stride]
+
+    def observe(self, latents: Sequence[Tensor]) -> Maps:
+        maps: Maps = {}
+        coarser: Tensor | None = None
+        for stride in reversed(self.strides):
+            coarser = maps[stride] = self.observe_at(stride, [latents[i] for i in self.levels_at(stride)], coarser)
+        return maps
+
+    def advance(self, state: State, maps: Maps) -> State:
+        return {s: self.advance_at(s, state[s], maps[s]) for s in self.strides}
+
+    def memory(self, state: State) -> Memory:
+        return {level: read for s in self.strides for level, read in self.memory_at(s, state[s]).items()}
+
+    def update(self, state: State, latents: Sequence[Tensor]) -> State:
+        """The state after one more frame was coded."""
+        return self.advance(state, self.observe(latents))
 
     def sequence(self, latents: Sequence[Tensor], frames: int, state: State) -> tuple[Memory, State]:
         """Memories of `frames` successive frames at once; latents are (B*T, H_l, W_l, C_l), frame index fastest."""
@@ -99,7 +131,10 @@ class TemporalStage(nn.Module):
         for t in range(frames):
             states.append(state)
             state = self.advance(state, {s: m[:, t] for s, m in maps.items()})
-        stacked = [torch.stack(list(tensors), 1).flatten(0, 1) for tensors in zip(*states, strict=True)]
+        stacked = {
+            s: tuple(torch.stack(one, 1).flatten(0, 1) for one in zip(*[past[s] for past in states], strict=True))
+            for s in self.strides
+        }
         return self.memory(stacked), state
 
     def forward(
@@ -118,17 +153,21 @@ class NoContext(TemporalStage):
 
     kind = "none"
 
+    @property
+    def strides(self) -> list[int]:
+        return []
+
     def start(self, batch: int, height: int, width: int) -> State:
-        return []
-
-    def memory(self, state: State) -> Memory:
         return {}
 
-    def observe(self, latents: Sequence[Tensor]) -> Memory:
-        return {}
+    def observe_at(self, stride: int, latents: Sequence[Tensor], coarser: Tensor | None) -> Tensor:
+        raise NotImplementedError("kind none has no past")
 
-    def advance(self, state: State, maps: Memory) -> State:
-        return []
+    def advance_at(self, stride: int, state: Sequence[Tensor], observed: Tensor) -> tuple[Tensor, ...]:
+        raise NotImplementedError("kind none has no past")
+
+    def memory_at(self, stride: int, state: Sequence[Tensor]) -> Memory:
+        return {}
 
     def reader(self, memory: Memory) -> Context | None:
         return None

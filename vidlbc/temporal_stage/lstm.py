@@ -56,25 +56,23 @@ class LSTMPrior(TemporalStage):
         self.readers = nn.ModuleList(readers)
 
     def start(self, batch: int, height: int, width: int) -> State:
-        state: State = []
-        for stride in self.trunk.work_strides:
+        state: State = {}
+        for stride in self.strides:
             vector = snap(self.null[str(stride)].clone())[None, None, None]
-            both = vector.expand(batch, height // stride, width // stride, -1)
-            state += list(both.chunk(2, -1))
+            state[stride] = vector.expand(batch, height // stride, width // stride, -1).chunk(2, -1)
         return state
 
-    def memory(self, state: State) -> Memory:
-        strides = self.trunk.work_strides
-        return {s: self.refine[str(s)](state[2 * i]) for i, s in enumerate(strides)}
+    def observe_at(self, stride: int, latents: Sequence[Tensor], coarser: Tensor | None) -> Tensor:
+        out: Tensor = self.features(stride, latents, coarser)
+        return out
 
-    def observe(self, latents: Sequence[Tensor]) -> Memory:
-        return self.features(latents)
+    def advance_at(self, stride: int, state: Sequence[Tensor], observed: Tensor) -> tuple[Tensor, ...]:
+        out: tuple[Tensor, ...] = self.cells[str(stride)](observed, *state)
+        return out
 
-    def advance(self, state: State, maps: Memory) -> State:
-        after: State = []
-        for i, stride in enumerate(self.trunk.work_strides):
-            after += self.cells[str(stride)](maps[stride], state[2 * i], state[2 * i + 1])
-        return after
+    def memory_at(self, stride: int, state: Sequence[Tensor]) -> Memory:
+        past = self.refine[str(stride)](state[0])
+        return {index: (self.readers[index](past),) for index in self.levels_at(stride)}
 
     def reader(self, memory: Memory) -> Context:
-        return lambda index, hidden: snap(hidden + self.readers[index](memory[self.levels[index].work_stride]))
+        return lambda index, hidden: snap(hidden + memory[index][0])

@@ -75,25 +75,32 @@ class WindowReader(Fixable):
         self.register_buffer("index", index.reshape(_BLOCK**2, -1), persistent=False)
         self.register_buffer("fixed_bias", None, persistent=False)
 
-    def forward(self, hidden: Tensor, memory: Tensor) -> Tensor:
-        batch, height, width, channels = hidden.shape
-        bottom, right, margin = -height % _BLOCK, -width % _BLOCK, self.margin
-        rows, columns = (height + bottom) // _BLOCK, (width + right) // _BLOCK
-        around = (0, 0, margin, margin + right, margin, margin + bottom)
+    def prepare(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """What depends on the past alone: keys and values of every window, (B * rows * columns, keys, 2C), and what the
+        map holds at the same place, (B, H, W, C).
+        """
+        bottom, right, margin = -memory.shape[1] % _BLOCK, -memory.shape[2] % _BLOCK, self.margin
         normed = self.norm_memory(memory)
-        query = snap(self.query(self.norm_hidden(hidden)), _OPERAND_BITS, _LOGIT_LIMIT) * _SIXTEENTH
         key = snap(self.key(normed), _OPERAND_BITS, _LOGIT_LIMIT)
         value = snap(self.value(normed), _OPERAND_BITS, _VALUE_LIMIT)
-        query = _windows(F.pad(query, (0, 0, 0, right, 0, bottom)), _BLOCK)
+        around = (0, 0, margin, margin + right, margin, margin + bottom)
         both = _windows(F.pad(torch.cat([key, value], -1), around), _BLOCK + 2 * margin)
-        key, value = both.chunk(2, -1)
+        return both, self.same_place(memory)
+
+    def forward(self, hidden: Tensor, windows: Tensor, same_place: Tensor) -> Tensor:
+        batch, height, width, channels = hidden.shape
+        bottom, right = -height % _BLOCK, -width % _BLOCK
+        rows, columns = (height + bottom) // _BLOCK, (width + right) // _BLOCK
+        query = snap(self.query(self.norm_hidden(hidden)), _OPERAND_BITS, _LOGIT_LIMIT) * _SIXTEENTH
+        query = _windows(F.pad(query, (0, 0, 0, right, 0, bottom)), _BLOCK)
+        key, value = windows.chunk(2, -1)
         mixed = []
         for q, k, v, bias in zip(*[x.chunk(self.heads, -1) for x in (query, key, value)], self._bias(), strict=True):
             weights = attention_weights(torch.baddbmm(bias, q, k.transpose(1, 2)))
             mixed.append(weights @ v / weights.sum(-1, keepdim=True))
         out = snap(torch.cat(mixed, -1)).reshape(batch, rows, columns, _BLOCK, _BLOCK, channels)
         out = out.permute(0, 1, 3, 2, 4, 5).reshape(batch, height + bottom, width + right, channels)
-        return snap(hidden + self.out(out[:, :height, :width]) + self.same_place(memory))
+        return snap(hidden + self.out(out[:, :height, :width]) + same_place)
 
     def fix(self) -> None:
         self.fixed_bias = self._bias()
@@ -141,32 +148,36 @@ class TransformerPrior(TemporalStage):
         self.readers = nn.ModuleList(readers)
 
     def start(self, batch: int, height: int, width: int) -> State:
-        maps = [
-            snap(self.null[str(s)].clone())[None, None, None].expand(batch, height // s, width // s, -1)
-            for s in self.trunk.work_strides
-        ]
-        return maps * self.context
+        state: State = {}
+        for stride in self.strides:
+            null = snap(self.null[str(stride)].clone())[None, None, None]
+            state[stride] = (null.expand(batch, height // stride, width // stride, -1),) * self.context
+        return state
 
-    def memory(self, state: State) -> Memory:
-        """Newest first in the state: (context x working strides)."""
-        strides = self.trunk.work_strides
+    def observe_at(self, stride: int, latents: Sequence[Tensor], coarser: Tensor | None) -> Tensor:
+        out: Tensor = self.features(stride, latents, coarser)
+        return out
+
+    def advance_at(self, stride: int, state: Sequence[Tensor], observed: Tensor) -> tuple[Tensor, ...]:
+        """Newest first."""
+        return (observed, *state[: self.context - 1])
+
+    def memory_at(self, stride: int, state: Sequence[Tensor]) -> Memory:
+        fuse = self.fuse[str(stride)]
+        assert isinstance(fuse, nn.Sequential)
         memory: Memory = {}
-        for i, stride in enumerate(strides):
-            fuse = self.fuse[str(stride)]
-            assert isinstance(fuse, nn.Sequential)
-            memory[stride] = fuse[1](snap(fuse[0](torch.cat(state[i :: len(strides)], -1))))
+        past = fuse[1](snap(fuse[0](torch.cat(list(state), -1))))
+        for index in self.levels_at(stride):
+            reader = self.readers[index]
+            memory[index] = reader.prepare(past) if isinstance(reader, WindowReader) else (reader(past),)
         return memory
 
-    def observe(self, latents: Sequence[Tensor]) -> Memory:
-        return self.features(latents)
-
-    def advance(self, state: State, maps: Memory) -> State:
-        newest = [maps[s] for s in self.trunk.work_strides]
-        return [*newest, *state[: len(newest) * (self.context - 1)]]
+    def tensors_read(self, index: int) -> int:
+        return 2 if isinstance(self.readers[index], WindowReader) else 1
 
     def reader(self, memory: Memory) -> Context:
         def read(index: int, hidden: Tensor) -> Tensor:
-            reader, past = self.readers[index], memory[self.levels[index].work_stride]
-            return reader(hidden, past) if isinstance(reader, WindowReader) else snap(hidden + reader(past))
+            reader, prepared = self.readers[index], memory[index]
+            return reader(hidden, *prepared) if isinstance(reader, WindowReader) else snap(hidden + prepared[0])
 
         return read
