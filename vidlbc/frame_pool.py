@@ -80,22 +80,27 @@ class FramePool:
         return self._followers.submit(torch.inference_mode()(fn))
 
     def _start(self) -> None:
+        # The count is the calling thread's own in OpenMP builds: only the main thread's says how many are wanted. Other
+        # threads must not wait here: the main one may be waiting for their tasks, to start executors of another size.
+        main = threading.current_thread() is threading.main_thread()
+        if self._workers and not main:
+            return
         with _STARTING:
-            # The count is the calling thread's own in OpenMP builds: only the main thread's says how many are wanted.
-            if self._frames is None or threading.current_thread() is threading.main_thread():
+            if main or not self._workers:
                 self._resize(torch.get_num_threads())
 
     def _resize(self, workers: int) -> None:
-        if self._frames is None or workers != self._workers:
+        if workers != self._workers:
+            # In this order: tasks of `ahead` use the two after them.
             for executor in (self._frames, self._serial, self._beside, self._followers):
                 if executor is not None:
                     executor.shutdown()
-            self._workers = workers
             # In OpenMP builds the setting belongs to the calling thread; the main thread keeps its own.
             self._frames = ThreadPoolExecutor(workers, "frame", torch.set_num_threads, (1,))
             self._serial = ThreadPoolExecutor(workers, "serial", torch.set_num_threads, (1,))
             self._beside = ThreadPoolExecutor(workers, "beside", torch.set_num_threads, (1,))
             self._followers = ThreadPoolExecutor(max(1, workers // 2), "follower", _follower)
+            self._workers = workers
 
     @torch.inference_mode()
     def _batched(self, fn: Callable[..., Any], tensors: Sequence[Tensor], count: int) -> list[Any]:

@@ -53,6 +53,19 @@ def test_threads_change_nothing(codec_of: CodecOf, threads: Callable[[int], None
     assert all(result == results[0] for result in results)
 
 
+def test_the_number_of_threads_may_change_within_a_clip(codec_of: CodecOf, threads: Callable[[int], None]) -> None:
+    """The next packets are being decoded when workers of another number are asked for."""
+    codec = codec_of("transformer")
+    data = codec.compress(noisy_frames(70, 96, 96))
+    expected = codec.decompress(data)
+    for count in (3, 1, 2):
+        blocks = codec.decompress_stream(data)
+        parts = [next(blocks)]
+        threads(count)
+        assert np.array_equal(codec.decompress(data), expected)
+        assert np.array_equal(np.concatenate([*parts, *blocks]), expected)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_graphs_change_nothing(model_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Every step as a graph from its second call on (vidlbc.traced), or never; odd sizes, batches, remainders."""
