@@ -34,7 +34,8 @@ def settings_of(config: DictConfig) -> JobSettings:
         ),
         evaluation=EvaluationSettings(
             videos=evaluation.videos, head=evaluation.head, frames=evaluation.frames, views=evaluation.views,
-            grid=evaluation.grid, epochs=evaluation.epochs, pixels=evaluation.pixels, decoded=evaluation.decoded,
+            grid=evaluation.grid, epochs=evaluation.epochs, rates=tuple(evaluation.rates or ()),
+            decays=tuple(evaluation.decays or ()), pixels=evaluation.pixels, decoded=evaluation.decoded,
         ),
         labels=data.labels, fold=data.fold, holdout=data.holdout, clip_frames=data.clip_frames, max_side=data.max_side,
         processes=config.processes, deadline_s=data.deadline_s, wandb=config.wandb,

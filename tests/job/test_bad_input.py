@@ -61,6 +61,8 @@ def job(call_tool: Tool, motions: Path, small_model: Path, tmp_path: Path) -> Ca
         ("train.lr=-1", "train.lr=-1.0: expected a number of at least 0"),
         ("eval.head=resnet", "eval.head=resnet: expected one of linear, attentive, lstm"),
         ("eval.epochs=0", "eval.epochs=0: expected a whole number of at least 1"),
+        ("eval.rates=[]", "eval.rates=[]: expected at least one number"),
+        ("eval.rates=[0.001,-1]", "eval.rates=-1: expected a number of at least 0"),
         ("eval.videos=0", "eval.videos=0: expected a whole number of at least 1"),
         ("processes=0", "processes=0: expected a whole number of at least 1"),
         ("data.max_side=8", "data.max_side=8: expected a whole number of at least 16"),

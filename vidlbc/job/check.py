@@ -104,6 +104,11 @@ def _check_values(settings: JobSettings) -> None:
         ("eval.views", evaluation.views, 1), ("eval.grid", evaluation.grid, 1), ("eval.epochs", evaluation.epochs, 1),
     ):  # fmt: skip
         require_number(name, value, least, whole=True)
+    for name, values in (("eval.rates", evaluation.rates), ("eval.decays", evaluation.decays)):
+        if not values:
+            raise InputError(f"{name}=[]: expected at least one number")
+        for value in values:
+            require_number(name, value, 0)
     if clips.large_size is not None:
         require_number("train.large_size", clips.large_size, clips.size, whole=True)
     if settings.max_side is not None:

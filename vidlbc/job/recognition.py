@@ -61,6 +61,9 @@ def recognise(
         for name, features in features_of(shards, part, codec, settings, inputs, cache).items():
             sets[name][part] = features
     results = {}
+    budget = ProbeBudget(
+        epochs=settings.epochs, checkpoints=min(4, settings.epochs), rates=settings.rates, decays=settings.decays
+    )
     for name in progress_bar(inputs, desc="probes", unit="probe"):
         parts = sets[name]
         for needed in ("train", split):
@@ -69,7 +72,7 @@ def recognise(
         results[name] = run_probe(
             parts["train"], parts[split], len(whole.classes), settings.head,
             val=None if split == "val" else parts.get("val"),
-            budget=ProbeBudget(epochs=settings.epochs, checkpoints=min(4, settings.epochs)),
+            budget=budget,
             options=settings.head_options, seed=seed, device=codec.device,
         )  # fmt: skip
     return results

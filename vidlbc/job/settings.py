@@ -37,6 +37,8 @@ class EvaluationSettings:
     views: int = 2
     grid: int = 4
     epochs: int = 30
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    decays: tuple[float, ...] = (0.05, 1.0)
     pixels: bool = True
     decoded: bool = True
     panel_frames: int = 3
