@@ -107,8 +107,8 @@ def _check_values(settings: JobSettings) -> None:
     for name, values in (("eval.rates", evaluation.rates), ("eval.decays", evaluation.decays)):
         if not values:
             raise InputError(f"{name}=[]: expected at least one number")
-        for value in values:
-            require_number(name, value, 0)
+        for number in values:
+            require_number(name, number, 0)
     if clips.large_size is not None:
         require_number("train.large_size", clips.large_size, clips.size, whole=True)
     if settings.max_side is not None:
