@@ -45,7 +45,7 @@ class Traced:
         graph = self._graphs.get(shapes)
         if graph is not None:
             return graph(*tensors)
-        if tensors[0].device.type == "cpu" and torch.is_inference_mode_enabled():
+        if torch.is_inference_mode_enabled() and all(t.device.type == "cpu" for t in tensors):
             self._count(shapes, tensors)
         return self.function(*tensors)
 
