@@ -66,7 +66,8 @@ def encode(model: Path, name: str) -> bytes:
     assert isinstance(codec, FixedSymbols)
     codec.given, codec.frame = symbols(), 0
     codec._priors.intra_frames = name.endswith("intra")
-    with patch("vidlbc.coding.encoding._WORTH_BOTH", 0):  # so that there are frames whose levels take different priors
+    # So that there are frames whose levels take different priors.
+    with patch.multiple("vidlbc.coding.encoding", _WORTH_BOTH=0, _WORTH_BOTH_AT_CUTS=0):
         return codec.compress(np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8), QP, context, FPS)
 
 

@@ -51,7 +51,8 @@ def test_any_mixture_of_priors_decodes(
 
     monkeypatch.setattr(CodedFrame, "or_intra", mixed)
     monkeypatch.setattr("vidlbc.coding.encoding._NEAR_INTRA", 0)
-    monkeypatch.setattr("vidlbc.coding.encoding._WORTH_BOTH", -1)
+    for name in ("_WORTH_BOTH", "_WORTH_BOTH_AT_CUTS"):
+        monkeypatch.setattr(f"vidlbc.coding.encoding.{name}", -1)
     data = codec.compress(noisy_frames(18, 40, 48), qp=30)
     found = [m for p in Reader(data).packets() for m in unpack_modes(p.modes, p.frames, 4)]
     assert set(found) == set(range(16))

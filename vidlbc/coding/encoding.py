@@ -21,8 +21,9 @@ from vidlbc.traced import Traced
 # The intra prior is tried on frames that need at least this share of the bits that it takes for the packet's first.
 _NEAR_INTRA = 0.75
 # Levels of one frame take different priors where that saves at least this share of it: decoding such a frame takes a
-# third longer. At 0.005 it was one frame in ten of five clips, for 0.2% of their bytes.
-_WORTH_BOTH = 0.02
+# third longer. At 0.005 it was one frame in ten of five clips, for 0.2% of their bytes. Frames that the intra prior
+# alone would code (first ones, scene cuts) are rare, so that their time counts less.
+_WORTH_BOTH, _WORTH_BOTH_AT_CUTS = 0.02, 0.005
 # Frames that the encoder's priors take at once: small maps cost more to call than to compute.
 _GROUP_FRAMES, _GROUP_CELLS = 4, 256
 
@@ -73,8 +74,9 @@ class CodedFrame:
         """
         mask = sum((b < a) << level for level, (a, b) in enumerate(zip(self.level_bits, other.level_bits, strict=True)))
         shortest = sum(map(min, self.level_bits, other.level_bits))
-        if shortest > (1 - _WORTH_BOTH) * min(self.bits, other.bits):
-            mask = 0 if self.bits <= other.bits else (1 << len(self.level_bits)) - 1
+        cut = other.bits < self.bits
+        if shortest > (1 - (_WORTH_BOTH_AT_CUTS if cut else _WORTH_BOTH)) * min(self.bits, other.bits):
+            mask = (1 << len(self.level_bits)) - 1 if cut else 0
         parts = [other if mask >> level & 1 else self for level in range(len(self.level_bits))]
         return CodedFrame(
             self.symbols,
