@@ -23,11 +23,11 @@ from torch import Tensor
 
 from vidlbc import models
 from vidlbc.bitstream import MAX_RATE, MAX_SIDE, Header, Reader
-from vidlbc.coding import EncodeReport, PacketWriter, Priors, decode
+from vidlbc.coding import EncodeReport, PacketWriter, Priors, decode, dequantised
 from vidlbc.entropy import coder
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
 from vidlbc.frame_pool import FramePool
-from vidlbc.image_stage.base import channels_last
+from vidlbc.image_stage.base import channels_first, channels_last
 from vidlbc.prior.grid import check_device, to_grid
 from vidlbc.prior.topdown import NUM_QP, Gains, Level
 from vidlbc.temporal_stage import TemporalStage
@@ -238,7 +238,7 @@ class Codec:
     def dequantise(self, symbols: Sequence[Tensor], qp: int) -> list[Tensor]:
         """int32 (T, H_l, W_l, C_l) -> float32 latents (T, C_l, H_l, W_l)."""
         gains = self._gains(qp)
-        return [_dequantised(q, g.step) for q, g in zip(symbols, gains, strict=True)]
+        return [channels_first(dequantised(q, g.step)) for q, g in zip(symbols, gains, strict=True)]
 
     def synthesize(self, latents: Sequence[Tensor], qp: int, height: int, width: int) -> np.ndarray:
         """Latents of the padded frames (T, C_l, H_l, W_l) -> uint8 (T, H, W, 3) of the true size."""
@@ -256,7 +256,7 @@ class Codec:
     def _pictures_step(self, qps: Tensor, *tensors: Tensor) -> Tensor:
         """Symbols (B, H_l, W_l, C_l) and steps (1, C_l) of every level -> padded frames, uint8 (B, H, W, 3)."""
         count = len(self.levels)
-        latents = [_dequantised(*pair) for pair in zip(tensors[:count], tensors[count:], strict=True)]
+        latents = [channels_first(dequantised(*pair)) for pair in zip(tensors[:count], tensors[count:], strict=True)]
         return self._synthesis_step(qps, *latents)
 
     def _in_precision(self, traced: Traced) -> Callable[..., Tensor]:
@@ -290,11 +290,6 @@ class Codec:
         while (symbols := coming.result()) is not None:
             coming = self._pool.ahead(lambda: next(packets, None))
             yield symbols
-
-
-def _dequantised(symbols: Tensor, step: Tensor) -> Tensor:
-    """(B, H, W, C), (1, C) -> (B, C, H, W)."""
-    return (symbols.to(step.device, torch.float32) * step[0]).permute(0, 3, 1, 2)
 
 
 def check_qp(qp: int) -> int:

@@ -12,6 +12,6 @@ Both are exact arithmetic (vidlbc.prior.grid), hence the same distributions.
 
 from vidlbc.coding.decoding import decode
 from vidlbc.coding.encoding import CodedFrame, EncodeReport, PacketWriter
-from vidlbc.coding.priors import Priors
+from vidlbc.coding.priors import Priors, dequantised
 
-__all__ = ["CodedFrame", "EncodeReport", "PacketWriter", "Priors", "decode"]
+__all__ = ["CodedFrame", "EncodeReport", "PacketWriter", "Priors", "decode", "dequantised"]

@@ -14,7 +14,7 @@ from vidlbc.frame_pool import FramePool
 from vidlbc.models import ImageModel
 from vidlbc.prior.grid import to_grid
 from vidlbc.prior.topdown import Distribution, Gains, TopDownPrior
-from vidlbc.temporal_stage import Maps, Memory, NoContext, State, TemporalStage
+from vidlbc.temporal_stage import Maps, Memory, State, TemporalStage
 from vidlbc.traced import Traced
 
 # Table, centre and flip of every symbol of a level (vidlbc.entropy.coder), (B, H_l, W_l, C_l).
@@ -30,7 +30,7 @@ class Priors:
 
     def __init__(self, image: ImageModel, temporal: TemporalStage, pool: FramePool):
         self.image, self.temporal, self.pool = image, temporal, pool
-        self.context = temporal.kind != NoContext.kind
+        self.context = bool(temporal.strides)
         self.intra = to_grid(copy.deepcopy(image.stage.prior)).to(pool.device) if self.context else temporal.trunk
         self.intra_frames = True  # False: the encoder never chooses it; the decoder reads either
         self.levels = temporal.levels
@@ -144,7 +144,7 @@ class Priors:
 
     def _observe_step(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         count = len(self.levels)
-        latents = [_dequantised(*pair) for pair in zip(tensors[:count], tensors[count:], strict=True)]
+        latents = [dequantised(*pair) for pair in zip(tensors[:count], tensors[count:], strict=True)]
         maps = self.temporal.observe(latents)
         return tuple(maps[s] for s in self.strides)
 
@@ -161,7 +161,7 @@ class Priors:
         count = len(self.temporal.levels_at(stride))
         symbols, steps, rest = tensors[:count], tensors[count : 2 * count], tensors[2 * count :]
         coarser, state = (None, rest) if stride == self.strides[-1] else (rest[0], rest[1:])
-        latents = [_dequantised(*pair) for pair in zip(symbols, steps, strict=True)]
+        latents = [dequantised(*pair) for pair in zip(symbols, steps, strict=True)]
         observed = self.temporal.observe_at(stride, latents, coarser)
         after = self.temporal.advance_at(stride, state, observed)
         return (observed, *after, *self._memory_step(stride, *after))
@@ -177,13 +177,13 @@ class Priors:
     def _absorb_step(
         self, by_intra: bool, index: int, hidden: Tensor, symbols: Tensor, step: Tensor, qp: Tensor
     ) -> Tensor:
-        return self.trunk(by_intra).absorb(index, hidden, _dequantised(symbols, step), qp)
+        return self.trunk(by_intra).absorb(index, hidden, dequantised(symbols, step), qp)
 
     def _frames_step(self, by_intra: bool, qp: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         count = len(self.levels)
         symbols, rows, past = tensors[:count], tensors[count : 4 * count], tensors[4 * count :]
         gains = [Gains(*rows[3 * i : 3 * i + 3]) for i in range(count)]
-        latents = [_dequantised(q, g.step) for q, g in zip(symbols, gains, strict=True)]
+        latents = [dequantised(q, g.step) for q, g in zip(symbols, gains, strict=True)]
         reader = self.temporal.reader(self._memory_of(range(len(self.levels)), past)) if past else None
         return tuple(x for d in self.trunk(by_intra)(latents, qp, gains, reader) for x in (d.mean, d.log2_scale))
 
@@ -192,6 +192,6 @@ def _rows(gains: Gains) -> tuple[Tensor, Tensor, Tensor]:
     return gains.gain, gains.step, gains.log2_gain
 
 
-def _dequantised(symbols: Tensor, step: Tensor) -> Tensor:
+def dequantised(symbols: Tensor, step: Tensor) -> Tensor:
     """symbols (B, H, W, C), step (B or 1, C)."""
     return symbols.to(step.device, torch.float32) * step[:, None, None]

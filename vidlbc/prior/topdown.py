@@ -69,6 +69,11 @@ class Gains:
     log2_gain: Tensor
 
 
+def levels_at(levels: Sequence[Level], stride: int) -> list[int]:
+    """Indices of the levels worked on at a stride, fine to coarse."""
+    return [index for index, level in enumerate(levels) if level.work_stride == stride]
+
+
 # Takes what the past says about level `index` into the hidden state: (index, hidden) -> hidden.
 Context = Callable[[int, Tensor], Tensor]
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from vidlbc.prior.grid import Block, Linear, depth_to_space, snap
-from vidlbc.prior.topdown import Context, Distribution, Gains, Level, TopDownPrior
+from vidlbc.prior.topdown import Context, Distribution, Gains, Level, TopDownPrior, levels_at
 
 Maps = dict[int, Tensor]
 State = dict[int, tuple[Tensor, ...]]
@@ -46,8 +46,7 @@ class Features(nn.Module):
     def forward(self, stride: int, latents: Sequence[Tensor], coarser: Tensor | None) -> Tensor:
         """The map of one working stride, from its levels and the map of the next coarser stride."""
         x: Tensor | None = None
-        here = [i for i, level in enumerate(self.levels) if level.work_stride == stride]
-        for index, latent in zip(here, latents, strict=True):
+        for index, latent in zip(levels_at(self.levels, stride), latents, strict=True):
             y = self.embed[index](self.levels[index].view(latent))
             x = y if x is None else x + y
         assert x is not None
@@ -62,6 +61,7 @@ class TemporalStage(nn.Module):
     """Base of the kinds. `trunk` is a TopDownPrior; a kind adds the state of the past and how it is read."""
 
     kind = ""
+    features: Features  # of every kind that has a past
 
     def __init__(self, levels: Sequence[Level], widths: Sequence[int], blocks: int = 2):
         super().__init__()
@@ -80,12 +80,13 @@ class TemporalStage(nn.Module):
     def start(self, batch: int, height: int, width: int) -> State:
         """The null state, for padded frames of height x width pixels."""
 
-    @abstractmethod
     def observe_at(self, stride: int, latents: Sequence[Tensor], coarser: Tensor | None) -> Tensor:
         """The map of coded frames at one stride, each frame on its own: the costly half of `update`.
 
         `latents`: of the levels worked on there; `coarser`: the map of the next coarser stride, None at the coarsest.
         """
+        out: Tensor = self.features(stride, latents, coarser)
+        return out
 
     @abstractmethod
     def advance_at(self, stride: int, state: Sequence[Tensor], observed: Tensor) -> tuple[Tensor, ...]:
@@ -105,7 +106,7 @@ class TemporalStage(nn.Module):
 
     def levels_at(self, stride: int) -> list[int]:
         """Indices of the levels worked on at a stride, fine to coarse."""
-        return [i for i, level in enumerate(self.levels) if level.work_stride == stride]
+        return levels_at(self.levels, stride)
 
     def observe(self, latents: Sequence[Tensor]) -> Maps:
         maps: Maps = {}
@@ -159,9 +160,6 @@ class NoContext(TemporalStage):
 
     def start(self, batch: int, height: int, width: int) -> State:
         return {}
-
-    def observe_at(self, stride: int, latents: Sequence[Tensor], coarser: Tensor | None) -> Tensor:
-        raise NotImplementedError("kind none has no past")
 
     def advance_at(self, stride: int, state: Sequence[Tensor], observed: Tensor) -> tuple[Tensor, ...]:
         raise NotImplementedError("kind none has no past")

@@ -62,10 +62,6 @@ class LSTMPrior(TemporalStage):
             state[stride] = vector.expand(batch, height // stride, width // stride, -1).chunk(2, -1)
         return state
 
-    def observe_at(self, stride: int, latents: Sequence[Tensor], coarser: Tensor | None) -> Tensor:
-        out: Tensor = self.features(stride, latents, coarser)
-        return out
-
     def advance_at(self, stride: int, state: Sequence[Tensor], observed: Tensor) -> tuple[Tensor, ...]:
         out: tuple[Tensor, ...] = self.cells[str(stride)](observed, *state)
         return out

@@ -154,10 +154,6 @@ class TransformerPrior(TemporalStage):
             state[stride] = (null.expand(batch, height // stride, width // stride, -1),) * self.context
         return state
 
-    def observe_at(self, stride: int, latents: Sequence[Tensor], coarser: Tensor | None) -> Tensor:
-        out: Tensor = self.features(stride, latents, coarser)
-        return out
-
     def advance_at(self, stride: int, state: Sequence[Tensor], observed: Tensor) -> tuple[Tensor, ...]:
         """Newest first."""
         return (observed, *state[: self.context - 1])
