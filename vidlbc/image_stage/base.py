@@ -9,7 +9,7 @@ coarse; tensors (B, C, H, W).
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -50,16 +50,36 @@ class ImageStage(nn.Module):
     """Base of the families. A family sets `levels` and implements `analysis` and `synthesis`.
 
     `synthesis_modules`: names of the modules that only the synthesis uses; the symbols do not depend on them.
+    `base_levels`: how many levels, counted from the coarsest, form a base layer that is coded and decoded without the
+    others; 0 where the family has no layers.
     """
 
     family = ""
     synthesis_modules: tuple[str, ...] = ()
+    base_levels = 0
 
-    def __init__(self, levels: Sequence[Level], prior_widths: Sequence[int], prior_blocks: int = 2):
+    def __init__(
+        self,
+        levels: Sequence[Level],
+        prior_widths: Sequence[int],
+        prior_blocks: int = 2,
+        variants: Mapping[str, Sequence[int]] | None = None,
+    ):
+        """`variants`: by name, how many channels of each level are kept, fine to coarse (see `truncated`).
+
+        Raises ValueError where a variant does not fit the levels.
+        """
         super().__init__()
         self.levels = tuple(levels)
+        self.variants = {name: self._variant(name, kept) for name, kept in (variants or {}).items()}
         self.gains = nn.ModuleList([QuantisationGains(level.channels) for level in self.levels])
         self.prior = topdown.TopDownPrior(self.levels, prior_widths, prior_blocks)
+
+    def _variant(self, name: str, kept: Sequence[int]) -> tuple[int, ...]:
+        channels = [level.channels for level in self.levels]
+        if len(kept) != len(channels) or not all(0 <= k <= c for k, c in zip(kept, channels, strict=True)):
+            raise ValueError(f"variant {name} keeps {list(kept)} channels, expected at most {channels}, one a level")
+        return tuple(kept)
 
     @property
     def multiple(self) -> int:
@@ -87,6 +107,17 @@ class ImageStage(nn.Module):
             log2_gain = module(qp)
             out.append(topdown.Gains(torch.exp2(log2_gain), torch.exp2(-log2_gain), log2_gain))
         return out
+
+
+def truncated(x: Tensor, kept: int, dim: int) -> Tensor:
+    """The first `kept` channels along `dim`, zeros in place of the others: what the decoder of a variant sees.
+
+    Projections are linear, so zeroed channels are truncated projections (Xie et al., arXiv 2105.13978, section 3.3).
+    """
+    if kept == x.shape[dim]:
+        return x
+    rest = torch.zeros_like(x.narrow(dim, kept, x.shape[dim] - kept))
+    return torch.cat([x.narrow(dim, 0, kept), rest], dim)
 
 
 def channels_last(x: Tensor) -> Tensor:

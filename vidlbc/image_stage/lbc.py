@@ -12,7 +12,7 @@ Most layers work at stride 8 and coarser. Resampling is (un)shuffling with 1x1 l
 orthonormal transform of real pictures (vidlbc.image_stage.klt), so that training starts from a working transform codec.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -39,8 +39,12 @@ class LBC(ImageStage):
         block: str = "depthwise",
         prior_widths: Sequence[int] = (64, 96, 128),
         prior_blocks: int = 2,
+        variants: Mapping[str, Sequence[int]] | None = None,
     ):
-        """Each sequence is fine to coarse (strides 4, 8, 16, 32); `prior_widths` for working strides 8, 16, 32."""
+        """Each sequence is fine to coarse (strides 4, 8, 16, 32); `prior_widths` for working strides 8, 16, 32.
+
+        `variants`: truncations by name, as V1, V2 and V3 of Table 1; they need training with them.
+        """
         for name, sizes in {
             "channels": channels,
             "widths": widths,
@@ -49,7 +53,8 @@ class LBC(ImageStage):
         }.items():
             if len(sizes) != len(STRIDES):
                 raise ValueError(f"{name} has {len(sizes)} entries, expected one for each of strides 4, 8, 16, 32")
-        super().__init__([Level(s, c) for s, c in zip(STRIDES, channels, strict=True)], prior_widths, prior_blocks)
+        levels = [Level(s, c) for s, c in zip(STRIDES, channels, strict=True)]
+        super().__init__(levels, prior_widths, prior_blocks, variants)
         inputs = [3 * 16, *[4 * w for w in widths[:-1]]]
         self.down = nn.ModuleList([nn.Conv2d(i, w, 1) for i, w in zip(inputs, widths, strict=True)])
         self.encode = nn.ModuleList([stack(block, w, n) for w, n in zip(widths, encoder_blocks, strict=True)])
@@ -60,12 +65,23 @@ class LBC(ImageStage):
         self.modulate = nn.ModuleList([QPTable(w) for w in widths])
 
     def analysis(self, x: Tensor) -> list[Tensor]:
+        return self.projected(self.features(x))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """x_l = f_l(x_{l-1}): padded frames (B, 3, H, W) in [0, 1] -> (B, width_l, H/s_l, W/s_l), fine to coarse.
+
+        What classification and dense prediction inherit (section 3.4 of the paper).
+        """
         x = F.pixel_unshuffle(x - 0.5, 4)
-        latents = []
+        out = []
         for index in range(len(self.levels)):
             x = self.encode[index](self.down[index](x if index == 0 else F.pixel_unshuffle(x, 2)))
-            latents.append(self.project[index](x))
-        return latents
+            out.append(x)
+        return out
+
+    def projected(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """y_l = f'_l(x_l) of `features`."""
+        return [project(x) for project, x in zip(self.project, features, strict=True)]
 
     def synthesis(self, latents: Sequence[Tensor], qp: Tensor) -> Tensor:
         x: Tensor | None = None

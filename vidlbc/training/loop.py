@@ -152,6 +152,7 @@ def _log(folder: Path, step: int, seconds: float, rate: float, skipped: int, fig
 
 def _save(path, module, optimiser, average, step, seconds, skipped) -> None:
     tensors = {f"module.{n}": p for n, p in module.named_parameters() if p.requires_grad}
+    tensors |= {f"buffer.{n}": b for n, b in module.named_buffers()}  # running statistics of batch normalisation
     tensors |= {f"ema.{n}": v for n, v in average.values.items()}
     tensors |= checkpoint.optimiser_tensors(optimiser)
     checkpoint.save_tensors(path, tensors, {"step": step, "seconds": seconds, "skipped": skipped})
@@ -169,6 +170,9 @@ def _restore(path, module, optimiser, average, device) -> tuple[int, float, int]
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
                 parameter.copy_(tensors[f"module.{name}"])
+        for name, buffer in module.named_buffers():
+            if f"buffer.{name}" in tensors:
+                buffer.copy_(tensors[f"buffer.{name}"])
     for name in average.values:
         average.values[name].copy_(tensors[f"ema.{name}"])
     checkpoint.restore_optimiser(optimiser, tensors)

@@ -1,0 +1,44 @@
+"""One training of a study: the loop of both stages, with a progress line and one-line errors."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from vidlbc.errors import VidlbcError
+from vidlbc.progress import progress_bar
+from vidlbc.training.loop import Outcome, Settings, fit
+
+
+def train(
+    title: str,
+    module: nn.Module,
+    objective: Callable[[nn.Module, Any, int], tuple[Tensor, dict[str, float]]],
+    batches: Callable[[int], Any],
+    settings: Settings,
+    folder: Path,
+) -> Outcome:
+    """`vidlbc.training.loop.fit` shown as a bar; `folder` holds the checkpoint, so the same call resumes.
+
+    Raises VidlbcError where training diverges.
+    """
+    shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
+    with progress_bar(desc=title, total=100, bar_format=shape) as meter:
+        last = (0, time.monotonic())
+
+        def on_log(step: int, progress: float, figures: dict[str, float]) -> None:
+            nonlocal last
+            now = time.monotonic()
+            rate, last = (step - last[0]) / max(now - last[1], 1e-9) if last[0] else 0.0, (step, now)
+            meter.update(100 * progress - meter.n)
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if name not in ("seconds", "lr"))
+            meter.set_postfix_str(f"step {step}, {rate:.1f} steps/s, {shown}")
+
+        try:
+            outcome = fit(module, objective, batches, settings, folder, on_log)
+        except FloatingPointError as error:
+            raise VidlbcError(f"{title}: training diverged: {error}; lower train.lr (now {settings.lr})") from None
+        meter.update(100 - meter.n)
+    return outcome
