@@ -37,9 +37,12 @@ def main(config: DictConfig) -> None:
         temporal=config.temporal,
         precision=config.precision,
         deadline_s=config.deadline_s,
+        variant=config.variant,
+        psnr=config.psnr,
     )
     corpus = read_annotations(config.input, config.labels, fold=config.fold)
     codec = vidlbc.load(settings.model, device=config.device, temporal=settings.temporal, precision=settings.precision)
+    codec.kept(settings.variant)  # an unknown one is told before anything is read
     contents = hashed(corpus, config.output)
     if config.holdout and corpus.classes and not corpus.splits:
         corpus = split_corpus(corpus, test=config.holdout, contents=contents)

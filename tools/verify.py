@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 import vidlbc
 from vidlbc.cli import run
-from vidlbc.codec import pick_device
+from vidlbc.codec_input import pick_device
 from vidlbc.errors import InputError
 from vidlbc.job.check import require_number
 from vidlbc.job.quality import spread

@@ -15,39 +15,26 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vidlbc import models
-from vidlbc.bitstream import MAX_RATE, MAX_SIDE, Header, Reader
+from vidlbc.bitstream import Header, Reader
+from vidlbc.codec_input import check_qp, frame_rate, frames_tensor, pick_device, repack
 from vidlbc.coding import EncodeReport, PacketWriter, Priors, decode, dequantised
 from vidlbc.entropy import coder
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
 from vidlbc.frame_pool import FramePool
-from vidlbc.image_stage.base import channels_first, channels_last
+from vidlbc.image_stage.base import channels_first, channels_last, truncated
 from vidlbc.prior.grid import check_device, to_grid
-from vidlbc.prior.topdown import NUM_QP, Gains, Level
+from vidlbc.prior.topdown import Gains, Level
 from vidlbc.temporal_stage import TemporalStage
 from vidlbc.traced import Traced
 
 PACKET_FRAMES = 16
-MIN_SIDE = 16
-
-
-def pick_device(device: str) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:N`. Raises InputError where CUDA is asked for and absent."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise InputError(f"unknown device {device!r}: expected auto, cpu or cuda") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {device!r} was asked for, but torch finds no CUDA GPU: use device=cpu or device=auto")
-    return chosen
 
 
 def load(
@@ -104,14 +91,36 @@ class Codec:
     def levels(self) -> tuple[Level, ...]:
         return self.stage.levels
 
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Names of the truncations that the image stage was trained for."""
+        return tuple(self.stage.variants)
+
+    def kept(self, variant: str | None) -> tuple[int, ...]:
+        """Channels that a variant codes of each level, fine to coarse; () is all. Raises InputError."""
+        if variant is None:
+            return ()
+        if variant not in self.stage.variants:
+            known = ", ".join(self.variants) or "none"
+            raise InputError(f"unknown variant {variant!r}: this model has {known}")
+        return self.stage.variants[variant]
+
     # -- encoding ----------------------------------------------------------------------------------------------------
 
     def compress(
-        self, frames: np.ndarray | Tensor, qp: int = 32, context: bool = True, fps: float | Fraction = 0
+        self,
+        frames: np.ndarray | Tensor,
+        qp: int = 32,
+        context: bool = True,
+        fps: float | Fraction = 0,
+        variant: str | None = None,
     ) -> bytes:
-        """uint8 (T, H, W, 3) -> bytes. `context=False` codes every frame from the null context (the baseline)."""
+        """uint8 (T, H, W, 3) -> bytes. `context=False` codes every frame from the null context (the baseline).
+
+        `variant`: one of `variants`, which codes only the first channels of each level.
+        """
         sink = io.BytesIO()
-        self.compress_stream([frames], sink, qp, context, fps)
+        self.compress_stream([frames], sink, qp, context, fps, variant)
         return sink.getvalue()
 
     def compress_stream(
@@ -121,30 +130,35 @@ class Codec:
         qp: int = 32,
         context: bool = True,
         fps: float | Fraction = 0,
+        variant: str | None = None,
     ) -> EncodeReport:
         """Encode blocks of frames as they come; memory does not grow with their number.
 
-        Raises InputError where a block is no uint8 (n, H, W, 3) array, sizes differ, there is no frame at all, or qp or
-        fps is no such thing.
+        Raises InputError where a block is no uint8 (n, H, W, 3) array, sizes differ, there is no frame at all, or qp,
+        fps or variant is no such thing.
         """
         qp = check_qp(qp)
-        _frame_rate(fps)
+        frame_rate(fps)
+        kept = self.kept(variant)
         writer: PacketWriter | None = None
-        for packet in _repack(blocks, PACKET_FRAMES):
+        for packet in repack(blocks, PACKET_FRAMES):
             if writer is None:
-                header = self._header(packet.shape[1], packet.shape[2], qp, fps, context)
-                writer = PacketWriter(self._priors, sink, header)
-            writer.add(self.analyse(packet, qp))
+                header = self._header(packet.shape[1], packet.shape[2], qp, fps, context, kept)
+                writer = PacketWriter(self._priors, sink, header, variant)
+            writer.add(self.analyse(packet, qp, variant))
         if writer is None:
             raise InputError("nothing to encode: expected at least one frame")
         return writer.finish()
 
-    def analyse(self, frames: np.ndarray | Tensor, qp: int) -> list[Tensor]:
-        """uint8 (T, H, W, 3) -> symbols, int32 (T, H_l, W_l, C_l) a level, fine to coarse, padded size."""
+    def analyse(self, frames: np.ndarray | Tensor, qp: int, variant: str | None = None) -> list[Tensor]:
+        """uint8 (T, H, W, 3) -> symbols, int32 (T, H_l, W_l, C_l) a level, fine to coarse, padded size.
+
+        Channels that the variant leaves out are 0.
+        """
         gains = [g.gain for g in self._gains(qp)]
         run = self._in_precision(self._analysis)
-        parts = self._pool.map(lambda batch: run(batch, *gains), _as_tensor(frames))
-        return [torch.cat(level) for level in zip(*parts, strict=True)]
+        parts = self._pool.map(lambda batch: run(batch, *gains), frames_tensor(frames))
+        return self._truncated([torch.cat(level) for level in zip(*parts, strict=True)], self.kept(variant))
 
     def _analysis_step(self, batch: Tensor, *gains: Tensor) -> tuple[Tensor, ...]:
         """uint8 (B, H, W, 3), gains (1, C_l) of every level -> symbols."""
@@ -179,34 +193,44 @@ class Codec:
         for symbols in self._decode([reader], lambda frame: coming.append(self._pool.after(lambda: picture(frame)))):
             yield torch.cat([coming.popleft().result() for _ in range(len(symbols[0]))]).numpy()
 
-    def symbols(self, data: bytes | Sequence[bytes]) -> list[Tensor]:
-        """bytes -> int32 (T, C_l, H_l, W_l) a level, fine to coarse, cropped to the frame's own cells.
+    def symbols(self, data: bytes | BinaryIO | Sequence[bytes | BinaryIO], base: bool = False) -> list[Tensor]:
+        """Bitstream -> int32 (T, C_l, H_l, W_l) a level, fine to coarse, cropped to the frame's own cells.
 
-        Several clips of equal size and length decode as one batch: (B, T, C_l, H_l, W_l).
+        Several clips of equal size and length decode as one batch: (B, T, C_l, H_l, W_l). `base`: the levels of the
+        base layer alone; of a file not a byte behind them is read.
         """
-        if isinstance(data, bytes | bytearray | memoryview):
-            return [level[0] for level in self.symbols([bytes(data)])]
+        if isinstance(data, bytes | bytearray | memoryview) or not isinstance(data, Sequence):
+            return [level[0] for level in self.symbols([cast(bytes | BinaryIO, data)], base)]
         if not data:
             raise InputError("nothing to decode: expected at least one bitstream")
-        readers = [Reader(d) for d in data]
-        parts = [[q.unflatten(0, (len(readers), -1)) for q in symbols] for symbols in self._decode(readers)]
+        readers = [Reader(cast(bytes | BinaryIO, d)) for d in data]
+        decoded = self._decode(readers, base=base)
+        parts = [[q.unflatten(0, (len(readers), -1)) for q in symbols] for symbols in decoded]
         whole = [torch.cat(level, 1).permute(0, 1, 4, 2, 3) for level in zip(*parts, strict=True)]
         return self.crop(whole, readers[0].header.height, readers[0].header.width)
 
-    def latents(self, data: bytes) -> list[Tensor]:
-        """bytes -> dequantised latents, float32 (T, C_l, H_l, W_l) a level, fine to coarse."""
-        header = Reader(data).header
-        return self.crop(self.dequantise(self.padded_symbols(data), header.qp), header.height, header.width)
+    def latents(self, data: bytes | BinaryIO, base: bool = False) -> list[Tensor]:
+        """Bitstream -> dequantised latents, float32 (T, C_l, H_l, W_l) a level; `base` as in `symbols`."""
+        reader = Reader(data)
+        header = reader.header
+        symbols = self._whole(reader, base)
+        return self.crop(self.dequantise(symbols, header.qp), header.height, header.width)
 
-    def padded_symbols(self, data: bytes) -> list[Tensor]:
-        """bytes -> int32 (T, H_l, W_l, C_l) a level, of the padded frame: what `dequantise` and `synthesize` take."""
-        return [torch.cat(level) for level in zip(*self._decode([Reader(data)]), strict=True)]
+    def padded_symbols(self, data: bytes | BinaryIO, base: bool = False) -> list[Tensor]:
+        """Bitstream -> int32 (T, H_l, W_l, C_l) a level, of the padded frame: for `dequantise` and `synthesize`."""
+        return self._whole(Reader(data), base)
+
+    def _whole(self, reader: Reader, base: bool) -> list[Tensor]:
+        return [torch.cat(level) for level in zip(*self._decode([reader], base=base), strict=True)]
 
     def crop(self, levels: Sequence[Tensor], height: int, width: int) -> list[Tensor]:
-        """(..., H_l, W_l) of the padded frame -> the cells that hold some of the true frame."""
+        """(..., H_l, W_l) of the padded frame -> the cells that hold some of the true frame.
+
+        Here and in `dequantise`, fewer levels than the codec has are its coarsest ones.
+        """
         return [
             y[..., : -(-height // level.stride), : -(-width // level.stride)]
-            for y, level in zip(levels, self.levels, strict=True)
+            for y, level in zip(levels, self.levels[len(self.levels) - len(levels) :], strict=True)
         ]
 
     def compress_symbols(
@@ -217,10 +241,15 @@ class Codec:
         width: int,
         context: bool = True,
         fps: float | Fraction = 0,
+        kept: Sequence[int] = (),
     ) -> tuple[bytes, EncodeReport]:
-        """Symbols of one clip (int32 (T, H_l, W_l, C_l), padded size) -> bytes: the second half of `compress`."""
+        """Symbols of one clip (int32 (T, H_l, W_l, C_l), padded size) -> bytes: the second half of `compress`.
+
+        `kept`: how many channels of each level to code; () is all of them.
+        """
         sink = io.BytesIO()
-        header = self._header(height, width, check_qp(qp), fps, context)
+        header = self._header(height, width, check_qp(qp), fps, context, tuple(kept))
+        symbols = self._truncated(symbols, header.kept)
         writer = PacketWriter(self._priors, sink, header)
         for packet in zip(*[level.split(PACKET_FRAMES) for level in symbols], strict=True):
             writer.add(packet)
@@ -233,11 +262,13 @@ class Codec:
             raise InputError("transcoding keeps the symbols: both codecs must have the same image stage")
         header = Reader(data).header
         symbols = self.padded_symbols(data)
-        return target.compress_symbols(symbols, header.qp, header.height, header.width, context, header.fps)
+        return target.compress_symbols(
+            symbols, header.qp, header.height, header.width, context, header.fps, header.kept
+        )
 
     def dequantise(self, symbols: Sequence[Tensor], qp: int) -> list[Tensor]:
         """int32 (T, H_l, W_l, C_l) -> float32 latents (T, C_l, H_l, W_l)."""
-        gains = self._gains(qp)
+        gains = self._gains(qp)[len(self.levels) - len(symbols) :]
         return [channels_first(dequantised(q, g.step)) for q, g in zip(symbols, gains, strict=True)]
 
     def synthesize(self, latents: Sequence[Tensor], qp: int, height: int, width: int) -> np.ndarray:
@@ -263,9 +294,16 @@ class Codec:
         # In bfloat16 the casts depend on a context that a graph does not record.
         return traced if self._pool.precision == "fp32" else traced.function
 
-    def _header(self, height: int, width: int, qp: int, fps: float | Fraction, context: bool) -> Header:
+    @staticmethod
+    def _truncated(symbols: Sequence[Tensor], kept: Sequence[int]) -> list[Tensor]:
+        return [truncated(q, k, -1) for q, k in zip(symbols, kept, strict=True)] if kept else list(symbols)
+
+    def _header(
+        self, height: int, width: int, qp: int, fps: float | Fraction, context: bool, kept: tuple[int, ...]
+    ) -> Header:
         levels = tuple((level.stride, level.channels) for level in self.levels)
-        return Header(height, width, qp, self._digest, self.kind, levels, _frame_rate(fps), context)
+        base = self.stage.base_levels
+        return Header(height, width, qp, self._digest, self.kind, levels, frame_rate(fps), context, kept, base)
 
     def _gains(self, qp: int) -> list[Gains]:
         return self.image.gains(torch.tensor([qp], device=self.device))
@@ -276,73 +314,22 @@ class Codec:
                 f"bitstream was written with weights {header.fingerprint.hex()} ({header.kind}), "
                 f"these are {self.fingerprint} ({self.kind}): load the model that wrote it"
             )
-        if header.levels != tuple((level.stride, level.channels) for level in self.levels):
+        if header.levels != tuple((level.stride, level.channels) for level in self.levels) or (
+            header.base != self.stage.base_levels
+        ):
             raise BitstreamError("damaged bitstream: its levels are not those of its weights")
 
     def _decode(
-        self, readers: Sequence[Reader], on_frame: Callable[[list[Tensor]], None] | None = None
+        self,
+        readers: Sequence[Reader],
+        on_frame: Callable[[list[Tensor]], None] | None = None,
+        base: bool = False,
     ) -> Iterator[list[Tensor]]:
         """Symbols packet by packet, one ahead of the caller: priors go frame by frame while the caller works."""
         for reader in readers:
             self._check(reader.header)
-        packets = decode(self._priors, readers, on_frame)
+        packets = decode(self._priors, readers, on_frame, base)
         coming = self._pool.ahead(lambda: next(packets, None))
         while (symbols := coming.result()) is not None:
             coming = self._pool.ahead(lambda: next(packets, None))
             yield symbols
-
-
-def check_qp(qp: int) -> int:
-    if isinstance(qp, bool) or not isinstance(qp, int | np.integer) or not 0 <= qp < NUM_QP:
-        raise InputError(f"qp={qp!r}: expected an integer from 0 to {NUM_QP - 1}")
-    return int(qp)
-
-
-def _frame_rate(fps: float | Fraction) -> Fraction:
-    """As the header holds it: a non-negative fraction whose denominator is at most a million."""
-    try:
-        rate = Fraction(fps).limit_denominator(1_000_000)
-    except (TypeError, ValueError, OverflowError):
-        rate = Fraction(-1)
-    if not 0 <= rate.numerator <= MAX_RATE:
-        raise InputError(f"fps={fps!r}: expected frames a second, or 0 where unknown")
-    return rate
-
-
-def _as_tensor(block: np.ndarray | Tensor) -> Tensor:
-    """A block of frames, checked on its own."""
-    frames = block if isinstance(block, Tensor) else np.asarray(block)
-    name = str(frames.dtype).removeprefix("torch.")
-    if name != "uint8" or frames.ndim != 4 or frames.shape[-1] != 3:
-        raise InputError(f"frames are {name} {tuple(frames.shape)}: expected uint8 (T, H, W, 3)")
-    height, width = frames.shape[1:3]
-    if min(height, width) < MIN_SIDE:
-        raise InputError(f"frames are {height}x{width}: expected at least {MIN_SIDE} pixels a side")
-    if max(height, width) > MAX_SIDE:
-        raise InputError(f"frames are {height}x{width}: expected at most {MAX_SIDE} pixels a side")
-    if isinstance(frames, np.ndarray):
-        # A view may run backwards or be read-only, which torch does not take.
-        plain = frames.flags.writeable and min(frames.strides) >= 0
-        return torch.from_numpy(frames if plain else frames.copy())
-    return frames
-
-
-def _repack(blocks: Iterable[np.ndarray | Tensor], size: int) -> Iterator[Tensor]:
-    """Checked frames in packets of `size` (the last may be shorter), whatever the sizes of the blocks."""
-    waiting: list[Tensor] = []
-    count, shape = 0, None
-    for block in blocks:
-        frames = _as_tensor(block)
-        shape = shape or tuple(frames.shape[1:3])
-        if tuple(frames.shape[1:3]) != shape:
-            raise InputError(f"frame size changes from {shape} to {tuple(frames.shape[1:3])}: expected one size a clip")
-        waiting.append(frames)
-        count += len(frames)
-        if count < size:
-            continue
-        joined = waiting[0] if len(waiting) == 1 else torch.cat(waiting)
-        whole = count - count % size
-        yield from joined[:whole].split(size)
-        waiting, count = [joined[whole:]], count - whole
-    if count:
-        yield torch.cat(waiting)

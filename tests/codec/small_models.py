@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,22 +59,27 @@ def fill(module: nn.Module, seed: int) -> None:
             parameter.copy_(uniform(tuple(parameter.shape), key, 2.0 ** -round(np.log2(inputs) / 2)))
 
 
-def small_image_stage(seed: int = 0) -> ImageStage:
-    stage = build_image_stage("lbc", **IMAGE_OPTIONS)
+def small_image_stage(seed: int = 0, **options: Any) -> ImageStage:
+    stage = build_image_stage("lbc", **IMAGE_OPTIONS, **options)
     fill(stage, seed)
     return stage.eval()
 
 
-def save_small_model(folder: Path, seed: int = 0, kinds: tuple[str, ...] = ("lstm", "transformer")) -> Path:
-    """A model folder as training writes it. Same seed, same bytes of weights, same fingerprint."""
-    config = {"family": "lbc", "options": IMAGE_OPTIONS}
-    models.save_image_stage(small_image_stage(seed), folder / "image_stage", config)
+def save_small_model(
+    folder: Path, seed: int = 0, kinds: tuple[str, ...] = ("lstm", "transformer"), **options: Any
+) -> Path:
+    """A model folder as training writes it. Same seed, same bytes of weights, same fingerprint.
+
+    `options`: more of the image stage's, such as variants.
+    """
+    config = {"family": "lbc", "options": IMAGE_OPTIONS | options}
+    models.save_image_stage(small_image_stage(seed, **options), folder / "image_stage", config)
     image = models.load_image_stage(folder / "image_stage")
     for kind in kinds:
         temporal = models.build_temporal(kind, image.stage, **TEMPORAL_OPTIONS[kind])
         fill(temporal, seed + 1)
-        options = {"kind": kind, "options": TEMPORAL_OPTIONS[kind]}
-        models.save_temporal(temporal, folder / "temporal" / kind, options, image.digest)
+        described = {"kind": kind, "options": TEMPORAL_OPTIONS[kind]}
+        models.save_temporal(temporal, folder / "temporal" / kind, described, image.digest)
     (folder / "config.json").write_text(json.dumps({"format": 1, "temporal": kinds[-1] if kinds else "none"}))
     return folder
 

@@ -145,7 +145,7 @@ def test_clips_that_do_not_go_together_are_refused(codec_of: CodecOf) -> None:
     codec = codec_of("lstm")
     clip = codec.compress(noisy_frames(2, 32, 32))
     length = "clips decoded as one batch must have the same number of frames"
-    size = "clips decoded as one batch must have the same size and context flag"
+    size = "clips decoded as one batch must have the same size, layers and context flag"
     for other, message in (
         (codec.compress(noisy_frames(3, 32, 32)), length),
         (codec.compress(noisy_frames(18, 32, 32)), length),

@@ -29,6 +29,9 @@ class FakeReport:
     estimated_bits: float
     height: int
     width: int
+    qp: int
+    variant: None = None
+    base_bytes: None = None
 
 
 class FakeCodec:
@@ -41,7 +44,13 @@ class FakeCodec:
         self.largest_block = 0
 
     def compress_stream(
-        self, blocks: Iterable[np.ndarray], sink: BinaryIO, qp: int = 32, context: bool = True, fps: Fraction | int = 0
+        self,
+        blocks: Iterable[np.ndarray],
+        sink: BinaryIO,
+        qp: int = 32,
+        context: bool = True,
+        fps: Fraction | int = 0,
+        variant: None = None,
     ) -> FakeReport:
         sizes, shape = [], (0, 0)
         if self.log:
@@ -58,7 +67,7 @@ class FakeCodec:
                 sizes.append(len(data) + 4)
                 time.sleep(self.delay)
         sink.write(json.dumps([len(sizes), *shape]).encode().rjust(64))
-        return FakeReport(len(sizes), sum(sizes) + 64, 8.0 * sum(sizes) + 0.25, *shape)
+        return FakeReport(len(sizes), sum(sizes) + 64, 8.0 * sum(sizes) + 0.25, *shape, qp)
 
     def decompress_stream(self, source: bytes) -> Iterator[np.ndarray]:
         try:

@@ -1,9 +1,12 @@
-"""The bytes of one clip, format version 2. `docs/bitstream.md` is the specification; this module implements it.
+"""The bytes of one clip, format version 2 or 3. `docs/bitstream.md` is the specification; this module implements it.
 
-    header | packet | packet | ... | end
+    header | packet | packet | ... | end                                              one section
+    header | base packet | ... | end | enhancement packet | ... | end                 two: the base stands alone
 
-Varints are LEB128. A packet holds up to 16 frames in one range-coder run, so that the coder's flush and the checksums
-cost about two bytes a frame. Nothing here needs weights.
+Version 3 is written where version 2 cannot say it: a variant keeps only the first channels of its levels, or the
+coarse levels form a base layer whose bytes come before all others. Varints are LEB128. A packet holds up to 16 frames
+in one range-coder run, so that the coder's flush and the checksums cost about two bytes a frame. Nothing here needs
+weights.
 """
 
 import io
@@ -17,7 +20,7 @@ from typing import BinaryIO
 from vidlbc.errors import BitstreamError
 
 MAGIC = b"VLBC"
-VERSION = 2
+VERSION, PLAIN_VERSION = 3, 2
 MAX_SIDE = 1 << 16
 MAX_RATE = 1 << 32  # of the frame rate's numerator and denominator
 MAX_PACKET_FRAMES = 255
@@ -36,14 +39,35 @@ class Header:
     levels: tuple[tuple[int, int], ...]  # (stride, channels), fine to coarse
     fps: Fraction = Fraction(0)
     context: bool = True
+    kept: tuple[int, ...] = ()  # channels coded of each level, the first ones; () is all of them
+    base: int = 0  # how many of the coarsest levels form the base layer; 0: no layers
+
+    @property
+    def coded(self) -> tuple[int, ...]:
+        """Channels coded of each level, fine to coarse."""
+        return self.kept or tuple(channels for _, channels in self.levels)
+
+    @property
+    def sections(self) -> tuple[range, ...]:
+        """Levels of each section of packets, in the order of the bytes."""
+        count = len(self.levels)
+        cut = count - self.base
+        return (range(cut, count), range(cut)) if self.base else (range(count),)
+
+    @property
+    def version(self) -> int:
+        truncated = self.coded != tuple(channels for _, channels in self.levels)
+        return VERSION if truncated or self.base else PLAIN_VERSION
 
     def to_bytes(self) -> bytes:
         kind = self.kind.encode()
-        body = MAGIC + struct.pack("<BBB", VERSION, int(self.context), self.qp)
+        body = MAGIC + struct.pack("<BBB", self.version, int(self.context), self.qp)
         body += varint(self.height) + varint(self.width) + varint(self.fps.numerator) + varint(self.fps.denominator)
         body += self.fingerprint + varint(len(kind)) + kind + varint(len(self.levels))
         for stride, channels in self.levels:
             body += varint(stride) + varint(channels)
+        if self.version == VERSION:
+            body += b"".join(map(varint, self.coded)) + varint(self.base)
         return body + struct.pack("<I", zlib.crc32(body))
 
 
@@ -151,14 +175,21 @@ class _Source:
 
 
 class Reader:
-    """Reads a header, then packets, from bytes or a binary file; holds one packet at a time."""
+    """Reads a header, then packets section by section, from bytes or a binary file; holds one packet at a time."""
 
     def __init__(self, source: bytes | BinaryIO):
         """Raises BitstreamError where the header is not one."""
         self._source = _Source(source)
         self.header = self._header()
         self.header_size = self._source.position
-        self.frames = 0
+        self.frames = 0  # of the section being read
+        self._sections = list(self.header.sections)
+        self._promised: int | None = None  # frames of the section before
+
+    @property
+    def position(self) -> int:
+        """Bytes read so far."""
+        return self._source.position
 
     def _header(self) -> Header:
         source = self._source
@@ -166,39 +197,46 @@ class Reader:
         if magic != MAGIC:
             raise BitstreamError(f"not a vidlbc bitstream: starts with {magic!r}, expected {MAGIC!r}")
         version, flags, qp = struct.unpack("<BBB", source.take(3, "the header"))
-        if version != VERSION:
-            raise BitstreamError(f"bitstream format version {version} is unknown: this vidlbc reads version {VERSION}")
+        if version not in (VERSION, PLAIN_VERSION):
+            raise BitstreamError(
+                f"bitstream format version {version} is unknown: this vidlbc reads versions {PLAIN_VERSION} and "
+                f"{VERSION}"
+            )
         height, width = source.varint("the height", MAX_SIDE), source.varint("the width", MAX_SIDE)
         numerator, denominator = (source.varint("the frame rate", MAX_RATE) for _ in range(2))
         fingerprint = source.take(16, "the fingerprint")
         kind = source.take(source.varint("the kind's length", 32), "the kind")
         count = source.varint("the number of levels", 16)
         levels = tuple((source.varint("a stride", 1024), source.varint("channels", 4096)) for _ in range(count))
+        kept: tuple[int, ...] = ()
+        base = 0
+        if version == VERSION:
+            kept = tuple(source.varint("the channels kept", channels) for _, channels in levels)
+            base = source.varint("the levels of the base", max(count - 1, 0))
         source.crc("the header")
         numbers = [height, width, denominator, *(stride for stride, _ in levels)]
         if not all(numbers) or not levels or qp > 63 or not kind.isascii():
             raise BitstreamError("damaged bitstream: the header holds impossible values")
         rate = Fraction(numerator, denominator)
-        return Header(height, width, qp, fingerprint, kind.decode(), levels, rate, bool(flags & 1))
+        return Header(height, width, qp, fingerprint, kind.decode(), levels, rate, bool(flags & 1), kept, base)
 
     def packets(self) -> Iterator[Packet]:
-        """The packets in order. Raises BitstreamError where one is damaged, or the end record is missing or wrong."""
+        """The packets of the next section in order: a stream with a base layer has two, the base first.
+
+        Not a byte behind the section is read, but for the last one. Raises BitstreamError where a packet is damaged, or
+        an end record is missing or wrong.
+        """
+        levels = self._sections.pop(0)
+        self.frames = 0
         # A frame cannot need more than 4 bytes a symbol; the bound is checked before memory is reserved.
-        largest = (
-            sum(-(-self.header.height // s) * -(-self.header.width // s) * c for s, c in self.header.levels) + 65536
-        )
+        cells = (-(-self.header.height // s) * -(-self.header.width // s) * c for s, c in self.header.levels)
+        largest = sum(cells) + 65536
         while True:
             source = self._source
             tag = source.take(1, "the next packet or the end record")[0]
             source.mark()
             if tag == _END:
-                frames = source.varint("the number of frames", 1 << 40)
-                source.crc("the end record")
-                if frames != self.frames:
-                    raise BitstreamError(f"damaged bitstream: {self.frames} frames found, the end record says {frames}")
-                if not frames:
-                    raise BitstreamError("damaged bitstream: it holds no frame")
-                source.end()
+                self._end()
                 return
             if tag != _PACKET:
                 raise BitstreamError(f"damaged bitstream: unknown record 0x{tag:02x} at offset {source.position - 1}")
@@ -208,13 +246,27 @@ class Reader:
             checks = source.take(count, "the frame checks")
             flags = source.take(-(-count // 8), "the frame modes")
             flagged = (int.from_bytes(flags, "little") & ((1 << count) - 1)).bit_count()
-            modes = flags + source.take(-(-flagged * len(self.header.levels) // 8), "the frame modes")
+            modes = flags + source.take(-(-flagged * len(levels) // 8), "the frame modes")
             payload = source.take(size, "the packet")
             source.crc(f"packet at frame {self.frames}")
             if not count:
                 raise BitstreamError(f"damaged bitstream: empty packet at offset {source.position}")
             self.frames += count
             yield Packet(count, symbol_crc, checks, modes, payload)
+
+    def _end(self) -> None:
+        """The rest of a section's end record."""
+        frames = self._source.varint("the number of frames", 1 << 40)
+        self._source.crc("the end record")
+        if frames != self.frames:
+            raise BitstreamError(f"damaged bitstream: {self.frames} frames found, the end record says {frames}")
+        if not frames:
+            raise BitstreamError("damaged bitstream: it holds no frame")
+        if self._promised not in (None, frames):
+            raise BitstreamError(f"damaged bitstream: {self._promised} frames in the base, {frames} in the enhancement")
+        self._promised = frames
+        if not self._sections:
+            self._source.end()
 
 
 @dataclass(frozen=True)
@@ -231,9 +283,12 @@ class BitstreamInfo:
     fingerprint: str
     fps: Fraction
     levels: tuple[tuple[int, int], ...]
+    kept: tuple[int, ...]  # channels coded of each level, fine to coarse
+    base_levels: int  # the coarsest levels that form the base layer; 0: no layers
     bytes: int
+    base_bytes: int | None  # what a reader of the base needs, from the start; None without layers
     header_bytes: int
-    packets: tuple[tuple[int, int], ...] = field(repr=False)  # (frames, payload bytes)
+    packets: tuple[tuple[int, int], ...] = field(repr=False)  # (frames, payload bytes), the base's first
 
     @property
     def bits_per_pixel(self) -> float:
@@ -243,9 +298,13 @@ class BitstreamInfo:
 def inspect(source: bytes | BinaryIO) -> BitstreamInfo:
     """Header, sizes and checksums of a bitstream, without weights. Raises BitstreamError where it is damaged."""
     reader = Reader(source)
-    packets = tuple((packet.frames, len(packet.payload)) for packet in reader.packets())
     h = reader.header
+    packets: list[tuple[int, int]] = []
+    ends = []
+    for _ in h.sections:
+        packets += [(packet.frames, len(packet.payload)) for packet in reader.packets()]
+        ends.append(reader.position)
     return BitstreamInfo(
-        VERSION, reader.frames, h.height, h.width, h.qp, h.kind, h.context, h.fingerprint.hex(), h.fps, h.levels,
-        reader._source.position, reader.header_size, packets,
+        h.version, reader.frames, h.height, h.width, h.qp, h.kind, h.context, h.fingerprint.hex(), h.fps, h.levels,
+        h.coded, h.base, ends[-1], ends[0] if h.base else None, reader.header_size, tuple(packets),
     )  # fmt: skip

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from vidlbc.bitstream import Header, Reader, unpack_modes
+from vidlbc.bitstream import Header, Packet, Reader, unpack_modes
 from vidlbc.coding.encoding import crc_bytes
 from vidlbc.coding.priors import Priors, Quantised
 from vidlbc.entropy import coder
@@ -23,47 +23,95 @@ from vidlbc.temporal_stage import Memory, State
 
 @torch.inference_mode()
 def decode(
-    priors: Priors, readers: Sequence[Reader], on_frame: Callable[[list[Tensor]], None] | None = None
+    priors: Priors,
+    readers: Sequence[Reader],
+    on_frame: Callable[[list[Tensor]], None] | None = None,
+    base: bool = False,
 ) -> Iterator[list[Tensor]]:
     """Symbols of one packet after another, int32 (B * n, H_l, W_l, C_l), frame index fastest.
 
-    `on_frame` is called with the symbols of each frame, (B, H_l, W_l, C_l), as soon as they are there.
-    Raises BitstreamError where checksums fail, InputError where the clips do not go together.
+    `on_frame` is called with the symbols of each frame, (B, H_l, W_l, C_l), as soon as they are there. `base`: only the
+    base layer's levels, from its bytes alone; the enhancement is not read.
+    Raises BitstreamError where checksums fail, InputError where the clips do not go together or have no base.
     """
     require_exact_products()
     first = readers[0].header
-    if len({(r.header.height, r.header.width, r.header.context) for r in readers}) > 1:
-        raise InputError("clips decoded as one batch must have the same size and context flag")
+    if len({(r.header.height, r.header.width, r.header.context, r.header.base) for r in readers}) > 1:
+        raise InputError("clips decoded as one batch must have the same size, layers and context flag")
+    if base and not first.base:
+        raise InputError("the bitstream has no base layer: its model has none")
     qp = torch.tensor([r.header.qp for r in readers], device=priors.pool.device)
     gains = priors.image.gains(qp)
-    past = _Past(priors, priors.start(len(readers), first))
-    for maybe in zip_longest(*[r.packets() for r in readers]):
-        packets = [p for p in maybe if p is not None]
+    finest = len(first.levels) - first.base if base else 0
+    past = _Past(priors, priors.start(len(readers), first), finest)
+    done = 0
+    for maybe in zip_longest(*[_side_by_side(r, base) for r in readers]):
+        packets = [_Packets(r.header, p, done) for r, p in zip(readers, maybe, strict=True) if p is not None]
         if len(packets) < len(readers) or len({p.frames for p in packets}) > 1:
             raise InputError("clips decoded as one batch must have the same number of frames")
-        decoders = [coder.Decoder(p.payload) for p in packets]
-        masks = [unpack_modes(p.modes, p.frames, len(first.levels)) for p in packets]
-        crcs = [0] * len(packets)
         frames: list[list[Tensor]] = []
         for t in range(packets[0].frames):
-            intra = [mask[t] for mask in masks]
-            symbols = _decode_frame(priors, decoders, intra, qp, gains, past, first)
+            symbols = _decode_frame(priors, packets, t, qp, gains, past, first, finest)
             for b, packet in enumerate(packets):
-                crcs[b] = zlib.crc32(b"".join(crc_bytes(q[b]) for q in reversed(symbols)), crcs[b])
-                if crcs[b] & 0xFF != packet.checks[t]:
-                    raise BitstreamError(
-                        f"decoded symbols of frame {readers[b].frames - packet.frames + t} fail their checksum: "
-                        "the bitstream was altered, or the weights differ from those that wrote it"
-                    )
-            frames.append(symbols)
+                packet.check(t, symbols[finest:], b)
+            frames.append(symbols[finest:])
             if on_frame is not None:
-                on_frame(symbols)
+                on_frame(symbols[finest:])
             if first.context:
                 past.update(symbols, gains)
-        for b, packet in enumerate(packets):
-            if crcs[b] != packet.symbol_crc:
-                raise BitstreamError(f"decoded symbols fail their checksum before frame {readers[b].frames}")
+        done += packets[0].frames
         yield [torch.stack(level, 1).flatten(0, 1) for level in zip(*frames, strict=True)]
+
+
+def _side_by_side(reader: Reader, base: bool) -> Iterator[tuple[Packet, ...]]:
+    """The packets of the same frames, one of each section to decode. A base is held while its enhancement is read.
+
+    Raises BitstreamError where the sections do not go together.
+    """
+    if base or not reader.header.base:
+        yield from ((packet,) for packet in reader.packets())
+        return
+    for of_base, other in zip_longest(list(reader.packets()), reader.packets()):
+        if of_base is None or other is None or of_base.frames != other.frames:
+            raise BitstreamError("damaged bitstream: the packets of base and enhancement hold different frames")
+        yield of_base, other
+
+
+class _Packets:
+    """One clip's packets of the same frames, one a section, being decoded; `before`: frames decoded before them."""
+
+    def __init__(self, header: Header, packets: Sequence[Packet], before: int):
+        self.frames, self._before = packets[0].frames, before
+        self.coded, self._packets, self._sections = header.coded, packets, header.sections[: len(packets)]
+        self._crcs = [0] * len(packets)
+        self._decoders: dict[int, coder.Decoder] = {}
+        self.intra = [0] * self.frames  # masks of the levels that the intra prior codes
+        for packet, levels in zip(packets, self._sections, strict=True):
+            self._decoders |= dict.fromkeys(levels, coder.Decoder(packet.payload))
+            for t, mask in enumerate(unpack_modes(packet.modes, packet.frames, len(levels))):
+                self.intra[t] |= mask << levels.start
+
+    def decode(self, index: int, quantised: Quantised) -> Tensor:
+        """Symbols of level `index` of the next frame, (H_l, W_l, C_l); those of channels that are not coded are 0."""
+        count = self.coded[index]
+        found = self._decoders[index].decode(coder.CodedParameters.of(*[x[..., :count] for x in quantised]))
+        shape = quantised[0].shape
+        symbols = torch.from_numpy(found).view(*shape[:-1], count)
+        return symbols if count == shape[-1] else F.pad(symbols, (0, shape[-1] - count))
+
+    def check(self, t: int, symbols: Sequence[Tensor], row: int) -> None:
+        """Compare with the checksums after frame t; the clip is `row` of the levels decoded. Raises BitstreamError."""
+        finest = len(self.coded) - len(symbols)
+        for place, (packet, levels) in enumerate(zip(self._packets, self._sections, strict=True)):
+            data = b"".join(crc_bytes(symbols[i - finest][row, ..., : self.coded[i]]) for i in reversed(levels))
+            self._crcs[place] = zlib.crc32(data, self._crcs[place])
+            if self._crcs[place] & 0xFF != packet.checks[t]:
+                raise BitstreamError(
+                    f"decoded symbols of frame {self._before + t} fail their checksum: "
+                    "the bitstream was altered, or the weights differ from those that wrote it"
+                )
+            if t == self.frames - 1 and self._crcs[place] != packet.symbol_crc:
+                raise BitstreamError(f"decoded symbols fail their checksum before frame {self._before + self.frames}")
 
 
 class _Past:
@@ -73,8 +121,10 @@ class _Past:
     levels are decoded.
     """
 
-    def __init__(self, priors: Priors, state: State):
+    def __init__(self, priors: Priors, state: State, finest: int):
+        """`finest`: the finest level that is decoded; strides below its own are left as they are."""
         self._priors = priors
+        self._strides = [s for s in priors.strides if s >= priors.levels[finest].work_stride]
         self._state: dict[int, tuple[Tensor, ...]] = dict(state)
         self._memory: Memory = {}
         self._coming: Future[tuple[Tensor, tuple[Tensor, ...], Memory]] | None = None
@@ -84,7 +134,7 @@ class _Past:
         stride = self._priors.levels[index].work_stride
         if stride not in self._state:
             return ()
-        if stride == self._priors.strides[0]:
+        if stride == self._strides[0]:
             self._finish()
         if index not in self._memory:
             self._memory |= self._priors.memory_at(stride, self._state[stride])
@@ -94,9 +144,9 @@ class _Past:
         """One more frame was decoded."""
         self._finish()
         coarser: Tensor | None = None
-        for stride in reversed(self._priors.strides):
+        for stride in reversed(self._strides):
             work = partial(self._priors.update_at, stride, self._state[stride], symbols, gains, coarser)
-            if stride == self._priors.strides[0]:
+            if stride == self._strides[0]:
                 self._coming = self._priors.pool.beside(work)
             else:
                 coarser, self._state[stride], memory = work()
@@ -104,7 +154,7 @@ class _Past:
 
     def _finish(self) -> None:
         if self._coming is not None:
-            _, self._state[self._priors.strides[0]], memory = self._coming.result()
+            _, self._state[self._strides[0]], memory = self._coming.result()
             self._memory |= memory
             self._coming = None
 
@@ -120,38 +170,40 @@ class _Path:
 
 def _decode_frame(
     priors: Priors,
-    decoders: Sequence[coder.Decoder],
-    intra: Sequence[int],
+    packets: Sequence[_Packets],
+    t: int,
     qp: Tensor,
     gains: Sequence[Gains],
     past: _Past,
     header: Header,
+    finest: int,
 ) -> list[Tensor]:
-    """Symbols of the next frame of every clip, int32 (B, H_l, W_l, C_l).
+    """Symbols of frame t of every clip's packets, int32 (B, H_l, W_l, C_l); nothing below level `finest`.
 
-    `intra`: for each clip the mask of the levels that the intra prior codes. Where there are such and others, both
-    priors run, each down to the finest level that needs it.
+    Where the intra prior codes some levels and the temporal stage others, both run, each down to the finest level that
+    needs it.
     """
     count = len(priors.levels)
+    intra = [packet.intra[t] for packet in packets]
     paths = []
     for by_intra in (False, True):
-        used = [i for i in range(count) if any(bool(mask >> i & 1) == by_intra for mask in intra)]
+        used = [i for i in range(finest, count) if any(bool(mask >> i & 1) == by_intra for mask in intra)]
         if used:
             paths.append(_Path(by_intra, priors.hidden(by_intra, qp, header), used[0]))
     symbols: list[Tensor] = [torch.empty(0)] * count
-    for index in reversed(range(count)):
+    for index in reversed(range(finest, count)):
         paths = [path for path in paths if path.finest <= index]
         found: dict[bool, Quantised] = {}
         for path in paths:
             read = () if path.by_intra else past.read(index)
             path.hidden, found[path.by_intra] = priors.predict(path.by_intra, index, path.hidden, gains[index], read)
         decoded = []
-        for b, decoder in enumerate(decoders):
+        for b, packet in enumerate(packets):
             quantised = found[bool(intra[b] >> index & 1)]
-            decoded.append(decoder.decode(coder.CodedParameters.of(*[x[b] for x in quantised])))
-        shape = next(iter(found.values()))[0].shape
-        symbols[index] = torch.from_numpy(np.stack(decoded)).view(shape)
-        if index:
+            table, centre, flip = (x[b] for x in quantised)
+            decoded.append(packet.decode(index, (table, centre, flip)))
+        symbols[index] = torch.stack(decoded)
+        if index > finest:
             for path in paths:
                 path.hidden = priors.absorb(path.by_intra, index, path.hidden, symbols[index], gains[index], qp)
     return symbols

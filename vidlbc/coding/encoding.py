@@ -1,9 +1,11 @@
 """Packets from symbols: all are known, so the priors run on groups of frames side by side."""
 
+import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, cast
 
 import numpy as np
 import torch
@@ -26,14 +28,21 @@ _NEAR_INTRA = 0.75
 _WORTH_BOTH, _WORTH_BOTH_AT_CUTS = 0.02, 0.005
 # Frames that the encoder's priors take at once: small maps cost more to call than to compute.
 _GROUP_FRAMES, _GROUP_CELLS = 4, 256
+_SPOOLED = 1 << 24  # bytes of an enhancement that are kept in memory
 
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """What `compress_stream` wrote. `estimated_bits`: ideal code length under the unquantised distributions."""
+    """What `compress_stream` wrote. `estimated_bits`: ideal code length under the unquantised distributions.
+
+    `base_bytes`: how many of the bytes, from the start, hold the base layer; None where there are no layers.
+    """
 
     frames: int
     bytes: int
+    base_bytes: int | None
+    qp: int
+    variant: str | None
     estimated_bits: float
     height: int
     width: int
@@ -47,20 +56,27 @@ class CodedFrame:
     symbols: list[np.ndarray]
     parameters: list[coder.CodedParameters]
     level_bits: list[float]
-    crc_bytes: bytes
+    crc_bytes: list[bytes]
     intra: int = 0  # mask of the levels coded by the intra prior
 
     @classmethod
-    def of(cls, symbols: Sequence[Tensor], distributions: Sequence[Distribution], row: int) -> "CodedFrame":
-        """symbols int32 (H_l, W_l, C_l); distributions (B, H_l, W_l, C_l), of which the frame's is `row`."""
-        bits, parameters = [], []
-        for q, d in zip(symbols, distributions, strict=True):
-            here = slice(row, row + 1)
+    def of(
+        cls, symbols: Sequence[Tensor], distributions: Sequence[Distribution], row: int, coded: Sequence[int]
+    ) -> "CodedFrame":
+        """symbols int32 (H_l, W_l, C_l); distributions (B, H_l, W_l, C_l), of which the frame's is `row`.
+
+        `coded`: how many channels of each level are coded, the first ones.
+        """
+        bits, parameters, arrays, crcs = [], [], [], []
+        for q, d, count in zip(symbols, distributions, coded, strict=True):
+            here = (slice(row, row + 1), ..., slice(count))
+            q = q[..., :count]
             level_bits, *quantised = _LEVEL(q[None].to(d.mean.device), d.mean[here], d.log2_scale[here])
             bits.append(float(level_bits))
             parameters.append(coder.CodedParameters.of(*quantised))
-        arrays = [q.reshape(-1).cpu().numpy() for q in symbols]
-        return cls(arrays, parameters, bits, b"".join(crc_bytes(q) for q in reversed(symbols)))
+            arrays.append(q.reshape(-1).cpu().numpy())
+            crcs.append(crc_bytes(q))
+        return cls(arrays, parameters, bits, crcs)
 
     @property
     def bits(self) -> float:
@@ -88,7 +104,7 @@ class CodedFrame:
 
 
 def coded_frames(
-    priors: Priors, symbols: Sequence[Tensor], qp: int, state: State, context: bool
+    priors: Priors, symbols: Sequence[Tensor], header: Header, state: State
 ) -> Iterator[tuple[CodedFrame, State]]:
     """Each frame of one packet with its quantised distributions, in order, and the state after it.
 
@@ -98,9 +114,10 @@ def coded_frames(
     """
     require_exact_products()
     pool = priors.pool
-    qps = torch.tensor([qp], device=pool.device)
+    qps = torch.tensor([header.qp], device=pool.device)
     gains = priors.image.gains(qps)
-    context = context and priors.context
+    context = header.context and priors.context
+    coded = header.coded
     count = len(symbols[0])
     group = max(1, min(_GROUP_FRAMES, _GROUP_CELLS // symbols[-1][0, ..., 0].numel()))
     spans = [slice(start, start + group) for start in range(0, count, group)]
@@ -115,7 +132,7 @@ def coded_frames(
 
     def intra(t: int) -> CodedFrame:
         alone = [q[t : t + 1] for q in symbols]
-        return CodedFrame.of([q[t] for q in symbols], priors.frames(True, alone, qps, gains, {}), 0)
+        return CodedFrame.of([q[t] for q in symbols], priors.frames(True, alone, qps, gains, {}), 0, coded)
 
     try_intra = priors.intra_frames and context
     first = pool.each(intra, 1)[0].result() if try_intra else None
@@ -128,15 +145,15 @@ def coded_frames(
         out = priors.frames(False, known, qps.expand(size), gains, memory)
         frames = []
         for t in range(size):
-            frame = CodedFrame.of([q[t] for q in known], out, t)
+            frame = CodedFrame.of([q[t] for q in known], out, t, coded)
             if first is not None and frame.bits >= _NEAR_INTRA * first.bits:
                 frame = frame.or_intra(intra(span.start + t) if span.start + t else first)
             frames.append(frame)
         return frames
 
     t = 0
-    for coded in pool.each(code, len(spans)):
-        for frame in coded.result():
+    for group_coded in pool.each(code, len(spans)):
+        for frame in group_coded.result():
             t += 1
             yield frame, states[t if context else 0]
 
@@ -156,41 +173,77 @@ def _side_by_side(states: Sequence[State]) -> State:
     return {s: tuple(map(torch.cat, zip(*[state[s] for state in states], strict=True))) for s in states[0]}
 
 
-class PacketWriter:
-    """Codes packets of symbols into a sink, carrying the temporal state from one to the next."""
+class _Section:
+    """Packets of some of the levels, and the running packet's parts."""
 
-    def __init__(self, priors: Priors, sink: BinaryIO, header: Header):
-        self._priors, self._sink, self._header = priors, sink, header
+    def __init__(self, sink: BinaryIO, levels: range):
+        self.sink, self.levels, self.bytes = sink, levels, 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._encoder, self._crc, self._checks, self._masks = coder.Encoder(), 0, bytearray(), list[int]()
+
+    def add(self, frame: CodedFrame) -> None:
+        for index in reversed(self.levels):
+            self._encoder.encode(frame.symbols[index], frame.parameters[index])
+            self._crc = zlib.crc32(frame.crc_bytes[index], self._crc)
+        self._masks.append(frame.intra >> self.levels.start & ((1 << len(self.levels)) - 1))
+        self._checks.append(self._crc & 0xFF)
+
+    def end_packet(self) -> None:
+        modes = pack_modes(self._masks, len(self.levels))
+        packet = Packet(len(self._checks), self._crc, bytes(self._checks), modes, self._encoder.finish())
+        self.write(packet.to_bytes())
+        self._begin()
+
+    def write(self, data: bytes) -> None:
+        self.sink.write(data)
+        self.bytes += len(data)
+
+
+class PacketWriter:
+    """Codes packets of symbols into a sink, carrying the temporal state from one to the next.
+
+    With a base layer the enhancement's packets wait in a temporary file until the base has ended.
+    """
+
+    def __init__(self, priors: Priors, sink: BinaryIO, header: Header, variant: str | None = None):
+        """`variant`: the name of what `header.kept` keeps, for the report.
+
+        Raises InputError where the base layer cannot stand alone under the temporal stage.
+        """
+        priors.check_layers(header)
+        self._priors, self._sink, self._header, self._variant = priors, sink, header, variant
         self._state = priors.start(1, header)
-        data = header.to_bytes()
-        sink.write(data)
-        self._bytes = len(data)
+        first, *later = header.sections
+        self._sections = [_Section(sink, first)]
+        self._sections += [_Section(cast(BinaryIO, SpooledTemporaryFile(_SPOOLED)), levels) for levels in later]
+        self._sections[0].write(header.to_bytes())
         self._bits: list[float] = []
 
     def add(self, symbols: Sequence[Tensor]) -> None:
-        """One packet: int32 (n, H_l, W_l, C_l) a level, n up to 255."""
-        encoder, crc, checks, masks = coder.Encoder(), 0, bytearray(), []
-        header = self._header
-        for frame, state in coded_frames(self._priors, symbols, header.qp, self._state, header.context):
+        """One packet: int32 (n, H_l, W_l, C_l) a level, n up to 255; channels that are not coded must be zero."""
+        for frame, state in coded_frames(self._priors, symbols, self._header, self._state):
             self._state = state
-            for index in reversed(range(len(frame.parameters))):
-                encoder.encode(frame.symbols[index], frame.parameters[index])
-            crc = zlib.crc32(frame.crc_bytes, crc)
-            masks.append(frame.intra)
-            checks.append(crc & 0xFF)
+            for section in self._sections:
+                section.add(frame)
             self._bits.append(frame.bits)
-        modes = pack_modes(masks, len(header.levels))
-        data = Packet(len(checks), crc, bytes(checks), modes, encoder.finish()).to_bytes()
-        self._sink.write(data)
-        self._bytes += len(data)
+        for section in self._sections:
+            section.end_packet()
 
     def finish(self) -> EncodeReport:
-        """Write the end record."""
-        data = end_bytes(len(self._bits))
-        self._sink.write(data)
-        self._bytes += len(data)
-        h = self._header
-        return EncodeReport(len(self._bits), self._bytes, sum(self._bits), h.height, h.width, tuple(self._bits))
+        """Write the end records."""
+        for section in self._sections:
+            section.write(end_bytes(len(self._bits)))
+        for section in self._sections[1:]:
+            section.sink.seek(0)
+            shutil.copyfileobj(section.sink, self._sink)
+            section.sink.close()
+        size, base = sum(section.bytes for section in self._sections), self._sections[0].bytes
+        h, bits = self._header, self._bits
+        return EncodeReport(
+            len(bits), size, base if h.base else None, h.qp, self._variant, sum(bits), h.height, h.width, tuple(bits)
+        )
 
 
 def crc_bytes(q: Tensor) -> bytes:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vidlbc.bitstream import Header
 from vidlbc.entropy import coder
+from vidlbc.errors import InputError
 from vidlbc.frame_pool import FramePool
 from vidlbc.models import ImageModel
 from vidlbc.prior.grid import to_grid
@@ -50,6 +51,15 @@ class Priors:
         """Height and width of the padded frame."""
         multiple = self.image.stage.multiple
         return header.height + -header.height % multiple, header.width + -header.width % multiple
+
+    def check_layers(self, header: Header) -> None:
+        """Raises InputError where what the past says about the base depends on the enhancement."""
+        cut = len(self.levels) - header.base
+        if header.base and self.context and self.levels[cut].work_stride == self.levels[cut - 1].work_stride:
+            raise InputError(
+                f"a base of {header.base} levels cannot stand alone: level {cut - 1} is worked on at its stride, "
+                f"{self.levels[cut].work_stride}; use temporal=none"
+            )
 
     def start(self, batch: int, header: Header) -> State:
         """The null state."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from vidlbc.codec import Codec, check_qp
+from vidlbc.codec import Codec
+from vidlbc.codec_input import check_qp
 from vidlbc.errors import InputError, VideoError
 from vidlbc.evaluation.clips import Clip, find_clips
 from vidlbc.evaluation.point_store import PointStore

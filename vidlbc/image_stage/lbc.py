@@ -40,10 +40,12 @@ class LBC(ImageStage):
         prior_widths: Sequence[int] = (64, 96, 128),
         prior_blocks: int = 2,
         variants: Mapping[str, Sequence[int]] | None = None,
+        base_levels: int = 0,
     ):
         """Each sequence is fine to coarse (strides 4, 8, 16, 32); `prior_widths` for working strides 8, 16, 32.
 
-        `variants`: truncations by name, as V1, V2 and V3 of Table 1; they need training with them.
+        `variants`: truncations by name, as V1, V2 and V3 of Table 1; they need training with them. `base_levels`: so many
+        of the coarsest levels come first in a bitstream and decode without the others.
         """
         for name, sizes in {
             "channels": channels,
@@ -55,6 +57,9 @@ class LBC(ImageStage):
                 raise ValueError(f"{name} has {len(sizes)} entries, expected one for each of strides 4, 8, 16, 32")
         levels = [Level(s, c) for s, c in zip(STRIDES, channels, strict=True)]
         super().__init__(levels, prior_widths, prior_blocks, variants)
+        if not 0 <= base_levels < len(levels):
+            raise ValueError(f"base_levels is {base_levels}, expected 0 to {len(levels) - 1}")
+        self.base_levels = base_levels
         inputs = [3 * 16, *[4 * w for w in widths[:-1]]]
         self.down = nn.ModuleList([nn.Conv2d(i, w, 1) for i, w in zip(inputs, widths, strict=True)])
         self.encode = nn.ModuleList([stack(block, w, n) for w, n in zip(widths, encoder_blocks, strict=True)])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlbc import models
-from vidlbc.codec import check_qp, pick_device
+from vidlbc.codec_input import check_qp, pick_device
 from vidlbc.errors import InputError
 from vidlbc.heads.build import HEAD_KINDS
 from vidlbc.job.settings import JobSettings

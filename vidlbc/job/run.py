@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidlbc import models
-from vidlbc.codec import Codec, pick_device
+from vidlbc.codec import Codec
+from vidlbc.codec_input import pick_device
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.evaluation import ProbeResult
 from vidlbc.job.check import Checked, check_job, shard_settings

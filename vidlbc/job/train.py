@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from vidlbc import models
-from vidlbc.codec import Codec, load, pick_device
+from vidlbc.codec import Codec, load
+from vidlbc.codec_input import pick_device
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.job.settings import JobSettings
 from vidlbc.job.sources import source_file

@@ -44,6 +44,8 @@ class Settings:
     precision: str = "fp32"
     block: int = 16
     deadline_s: float = 60.0
+    variant: str | None = None
+    psnr: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.qp <= 63:
@@ -55,14 +57,20 @@ class Settings:
             raise InputError(f"max_side={self.max_side}: expected at least 16 pixels, or null")
         if self.deadline_s <= 0:
             raise InputError(f"deadline_s={self.deadline_s}: expected seconds above 0")
+        if self.psnr is not None and not 0 < self.psnr < 100:
+            raise InputError(f"psnr={self.psnr}: expected dB above 0 and below 100, or null")
+        if self.psnr is not None and self.variant is not None:
+            raise InputError("psnr and variant are both given: with psnr the encoder chooses the variant of each clip")
 
     def visible(self) -> dict[str, Any]:
-        """The settings that show in the bytes."""
-        return {name: value for name, value in asdict(self).items() if name not in _INVISIBLE}
+        """The settings that show in the bytes; those of _LATER only where set, so that older shards keep their keys."""
+        shown = {name: value for name, value in asdict(self).items() if name not in _INVISIBLE}
+        return {name: value for name, value in shown.items() if name not in _LATER or value is not None}
 
 
 # `model` and `temporal` say where the weights were found; the fingerprint says what they are.
 _INVISIBLE = ("block", "deadline_s", "model", "temporal")
+_LATER = ("variant", "psnr")
 
 
 @dataclass(frozen=True)

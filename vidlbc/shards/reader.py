@@ -16,7 +16,6 @@ from vidlbc.errors import InputError, ShardError, WeightsMismatch
 from vidlbc.shards.layout import MANIFEST, ShardFiles, read_stats
 from vidlbc.shards.order import Permutation
 from vidlbc.shards.plan import Plan
-from vidlbc.shards.table import clip_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,12 +57,19 @@ class LatentShards:
         even: bool = False,
         verify: bool = True,
         partial: bool = False,
+        base: bool = False,
     ) -> None:
-        """`even` drops the last n % world samples: all ranks take as many steps. `verify` checks every sha256."""
+        """`even` drops the last n % world samples: all ranks take as many steps. `verify` checks every sha256.
+
+        `base`: read the base layer's bytes alone; bitstreams, symbols and latents are then those of the base.
+        """
         if mode not in get_args(Mode):
             raise InputError(f"mode={mode}: expected one of {', '.join(get_args(Mode))}")
         if not 0 <= rank < world:
             raise InputError(f"rank={rank}, world={world}: expected 0 <= rank < world")
+        if base and mode == "frames":
+            raise InputError("mode=frames needs the whole bitstream: a base layer alone gives symbols or latents")
+        self.base = base
         self.folder = Path(path)
         self.split, self.mode, self.seed = split, mode, seed
         self.shuffle, self.rank, self.world, self.even, self.verify = shuffle, rank, world, even, verify
@@ -99,9 +105,9 @@ class LatentShards:
             "bitstream": data,
         }
         if self.mode == "symbols":
-            sample["symbols"] = self.codec.symbols(data)
+            sample["symbols"] = self.codec.symbols(data, **self._layer)
         elif self.mode == "latents":
-            sample["latents"] = self.codec.latents(data)
+            sample["latents"] = self.codec.latents(data, **self._layer)
         elif self.mode == "frames":
             sample["frames"] = self.codec.decompress(data)
         return sample
@@ -175,18 +181,27 @@ class LatentShards:
             )
         self.seed, self.epoch, self.position = state["seed"], state["epoch"], state["position"]
 
+    @property
+    def _layer(self) -> dict[str, bool]:
+        return {"base": True} if self.base else {}
+
     def _read(self, meta: dict[str, Any]) -> bytes:
         where = f"{self.folder / meta['tar']}: clip {meta['key']}"
+        size, sha256 = meta["bytes"], meta["sha256"]
+        if self.base:
+            size, sha256 = meta["base_bytes"], meta["base_sha256"]
+            if size is None:
+                raise ShardError(f"{where}: has no base layer; its model writes none")
         try:
             # pread has no file position: forked workers may share the descriptor
-            data = os.pread(self._descriptor(meta["tar"]), meta["bytes"], meta["offset"])
+            data = os.pread(self._descriptor(meta["tar"]), size, meta["offset"])
         except FileNotFoundError:
             raise ShardError(f"{where}: the tar is missing") from None
         except OSError as error:
             raise ShardError(f"{where}: cannot be read ({error.strerror})") from None
-        if len(data) != meta["bytes"]:
-            raise ShardError(f"{where}: {len(data)} of {meta['bytes']} bytes; the tar is truncated")
-        if self.verify and hashlib.sha256(data).hexdigest() != meta["sha256"]:
+        if len(data) != size:
+            raise ShardError(f"{where}: {len(data)} of {size} bytes; the tar is truncated")
+        if self.verify and hashlib.sha256(data).hexdigest() != sha256:
             raise ShardError(f"{where}: damaged (its sha256 is not the one recorded)")
         return data
 
@@ -229,7 +244,7 @@ def _read_table(plan: Plan, split: str | None, partial: bool) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from vidlbc.shards.table import shard_table
+    from vidlbc.shards.table import shard_table, with_all_columns
 
     tables = []
     missing = []
@@ -245,8 +260,8 @@ def _read_table(plan: Plan, split: str | None, partial: bool) -> pa.Table:
                 )
             continue
         try:
-            table = pq.read_table(files.parquet, columns=clip_columns())
-        except (pa.ArrowException, OSError) as error:
+            table = with_all_columns(pq.read_table(files.parquet))
+        except (pa.ArrowException, OSError, KeyError) as error:
             raise ShardError(f"{files.parquet}: damaged table ({' '.join(str(error).split())[:120]})") from None
         tables.append(table)
     if missing and not partial:

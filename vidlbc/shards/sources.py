@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
+
+import numpy as np
 
 from vidlbc.errors import VideoError, VidlbcError
 from vidlbc.shards.clips import Block, cut_clips
@@ -31,6 +33,12 @@ class EncodeReport(Protocol):
     def height(self) -> int: ...
     @property
     def width(self) -> int: ...
+    @property
+    def qp(self) -> int: ...
+    @property
+    def variant(self) -> str | None: ...
+    @property
+    def base_bytes(self) -> int | None: ...
 
 
 class Codec(Protocol):
@@ -40,7 +48,13 @@ class Codec(Protocol):
     def fingerprint(self) -> str: ...
 
     def compress_stream(
-        self, blocks: Iterable[Block], sink: BinaryIO, qp: int = 32, context: bool = True, fps: float | Fraction = 0
+        self,
+        blocks: Iterable[Block],
+        sink: BinaryIO,
+        qp: int = 32,
+        context: bool = True,
+        fps: float | Fraction = 0,
+        variant: str | None = None,
     ) -> EncodeReport: ...
 
 
@@ -162,9 +176,7 @@ def _encode_clips(
     for clip in cut_clips(reader.blocks(), settings.clip_frames):
         path = work / f"clip{len(clips):06d}.vlbc"
         with open(path, "w+b") as sink:
-            told = codec.compress_stream(
-                counted(clip), sink, qp=settings.qp, context=settings.context, fps=_rate(reader) or 0
-            )
+            told = _compress(codec, counted(clip), sink, settings, _rate(reader) or 0)
         stop = start + told.frames
         row = {
             "key": plan.key(source, start, stop),
@@ -180,16 +192,34 @@ def _encode_clips(
             "frames": told.frames,
             "height": told.height,
             "width": told.width,
-            "qp": settings.qp,
+            "qp": told.qp,
+            "variant": told.variant,
             "codec": plan.fingerprint,
             "bytes": path.stat().st_size,
             "bits": 8 * path.stat().st_size,
             "estimated_bits": round(float(told.estimated_bits)),
             "sha256": _sha256(path),
+            "base_bytes": told.base_bytes,
+            "base_sha256": None if told.base_bytes is None else _sha256(path, told.base_bytes),
         }
         clips.append((row, path))
         start = stop
     return clips
+
+
+def _compress(
+    codec: Codec, clip: Iterator[Block], sink: BinaryIO, settings: Settings, fps: float | Fraction
+) -> EncodeReport:
+    """A target quality needs the whole clip in memory: at most `clip_frames` frames."""
+    if settings.psnr is None:
+        return codec.compress_stream(
+            clip, sink, qp=settings.qp, context=settings.context, fps=fps, variant=settings.variant
+        )
+    from vidlbc.codec import Codec as VidlbcCodec
+    from vidlbc.rate_control import compress_to_psnr
+
+    frames = np.concatenate(list(clip))
+    return compress_to_psnr(cast(VidlbcCodec, codec), frames, sink, settings.psnr, settings.context, fps)
 
 
 def _describe(clips: list[tuple[dict[str, Any], Path]], reader: Reader, verdict: str) -> None:
@@ -210,6 +240,9 @@ def _decoder(reader: Reader) -> tuple[str, str]:
     return (verdict.backend or "", verdict.backend_version or "") if verdict is not None else ("", "")
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, size: int | None = None) -> str:
+    """Of the file, or of its first `size` bytes."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if size is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.sha256(file.read(size)).hexdigest()

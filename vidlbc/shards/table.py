@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# `offset` and `bytes` say where the bitstream lies in `tar`; `[start, stop)` are frames of the source.
+# `offset` and `bytes` say where the bitstream lies in `tar`, `base_bytes` how many of them hold the base layer, where
+# there is one; `[start, stop)` are frames of the source.
 _CLIP_COLUMNS = {
     "key": "string",
     "label": "int64",
@@ -25,6 +26,7 @@ _CLIP_COLUMNS = {
     "width": "int64",
     "fps": "string",
     "qp": "int64",
+    "variant": "string",
     "codec": "string",
     "tar": "string",
     "offset": "int64",
@@ -32,10 +34,14 @@ _CLIP_COLUMNS = {
     "bits": "int64",
     "estimated_bits": "int64",
     "sha256": "string",
+    "base_bytes": "int64",
+    "base_sha256": "string",
     "verdict": "string",
     "decoder": "string",
     "decoder_version": "string",
 }
+
+_ADDED = ("variant", "base_bytes", "base_sha256")  # since the first shards
 
 _FILE_COLUMNS = {
     "path": "string",
@@ -78,9 +84,14 @@ def table_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def clip_columns() -> list[str]:
-    """The column names of `00000.parquet`."""
-    return list(_CLIP_COLUMNS)
+def with_all_columns(table: pa.Table) -> pa.Table:
+    """The clips' columns alone; those that an older version did not write are null. Raises KeyError, ArrowException."""
+    import pyarrow as pa
+
+    for name in _ADDED:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), pa.type_for_alias(_CLIP_COLUMNS[name])))
+    return table.select(list(_CLIP_COLUMNS))
 
 
 def _table(rows: list[dict[str, Any]], columns: dict[str, str]) -> pa.Table:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from vidlbc import models
-from vidlbc.codec import check_qp, pick_device
+from vidlbc.codec_input import check_qp, pick_device
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.prior.topdown import NUM_QP
 from vidlbc.progress import progress_bar

@@ -1,0 +1,91 @@
+"""A target quality: the fewest bytes that reach it, over variants and QPs."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+
+import vidlbc
+from tests.codec.small_models import noisy_frames
+from vidlbc import models
+from vidlbc.codec import Codec
+from vidlbc.errors import InputError
+from vidlbc.evaluation.distortion import psnr
+from vidlbc.image_stage import build_image_stage
+from vidlbc.image_stage.klt import initialise
+from vidlbc.rate_control import compress_to_psnr
+from vidlbc.training.image_data import CropSampler
+
+VARIANTS = {"long": [1, 12, 16, 16], "short": [0, 0, 4, 16]}
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
+    """A transform codec that works without training: its linear layers are a KLT of pictures like those it codes."""
+    options = {"channels": [1, 12, 16, 16], "widths": [16, 24, 32, 32], "encoder_blocks": [1, 1, 1, 1],
+               "decoder_blocks": [1, 1, 1, 1], "prior_widths": [16, 16, 16], "variants": VARIANTS}  # fmt: skip
+    torch.manual_seed(0)
+    stage = build_image_stage("lbc", **options)
+    pictures = [frame for seed in range(4) for frame in smooth(6, seed)]
+    initialise(stage, CropSampler(pictures, 32, 64, 0, torch.device("cpu"), 64)(0)[0], carry=(12, 12, 12))
+    folder = tmp_path_factory.mktemp("model")
+    models.save_image_stage(stage, folder / "image_stage", {"family": "lbc", "options": options})
+    (folder / "config.json").write_text('{"format": 1, "temporal": "none"}')
+    return vidlbc.load(folder, device="cpu")
+
+
+def smooth(count: int, seed: int) -> np.ndarray:
+    """Pictures with large shapes; a higher seed has more detail."""
+    frames = noisy_frames(count, 64, 64, seed).astype(float)
+    for _ in range(6 - 2 * min(seed, 3)):
+        for axis in (1, 2):
+            frames = (frames + np.roll(frames, 1, axis) + np.roll(frames, -1, axis)) / 3
+    return frames.round().astype(np.uint8)
+
+
+def code(codec: Codec, frames: np.ndarray, target: float, **options) -> tuple[bytes, float]:
+    sink = io.BytesIO()
+    report = compress_to_psnr(codec, frames, sink, target, **options)
+    data = sink.getvalue()
+    info = vidlbc.inspect(data)
+    assert (report.bytes, report.qp) == (len(data), info.qp) and report.variant in codec.variants
+    assert info.kept == codec.kept(report.variant)
+    return data, float(np.mean(psnr(codec.decompress(data), frames)))
+
+
+@pytest.mark.parametrize("target", [24, 30])
+def test_it_reaches_the_target_with_no_byte_more_than_any_other_choice(codec, target):
+    frames = smooth(3, 1)
+    data, quality = code(codec, frames, target)
+    assert quality >= target
+    for variant in codec.variants:
+        for qp in range(0, 64, 3):
+            other = codec.compress(frames, qp, variant=variant)
+            if np.mean(psnr(codec.decompress(other), frames)) >= target:
+                assert len(data) <= len(other) * 1.02  # PSNR is not monotone in QP to the last hundredth
+                break
+
+
+def test_simple_clips_get_shorter_codes_than_rich_ones(codec):
+    simple, rich = (code(codec, smooth(2, seed), 28)[0] for seed in (0, 3))
+    assert len(simple) < 0.8 * len(rich)
+
+
+def test_an_unreachable_target_gives_the_best_there_is(codec):
+    frames = smooth(2, 3)
+    data, quality = code(codec, frames, 80)
+    assert vidlbc.inspect(data).qp == 63 and list(vidlbc.inspect(data).kept) == VARIANTS["long"] and quality < 80
+
+
+def test_the_choice_can_be_narrowed(codec):
+    data, _ = code(codec, smooth(2, 1), 24, variants=("short",))
+    assert list(vidlbc.inspect(data).kept) == VARIANTS["short"]
+
+
+@pytest.mark.parametrize("target", [0, -3, float("nan"), float("inf"), "good", True])
+def test_bad_targets(codec, target):
+    with pytest.raises(InputError, match="^psnr=.*: expected a number of dB above 0, or null$"):
+        code(codec, smooth(1, 0), target)
