@@ -1,6 +1,6 @@
 """The golden bitstreams of tests/goldens: fixed symbols under fixed weights.
 
-    python -m tests.codec.golden_streams          # writes them anew: only for a new format version
+    python -m tests.codec.golden_streams NAME ...  # writes these: only new ones, or all for a new format version
 
 The symbols are given, not analysed: floating-point analysis may differ between machines, the rest of the format not.
 """
@@ -8,10 +8,12 @@ The symbols are given, not analysed: floating-point analysis may differ between 
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -21,6 +23,7 @@ from torch import Tensor
 import vidlbc
 from tests.codec.small_models import raw_bits, save_small_model
 from vidlbc.codec import Codec
+from vidlbc.image_stage.base import truncated
 
 FOLDER = Path(__file__).resolve().parents[1] / "goldens"
 SEED = 7  # of the weights
@@ -31,10 +34,25 @@ NAMES = {
     "transformer": ("transformer", True),
     "transformer_no_context": ("transformer", False),
     "transformer_intra": ("transformer", True),
+    "transformer_layers": ("transformer", True),  # version 3, as those after it
+    "lstm_variant": ("lstm", True),
+    "none_layers_variant": ("none", True),
 }
+VARIANT = {"short": [1, 2, 0, 3]}
 
 
-def symbols() -> list[Tensor]:
+def options_of(name: str) -> dict[str, Any]:
+    """More options of the image stage."""
+    return ({"base_levels": 2} if "layers" in name else {}) | ({"variants": VARIANT} if "variant" in name else {})
+
+
+def symbols(name: str = "") -> list[Tensor]:
+    """Those that stream `name` holds: 0 where its variant codes none."""
+    kept = VARIANT["short"] if "variant" in name else [q.shape[-1] for q in all_symbols()]
+    return [truncated(q, k, -1) for q, k in zip(all_symbols(), kept, strict=True)]
+
+
+def all_symbols() -> list[Tensor]:
     """int32 (19, H_l, W_l, C_l) of the padded frame: mostly small, some slow in time, a few far out of any table."""
     levels = []
     for key, shape in enumerate([(8, 16, 1), (4, 8, 3), (2, 4, 4), (1, 2, 5)]):
@@ -53,7 +71,7 @@ class FixedSymbols(Codec):
     given: Sequence[Tensor] = ()
     frame = 0
 
-    def analyse(self, frames: np.ndarray | Tensor, qp: int) -> list[Tensor]:
+    def analyse(self, frames: np.ndarray | Tensor, qp: int, variant: str | None = None) -> list[Tensor]:
         self.frame += len(frames)
         return [q[self.frame - len(frames) : self.frame] for q in self.given]
 
@@ -64,25 +82,27 @@ def encode(model: Path, name: str) -> bytes:
     codec = vidlbc.load(model, device="cpu", temporal=kind)
     codec.__class__ = FixedSymbols
     assert isinstance(codec, FixedSymbols)
-    codec.given, codec.frame = symbols(), 0
+    codec.given, codec.frame = symbols(name), 0
     codec._priors.intra_frames = name.endswith("intra")
     # So that there are frames whose levels take different priors.
     with patch.multiple("vidlbc.coding.encoding", _WORTH_BOTH=0, _WORTH_BOTH_AT_CUTS=0):
-        return codec.compress(np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8), QP, context, FPS)
+        variant = "short" if "variant" in name else None
+        return codec.compress(np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8), QP, context, FPS, variant)
 
 
-def write() -> None:
+def write(names: Sequence[str]) -> None:
     FOLDER.mkdir(exist_ok=True)
-    fingerprints = {}
+    place = FOLDER / "fingerprints.json"
+    fingerprints = json.loads(place.read_text()) if place.is_file() else {}
     with tempfile.TemporaryDirectory() as folder:
-        model = save_small_model(Path(folder), SEED)
-        for name in NAMES:
+        for name in names:
+            model = save_small_model(Path(folder) / name, SEED, **options_of(name))
             data = encode(model, name)
             (FOLDER / f"{name}.vlbc").write_bytes(data)
             fingerprints[name] = vidlbc.inspect(data).fingerprint
             print(f"{name}: {len(data)} bytes, {fingerprints[name]}")
-    (FOLDER / "fingerprints.json").write_text(json.dumps(fingerprints, indent=2, sort_keys=True) + "\n")
+    place.write_text(json.dumps(fingerprints, indent=2, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":
-    write()
+    write(sys.argv[1:])

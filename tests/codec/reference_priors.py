@@ -246,23 +246,30 @@ def decode(data: bytes, model: Path) -> list[list[Array]]:
     frames, null = [], prior.start(height, width)
     state = null
     alone = NonePrior(image, None, stream)
-    for count, total, checks, modes, payload in stream.packets:
-        decoder, crc = RangeDecoder(payload), 0
-        for t in range(count):
+    for packets in zip(*[packets for _, packets in stream.sections], strict=True):
+        decoders: dict[int, RangeDecoder] = {}
+        for packet, (levels, _) in zip(packets, stream.sections, strict=True):
+            decoders |= dict.fromkeys(levels, RangeDecoder(packet[4]))
+        crcs = [0] * len(packets)
+        for t in range(packets[0][0]):
+            mode = sum(packet[3][t] for packet in packets)
             memory = prior.memory(state if stream.context else null)
             both = prior.frame(height, width, memory), alone.frame(height, width, {})
             symbols: list[Array] = [np.zeros(0)] * len(stream.levels)
             latents: list[Array] = [np.zeros(0)] * len(stream.levels)
             said = [next(one) for one in both]
             for i in reversed(range(len(stream.levels))):
-                symbols[i] = decoder.level(*said[modes[t] >> i & 1])
+                mean, scale = said[mode >> i & 1]
+                coded = decoders[i].level(mean[..., : stream.kept[i]], scale[..., : stream.kept[i]])
+                symbols[i] = np.pad(coded, ((0, 0), (0, 0), (0, stream.levels[i][1] - stream.kept[i])))
                 latents[i] = snap(F(symbols[i]) * prior.coding[i][1])
                 if i:
                     said = [one.send(latents[i]) for one in both]
             state = prior.update(state, latents)
-            for level in reversed(symbols):
-                crc = zlib.crc32(level.astype("<i2").tobytes(), crc)
-            assert crc & 255 == checks[t]
+            for s, (packet, (levels, _)) in enumerate(zip(packets, stream.sections, strict=True)):
+                for i in reversed(levels):
+                    crcs[s] = zlib.crc32(symbols[i][..., : stream.kept[i]].astype("<i2").tobytes(), crcs[s])
+                assert crcs[s] & 255 == packet[2][t]
             frames.append(symbols)
-        assert crc == total
+        assert crcs == [packet[1] for packet in packets]
     return frames

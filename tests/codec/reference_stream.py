@@ -33,7 +33,13 @@ class Stream:
     kind: str
     fingerprint: bytes
     levels: list[tuple[int, int]]
-    packets: list[tuple[int, int, bytes, list[int], bytes]]  # frames, CRC of the symbols, checks, modes, payload
+    kept: list[int]  # channels coded of each level
+    base: int  # levels of the base layer
+    sections: list[tuple[range, list[Packet]]]  # levels and packets of each section
+
+
+# frames, CRC of the symbols, checks, modes (bits at the levels' own places), payload
+Packet = tuple[int, int, bytes, list[int], bytes]
 
 
 class Bytes:
@@ -63,21 +69,30 @@ def parse(data: bytes) -> Stream:
     b = Bytes(data)
     assert b.take(4) == b"VLBC"
     version, flags, qp = b.take(3)
-    assert version == 2
+    assert version in (2, 3)
     height, width, _, _ = (b.varint() for _ in range(4))
     fingerprint = b.take(16)
     kind = b.take(b.varint()).decode()
     levels = [(b.varint(), b.varint()) for _ in range(b.varint())]
+    kept, base = ([b.varint() for _ in levels], b.varint()) if version == 3 else ([c for _, c in levels], 0)
     b.check()
-    packets: list[tuple[int, int, bytes, list[int], bytes]] = []
+    cut = len(levels) - base
+    parts = [range(cut, len(levels)), range(cut)] if base else [range(len(levels))]
+    sections = [(part, section(b, part)) for part in parts]
+    assert len({sum(p[0] for p in packets) for _, packets in sections}) == 1 and b.at == len(data)
+    return Stream(height, width, qp, bool(flags & 1), kind, fingerprint, levels, kept, base, sections)
+
+
+def section(b: Bytes, levels: range) -> list[Packet]:
+    packets: list[Packet] = []
     while True:
         tag = b.take(1)
         b.mark = b.at
         count = b.varint()
         if tag == b"E":
             b.check()
-            assert count == sum(p[0] for p in packets) and b.at == len(data)
-            return Stream(height, width, qp, bool(flags & 1), kind, fingerprint, levels, packets)
+            assert count == sum(p[0] for p in packets)
+            return packets
         assert tag == b"P"
         size = b.varint()
         (crc,) = struct.unpack("<I", b.take(4))
@@ -87,7 +102,7 @@ def parse(data: bytes) -> Stream:
         for i, t in enumerate(flagged):
             for level in range(len(levels)):
                 place = i * len(levels) + level
-                modes[t] |= (bits[place // 8] >> place % 8 & 1) << level
+                modes[t] |= (bits[place // 8] >> place % 8 & 1) << levels[level]
         packets.append((count, crc, checks, modes, b.take(size)))
         b.check()
 

@@ -1,0 +1,132 @@
+"""Shards of layered streams and of a ratio per clip: what is read of them, and what the rows say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import vidlbc
+from tests.codec.small_models import save_small_model
+from vidlbc.errors import InputError, ShardError
+from vidlbc.shards import LatentShards
+
+Tool = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    variants = {"V2": [1, 2, 2, 3], "V3": [0, 0, 2, 3]}
+    return save_small_model(tmp_path_factory.mktemp("model"), kinds=("lstm",), base_levels=2, variants=variants)
+
+
+@pytest.fixture
+def videos(tmp_path: Path, make_clip: Callable[..., Path]) -> Path:
+    for number in range(3):
+        make_clip(tmp_path / "videos" / "ab"[number % 2] / f"{number}.mp4", frames=4, seed=number)
+    return tmp_path / "videos"
+
+
+def encode(run_tool: Tool, videos: Path, model: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return run_tool("encode", f"input={videos}", f"model={model}", f"output={out}", "device=cpu", "holdout=0", *more)
+
+
+def test_a_reader_of_the_base_reads_only_its_bytes(
+    run_tool: Tool, videos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "shards"
+    done = encode(run_tool, videos, model, out)
+    assert done.returncode == 0, done.stderr
+    whole = LatentShards(out, mode="latents", shuffle=False)
+    taken: list[int] = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda *args: (data := pread(*args), taken.append(len(data)))[0])
+    base = LatentShards(out, mode="latents", shuffle=False, base=True)
+    for index in range(len(base)):
+        taken.clear()
+        sample = base[index]
+        row = sample["meta"]
+        assert taken == [row["base_bytes"]] and 0 < row["base_bytes"] < row["bytes"]
+        assert len(sample["latents"]) == 2
+        full = whole[index]["latents"]
+        assert all(torch.equal(a, b) for a, b in zip(sample["latents"], full[2:], strict=True))
+        assert whole[index]["bitstream"].startswith(sample["bitstream"])
+
+    # Damage behind the base does not reach its reader; damage in it is told.
+    row = base.meta(0)
+    with open(out / row["tar"], "r+b") as tar:
+        tar.seek(row["offset"] + row["bytes"] - 9)
+        tar.write(b"?????????")
+    assert torch.equal(base[0]["latents"][0], full_base(model, base[0]["bitstream"]))
+    with pytest.raises(ShardError, match="damaged"):
+        whole[0]
+    with open(out / row["tar"], "r+b") as tar:
+        tar.seek(row["offset"] + 50)
+        tar.write(b"?????????")
+    with pytest.raises(ShardError, match="damaged"):
+        base[0]
+
+
+def full_base(model: Path, data: bytes) -> torch.Tensor:
+    return vidlbc.load(model, device="cpu").latents(data, base=True)[0]
+
+
+def test_frames_and_models_without_layers_need_the_whole(
+    run_tool: Tool, videos: Path, tmp_path: Path
+) -> None:
+    plain = save_small_model(tmp_path / "plain", kinds=())
+    assert encode(run_tool, videos, plain, tmp_path / "shards").returncode == 0
+    with pytest.raises(ShardError, match="has no base layer"):
+        LatentShards(tmp_path / "shards", base=True)[0]
+    with pytest.raises(InputError, match="^mode=frames needs the whole bitstream"):
+        LatentShards(tmp_path / "shards", mode="frames", base=True)
+
+
+def test_a_ratio_per_clip_is_in_rows_and_headers_and_verifies(
+    run_tool: Tool, videos: Path, model: Path, tmp_path: Path
+) -> None:
+    done = encode(run_tool, videos, model, tmp_path / "psnr", "psnr=4.5")
+    assert done.returncode == 0, done.stderr
+    shards = LatentShards(tmp_path / "psnr")
+    for index in range(len(shards)):
+        row, info = shards.meta(index), vidlbc.inspect(shards.bitstream(index))
+        assert row["qp"] == info.qp and list(info.kept) == {"V2": [1, 2, 2, 3], "V3": [0, 0, 2, 3]}[row["variant"]]
+    done = run_tool("verify", f"input={tmp_path / 'psnr'}", f"model={model}", "device=cpu")
+    assert done.returncode == 0 and ": 0 differ. 3 clips were compared with a new analysis" in done.stdout
+
+    done = encode(run_tool, videos, model, tmp_path / "v3", "variant=V3")
+    assert done.returncode == 0, done.stderr
+    assert set(LatentShards(tmp_path / "v3").table["variant"].to_pylist()) == {"V3"}
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("variant=V9",), "unknown variant 'V9': this model has V2, V3"),
+        (("psnr=-1",), "psnr=-1: expected dB above 0 and below 100, or null"),
+        (("psnr=30", "variant=V2"), "psnr and variant are both given: with psnr the encoder chooses the variant"),
+    ],
+)
+def test_bad_requests(run_tool: Tool, videos: Path, model: Path, tmp_path: Path, options, message) -> None:
+    done = encode(run_tool, videos, model, tmp_path / "out", *options)
+    assert done.returncode == 2 and message in done.stderr.strip().splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_written_before_there_were_layers_still_open(
+    run_tool: Tool, videos: Path, tmp_path: Path
+) -> None:
+    plain = save_small_model(tmp_path / "plain", kinds=())
+    assert encode(run_tool, videos, plain, tmp_path / "shards").returncode == 0
+    place = tmp_path / "shards" / "00000.parquet"
+    size = place.stat().st_size
+    pq.write_table(pq.read_table(place).drop_columns(["variant", "base_bytes", "base_sha256"]), place)
+    stats = tmp_path / "shards" / "00000_stats.json"
+    stats.write_text(stats.read_text().replace(f'"parquet_bytes": {size}', f'"parquet_bytes": {place.stat().st_size}'))
+    shards = LatentShards(tmp_path / "shards", mode="latents")
+    assert shards.meta(0)["variant"] is None and len(shards[0]["latents"]) == 4
