@@ -39,6 +39,7 @@ def main(config: DictConfig) -> None:
         deadline_s=config.deadline_s,
         variant=config.variant,
         psnr=config.psnr,
+        bpp_per_db=config.bpp_per_db,
     )
     corpus = read_annotations(config.input, config.labels, fold=config.fold)
     codec = vidlbc.load(settings.model, device=config.device, temporal=settings.temporal, precision=settings.precision)

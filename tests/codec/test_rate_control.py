@@ -14,9 +14,10 @@ from vidlbc import models
 from vidlbc.codec import Codec
 from vidlbc.errors import InputError
 from vidlbc.evaluation.distortion import psnr
+from vidlbc.evaluation.rate import bits_per_pixel
 from vidlbc.image_stage import build_image_stage
 from vidlbc.image_stage.klt import initialise
-from vidlbc.rate_control import compress_to_psnr
+from vidlbc.rate_control import compress_at_price, compress_to_psnr
 from vidlbc.training.image_data import CropSampler
 
 VARIANTS = {"long": [1, 12, 16, 16], "short": [0, 0, 4, 16]}
@@ -83,6 +84,28 @@ def test_an_unreachable_target_gives_the_best_there_is(codec):
 def test_the_choice_can_be_narrowed(codec):
     data, _ = code(codec, smooth(2, 1), 24, variants=("short",))
     assert list(vidlbc.inspect(data).kept) == VARIANTS["short"]
+
+
+def test_at_a_price_no_other_choice_costs_less(codec):
+    frames, price = smooth(3, 2), 0.08
+    sink = io.BytesIO()
+    report = compress_at_price(codec, frames, sink, price)
+    assert vidlbc.inspect(sink.getvalue()).qp == report.qp
+
+    def cost(variant, qp):
+        data = codec.compress(frames, qp, variant=variant)
+        return bits_per_pixel(len(data), *frames.shape[:3]) - price * np.mean(psnr(codec.decompress(data), frames))
+
+    best = min(cost(variant, qp) for variant in codec.variants for qp in range(0, 64, 3))
+    assert cost(report.variant, report.qp) <= best + 0.02  # curves are not smooth to the last hundredth
+    dear = compress_at_price(codec, frames, io.BytesIO(), 10 * price)
+    assert dear.bytes > report.bytes
+
+
+@pytest.mark.parametrize("price", [0, -1, float("nan"), "much", True])
+def test_bad_prices(codec, price):
+    with pytest.raises(InputError, match="^bpp_per_db=.*: expected bits per pixel above 0, or null$"):
+        compress_at_price(codec, smooth(1, 0), io.BytesIO(), price)
 
 
 @pytest.mark.parametrize("target", [0, -3, float("nan"), float("inf"), "good", True])

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from vidlbc.errors import InputError, VideoError
+from vidlbc.picture_sets.base import PICTURE_SUFFIXES
 from vidlbc.shards.corpus import is_video
-from vidlbc.training.pictures import PICTURE_SUFFIXES, read_pictures
+from vidlbc.training.pictures import read_pictures
 from vidlbc.video import VideoReader
 
 

@@ -46,6 +46,7 @@ class Settings:
     deadline_s: float = 60.0
     variant: str | None = None
     psnr: float | None = None
+    bpp_per_db: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.qp <= 63:
@@ -59,8 +60,11 @@ class Settings:
             raise InputError(f"deadline_s={self.deadline_s}: expected seconds above 0")
         if self.psnr is not None and not 0 < self.psnr < 100:
             raise InputError(f"psnr={self.psnr}: expected dB above 0 and below 100, or null")
-        if self.psnr is not None and self.variant is not None:
-            raise InputError("psnr and variant are both given: with psnr the encoder chooses the variant of each clip")
+        if self.bpp_per_db is not None and not 0 < self.bpp_per_db < 100:
+            raise InputError(f"bpp_per_db={self.bpp_per_db}: expected bits per pixel above 0 and below 100, or null")
+        given = [name for name in ("psnr", "bpp_per_db", "variant") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise InputError(f"{given[0]} and {given[1]} are both given: expected one of psnr, bpp_per_db and variant")
 
     def visible(self) -> dict[str, Any]:
         """The settings that show in the bytes; those of _LATER only where set, so that older shards keep their keys."""
@@ -70,7 +74,7 @@ class Settings:
 
 # `model` and `temporal` say where the weights were found; the fingerprint says what they are.
 _INVISIBLE = ("block", "deadline_s", "model", "temporal")
-_LATER = ("variant", "psnr")
+_LATER = ("variant", "psnr", "bpp_per_db")
 
 
 @dataclass(frozen=True)

@@ -210,16 +210,19 @@ def _encode_clips(
 def _compress(
     codec: Codec, clip: Iterator[Block], sink: BinaryIO, settings: Settings, fps: float | Fraction
 ) -> EncodeReport:
-    """A target quality needs the whole clip in memory: at most `clip_frames` frames."""
-    if settings.psnr is None:
+    """A ratio chosen for the clip needs the whole of it in memory: at most `clip_frames` frames."""
+    if settings.psnr is None and settings.bpp_per_db is None:
         return codec.compress_stream(
             clip, sink, qp=settings.qp, context=settings.context, fps=fps, variant=settings.variant
         )
     from vidlbc.codec import Codec as VidlbcCodec
-    from vidlbc.rate_control import compress_to_psnr
+    from vidlbc.rate_control import compress_at_price, compress_to_psnr
 
-    frames = np.concatenate(list(clip))
-    return compress_to_psnr(cast(VidlbcCodec, codec), frames, sink, settings.psnr, settings.context, fps)
+    frames, searching = np.concatenate(list(clip)), cast(VidlbcCodec, codec)
+    if settings.psnr is not None:
+        return compress_to_psnr(searching, frames, sink, settings.psnr, settings.context, fps)
+    assert settings.bpp_per_db is not None
+    return compress_at_price(searching, frames, sink, settings.bpp_per_db, settings.context, fps)
 
 
 def _describe(clips: list[tuple[dict[str, Any], Path]], reader: Reader, verdict: str) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from vidlbc.errors import InputError
+from vidlbc.picture_sets.base import PICTURE_SUFFIXES
 from vidlbc.shards import read_annotations
 from vidlbc.shards.corpus import is_video, locate
 from vidlbc.video import VideoReader
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
 _FRAMES_LOOKED_AT = 64
 
 
