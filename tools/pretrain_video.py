@@ -36,6 +36,7 @@ def settings_of(config: DictConfig) -> JobSettings:
             videos=evaluation.videos, head=evaluation.head, frames=evaluation.frames, views=evaluation.views,
             grid=evaluation.grid, epochs=evaluation.epochs, rates=tuple(evaluation.rates or ()),
             decays=tuple(evaluation.decays or ()), pixels=evaluation.pixels, decoded=evaluation.decoded,
+            base=evaluation.base,
         ),
         labels=data.labels, fold=data.fold, holdout=data.holdout, clip_frames=data.clip_frames, max_side=data.max_side,
         processes=config.processes, deadline_s=data.deadline_s, wandb=config.wandb,

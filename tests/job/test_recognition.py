@@ -10,11 +10,12 @@ import pytest
 import torch
 
 import vidlbc
+from tests.codec.small_models import save_small_model
 from tests.job.conftest import listed_videos
 from vidlbc.codec import Codec
-from vidlbc.errors import VideoError
+from vidlbc.errors import InputError, VideoError
 from vidlbc.evaluation import FeatureSet
-from vidlbc.job.recognition import INPUTS, features_of, labelled_videos
+from vidlbc.job.recognition import INPUTS, features_of, labelled_videos, recognise
 from vidlbc.job.settings import EvaluationSettings
 from vidlbc.job.sources import source_frames, source_frames_at
 from vidlbc.shards import LatentShards, Settings, encode_corpus, make_plan, read_annotations
@@ -100,3 +101,20 @@ def test_source_frames_are_the_encoded_ones_or_an_error(
     make_clip(corpus.parent / "a" / "long.mp4", frames=30, size=(48, 40))
     with pytest.raises(VideoError, match="a/long.mp4: "):
         source_frames_at(shards, row, 30, chosen)
+
+
+def test_a_probe_can_read_the_base_layer_alone(make_clip: Clip, tmp_path: Path) -> None:
+    """The same tokens as from the base's levels of the whole stream, from its bytes only."""
+    layered = vidlbc.load(save_small_model(tmp_path / "model", kinds=("lstm",), base_levels=2), device="cpu")
+    make_clip(tmp_path / "videos" / "a" / "one.mp4", frames=6, size=(40, 48))
+    corpus = listed_videos(tmp_path / "videos", [("a/one.mp4", "a", "test")])
+    whole = encoded(corpus, tmp_path / "shards", layered, 256)
+    alone = LatentShards(tmp_path / "shards", "test", codec=layered, base=True)
+    settings = EvaluationSettings(frames=4, views=1, grid=2, base=True)
+    beside = features_of(whole, "test", layered, settings, ["latents", "decoded"], tmp_path / "a")
+    base = features_of(alone, "test", layered, settings, ["latents"], tmp_path / "b")
+    assert torch.equal(base["latents"].tokens, beside["latents"].tokens)
+    assert base["latents"].levels == tuple((level.channels, level.stride) for level in layered.levels[2:])
+    with pytest.raises(InputError, match="^eval.base=true: the image stage has no base layer$"):
+        recognise(tmp_path / "shards", vidlbc.load(save_small_model(tmp_path / "plain"), device="cpu"), settings,
+                  tmp_path / "c")  # fmt: skip

@@ -54,10 +54,13 @@ def recognise(
     """
     inputs = [n for n in INPUTS if n == "latents" or getattr(settings, n)]
     sets: dict[str, dict[str, FeatureSet]] = {name: {} for name in inputs}
+    if settings.base and not codec.stage.base_levels:
+        raise InputError("eval.base=true: the image stage has no base layer")
     whole = LatentShards(shards_folder)
+    base_alone = settings.base and "decoded" not in inputs
     present = {shard.split for shard in whole.plan.shards}
     for part in [p for p in ("train", "val", "test") if p in present and (p == split or p in ("train", "val"))]:
-        shards = LatentShards(shards_folder, part, codec=codec)
+        shards = LatentShards(shards_folder, part, codec=codec, base=base_alone)
         for name, features in features_of(shards, part, codec, settings, inputs, cache).items():
             sets[name][part] = features
     results = {}
@@ -83,17 +86,19 @@ def features_of(
 ) -> dict[str, FeatureSet]:
     """Tokens of every labelled video of one split, for each input; one decoding pass serves all. Empty without any."""
     stamp = f"{codec.fingerprint[:16]}-{shards.plan.identity[:16]}-{settings.frames}x{settings.views}-{settings.grid}"
+    stamp += "-base" if settings.base else ""
     files = {name: cache / f"{split}-{name}-{stamp}.safetensors" for name in inputs}
     if all(file.is_file() for file in files.values()):
         return {name: FeatureSet.load(file) for name, file in files.items()}
     plan = ViewPlan(frames=settings.frames, views=settings.views, jitter=split == "train")
-    levels = [(level.channels, level.stride) for level in codec.levels]
+    read = codec.levels[len(codec.levels) - codec.stage.base_levels :] if settings.base else codec.levels
+    levels = [(level.channels, level.stride) for level in read]
     builders = {n: FeatureBuilder(levels, plan, grid=settings.grid, pixels=n != "latents") for n in inputs}
     videos = list(labelled_videos(shards))
     if not videos:
         return {}
-    read = ((video, [shards.bitstream(i) for i, _ in video.clips]) for video in videos)
-    coming = side_by_side(lambda job: _tokens_of(*job, shards, codec, builders), read)
+    jobs = ((video, [shards.bitstream(i) for i, _ in video.clips]) for video in videos)
+    coming = side_by_side(lambda job: _tokens_of(*job, shards, codec, builders), jobs)
     for video, tokens in zip(progress_bar(videos, desc=f"features of {split}", unit="video"), coming, strict=True):
         row = video.first
         for name, found in tokens.items():
@@ -123,10 +128,9 @@ def _tokens_of(
     row, total = video.first, video.frames
     key, height, width = row["key"], row["height"], row["width"]
     wanted = builders["latents"].wanted(key, total)
-    padded = _latents_at(codec, video, bitstreams, wanted)
-    out: dict[str, Tensor | VideoError] = {
-        "latents": builders["latents"].tokens(key, codec.crop(padded, height, width), total)
-    }
+    padded = _latents_at(codec, video, bitstreams, wanted, shards.base)
+    cropped = codec.crop(padded, height, width)[-len(builders["latents"].levels) :]
+    out: dict[str, Tensor | VideoError] = {"latents": builders["latents"].tokens(key, cropped, total)}
     if "decoded" in builders:
         out["decoded"] = builders["decoded"].tokens(key, codec.synthesize(padded, row["qp"], height, width), total)
     if "pixels" in builders:
@@ -165,14 +169,14 @@ def labelled_videos(shards: LatentShards) -> Iterator[LabelledVideo]:
 
 
 def _latents_at(
-    codec: Codec, video: LabelledVideo, bitstreams: Sequence[bytes], wanted: np.ndarray
+    codec: Codec, video: LabelledVideo, bitstreams: Sequence[bytes], wanted: np.ndarray, base: bool
 ) -> list[Tensor]:
-    """Dequantised latents of some frames, of the padded frame, (n, C_l, H_l, W_l) a level."""
+    """Dequantised latents of some frames, of the padded frame, (n, C_l, H_l, W_l) a level; `base`: of its levels."""
     parts, first = [], 0
     for (_, row), data in zip(video.clips, bitstreams, strict=True):
         here = wanted[(wanted >= first) & (wanted < first + row["frames"])] - first
         if len(here):
-            symbols = codec.padded_symbols(data)
+            symbols = codec.padded_symbols(data, base)
             parts.append(codec.dequantise([q[here] for q in symbols], row["qp"]))
         first += row["frames"]
     return [torch.cat(level) for level in zip(*parts, strict=True)]

@@ -28,7 +28,10 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """`videos`: at most this many test videos for rate and distortion; recognition always uses every labelled one."""
+    """`videos`: at most this many test videos for rate and distortion; recognition always uses every labelled one.
+
+    `base`: the probe on latents reads the base layer alone (and nothing but its bytes, without `decoded`).
+    """
 
     videos: int = 32
     head: str = "attentive"
@@ -41,6 +44,7 @@ class EvaluationSettings:
     decays: tuple[float, ...] = (0.05, 1.0)
     pixels: bool = True
     decoded: bool = True
+    base: bool = False
     panel_frames: int = 3
 
 
