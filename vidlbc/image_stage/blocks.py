@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidlbc.image_stage.moga import MogaBlock
+
 
 class DepthwiseBlock(nn.Module):
     """Residual: depth-wise 3x3, then a two-layer 1x1 network. The default: the cheapest block on CPU and GPU.
@@ -51,6 +53,7 @@ def _zero(layer: nn.Module) -> None:
 BLOCKS: dict[str, Callable[[int], nn.Module]] = {
     "depthwise": DepthwiseBlock,
     "residual_gdn": ResidualGDNBlock,
+    "moga": MogaBlock,
 }
 
 
