@@ -22,6 +22,7 @@ def main(config: DictConfig) -> None:
             clips=ClipSettings(config.clips.size, config.clips.frames, config.clips.every),
             qps=tuple(config.qps),
             variants=tuple(config.variants),
+            prices=tuple(config.prices),
             device=config.device,
         )
     )

@@ -71,11 +71,13 @@ def test_the_tool_measures_and_resumes(run_tool: Callable, make_clip: Callable[.
     ))
     out = tmp_path / "out"
     command = ("adaptive_ratio", f"data.path={tmp_path / 'labels.csv'}", f"model={model}", f"out={out}", "device=cpu",
-               "clips.size=32", "clips.frames=2", "qps=[8,24,40,56]")  # fmt: skip
+               "clips.size=32", "clips.frames=2", "prices=[0.05]", "qps=[8,24,40,56]")  # fmt: skip
     done = run_tool(*command)
     assert done.returncode == 0, done.stderr
     assert "BD-rate, target against constant ratio" in done.stdout
     figures = json.loads((out / "metrics.json").read_text())
+    (made,) = figures["encoder"]
+    assert made["bytes"] > 0 and made["shares"] in ({"V2": 1.0}, {"None": 1.0})
     assert (figures["clips"], figures["points"]) == (1, 4) and (out / "adaptive_ratio.png").stat().st_size > 1000
     lines = (out / "points.jsonl").read_text()
     (out / "points.jsonl").write_text(lines[: len(lines) * 2 // 3])  # killed in the middle of a line

@@ -8,8 +8,12 @@ Policies choose a (variant, QP) for each clip:
     constant ratio     the same bits per pixel for all clips: the best quality within it
     target             the fewest bytes that reach a PSNR (what `compress_to_psnr` and `encode psnr=` do)
     slope              the fewest bytes + mu * pixels * dB short: every clip stops where a dB costs the same
+
+These choose among the QPs measured. `prices`: the encoder's own choice (`compress_at_price`, as `encode bpp_per_db=`),
+over all QPs, without having seen other clips; it is compared with the constant policies at the mean PSNR it gives.
 """
 
+import io
 import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +30,7 @@ from vidlbc.errors import InputError
 from vidlbc.evaluation import bd_rate, format_table
 from vidlbc.evaluation.distortion import psnr
 from vidlbc.progress import progress_bar
+from vidlbc.rate_control import check_price, compress_at_price
 from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.studies.clips import ClipSet, ClipSettings, load_clips
 from vidlbc.training.request import keep_request
@@ -45,6 +50,7 @@ class AdaptiveSettings:
     clips: ClipSettings = ClipSettings()
     qps: tuple[int, ...] = (4, 12, 20, 28, 36, 44, 52, 60)
     variants: tuple[str, ...] = ()
+    prices: tuple[float, ...] = ()
     device: str = "auto"
 
 
@@ -79,12 +85,14 @@ def run_adaptive_ratio(settings: AdaptiveSettings) -> dict[str, Any]:
     variants: tuple[str | None, ...] = settings.variants or codec.variants or (None,)
     for variant in variants:
         codec.kept(variant)
-    asked = {**asdict(settings), "out": None, "weights": codec.fingerprint}
+    for price in settings.prices:
+        check_price(price)
+    asked = {**asdict(settings), "out": None, "prices": None, "weights": codec.fingerprint}
     keep_request(settings.out / "request.json", asked, settings.out, write=True)
     clips = load_clips(settings.data, settings.clips, settings.out / "cache").split(settings.split)
     points = _measure(codec, clips, variants, settings)
     curves = {name: policy_curve(name, points) for name in POLICIES}
-    figures = {
+    figures: dict[str, Any] = {
         "clips": len(clips),
         "pixels": clips.pixels,
         "points": len(points),
@@ -95,6 +103,7 @@ def run_adaptive_ratio(settings: AdaptiveSettings) -> dict[str, Any]:
             for anchor in ("constant ratio", "constant setting")
         },
     }
+    figures["encoder"] = [_encoder(codec, clips, variants, price, curves, settings.out) for price in settings.prices]
     write_atomic(settings.out / "metrics.json", dump_json(figures, indent=1))
     _plot(curves, clips.pixels, settings.out / "adaptive_ratio.png")
     print(table(figures))
@@ -124,6 +133,34 @@ def _measure(
                         log.write(json.dumps(asdict(point)) + "\n")
                         meter.update()
     return points
+
+
+def _encoder(
+    codec: Codec,
+    clips: ClipSet,
+    variants: tuple[str | None, ...],
+    price: float,
+    curves: dict[str, list[Total]],
+    out: Path,
+) -> dict[str, Any]:
+    """What the encoder makes of all clips at a price, and what constant policies need for the same mean PSNR."""
+    path = out / f"encoder-{price:g}.jsonl"
+    chosen = [Choice(**json.loads(line)) for line in _whole_lines(path)]
+    bar = progress_bar(desc=f"encode at {price:g}", unit="file", total=len(clips), initial=len(chosen))
+    with bar as meter, open(path, "a", encoding="utf-8") as log:
+        for key, frames in list(zip(clips.keys, clips.clips, strict=True))[len(chosen) :]:
+            sink = io.BytesIO()
+            report = compress_at_price(codec, frames, sink, price, variants=variants)
+            quality = float(np.mean(psnr(codec.decompress(sink.getvalue()), frames)))
+            pixels = frames.shape[0] * frames.shape[1] * frames.shape[2]
+            chosen.append(Choice(key, report.variant, report.qp, pixels, report.bytes, quality))
+            log.write(json.dumps(asdict(chosen[-1])) + "\n")
+            log.flush()
+            meter.update()
+    total = _total(chosen)
+    needed = {name: bytes_at(curves[name], total.psnr) for name in POLICIES[:2]}
+    saved = {name: None if size is None else 1 - total.bytes / size for name, size in needed.items()}
+    return {"bpp_per_db": price, **asdict(total), "saved": saved}
 
 
 def _whole_lines(path: Path) -> Iterable[str]:
@@ -239,7 +276,18 @@ def table(figures: dict[str, Any]) -> str:
         f"BD-rate, {name}: " + ("no overlap" if value is None else f"{value:+.1f}%")
         for name, value in figures["bd_rate"].items()
     )
-    return format_table(rows, ("mean PSNR dB", *POLICIES), title)
+    lines = [format_table(rows, ("mean PSNR dB", *POLICIES), title)]
+    for made in figures["encoder"]:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in made["shares"].items())
+        against = "; ".join(
+            f"{name}: {'outside its curve' if share is None else f'{share:+.1%} saved'}"
+            for name, share in made["saved"].items()
+        )
+        lines.append(
+            f"encoder at {made['bpp_per_db']:g} bit/pixel a dB: {made['bytes']:,} bytes, {made['psnr']:.2f} dB "
+            f"({shares}); at that PSNR, {against}"
+        )
+    return "\n".join(lines)
 
 
 def _plot(curves: dict[str, list[Total]], pixels: int, path: Path) -> None:
