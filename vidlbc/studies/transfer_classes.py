@@ -23,10 +23,10 @@ from vidlbc.evaluation import bootstrap_ci
 from vidlbc.heads.linear import CosineLinear
 from vidlbc.image_stage.lbc import LBC, STRIDES
 from vidlbc.studies.clips import ClipSet
-from vidlbc.studies.training import train
 from vidlbc.studies.transfer_start import Contestant, feature_widths, starting_stage
 from vidlbc.training.loop import Settings
 from vidlbc.training.schedule import Budget
+from vidlbc.training.with_bar import train
 
 _KLT_FRAMES, _KLT_MULTIPLE = 128, 32
 

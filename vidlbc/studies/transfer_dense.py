@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidlbc.evaluation import bootstrap_ci, psnr
-from vidlbc.studies.training import train
 from vidlbc.studies.transfer_figures import save_picture
 from vidlbc.studies.transfer_matching import boundary_score, f_measure, match_counts, thin
 from vidlbc.studies.transfer_pictures import crops_of, degrade, klt_pictures
 from vidlbc.studies.transfer_start import Contestant, EncoderDecoder, starting_stage
 from vidlbc.training.loop import Settings
 from vidlbc.training.schedule import Budget
+from vidlbc.training.with_bar import train
 
 Pictures = Sequence[NDArray[np.uint8]]
 SHOWN = 3

@@ -1,4 +1,4 @@
-"""One training of a study: the loop of both stages, with a progress line and one-line errors."""
+"""The loop of both stages with a progress bar and one-line errors: one training of a study."""
 
 import time
 from collections.abc import Callable
