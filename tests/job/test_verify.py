@@ -45,7 +45,7 @@ def test_other_symbols_are_an_error(undisturbed: Job, monkeypatch: pytest.Monkey
     model = undisturbed.out / "model"
     codec, shards = vidlbc.load(model, device="cpu"), LatentShards(undisturbed.out / "shards", "test")
     analyse = codec.analyse
-    monkeypatch.setattr(codec, "analyse", lambda frames, qp: [q + (q == q.max()) for q in analyse(frames, qp)])
+    monkeypatch.setattr(codec, "analyse", lambda *given: [q + (q == q.max()) for q in analyse(*given)])
     with pytest.raises(VidlbcError, match="does not hold the symbols of its source"):
         verify(shards, codec, model, [1])
 

@@ -79,9 +79,11 @@ def kill_when(process: subprocess.Popen[str], there: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_one_command_raises_cr_twice_and_survives_a_kill(command, tmp_path, make_frames, capsys):
-    run_study(settings(command(tmp_path / "whole")))
-    printed = capsys.readouterr().out
+def test_one_command_raises_cr_twice_and_survives_a_kill(command, tmp_path, make_frames):
+    # Both in processes of their own: bytes are compared, and sums differ with the number of threads.
+    first = run(command(tmp_path / "whole"))
+    printed, errors = first.communicate()
+    assert first.returncode == 0, errors
     checkpoint = tmp_path / "killed" / "phases" / "03-V2-hold" / "checkpoint.safetensors"
     kill_when(run(command(tmp_path / "killed")), checkpoint)
     last = run(command(tmp_path / "killed"))

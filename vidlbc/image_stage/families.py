@@ -10,6 +10,8 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "lbc": ("vidlbc.image_stage.lbc", "LBC"),
     "hyperprior": ("vidlbc.image_stage.compressai_families", "Hyperprior"),
     "elic": ("vidlbc.image_stage.compressai_families", "ELIC"),
+    "scalable": ("vidlbc.image_stage.scalable", "Scalable"),
+    "codevilla": ("vidlbc.image_stage.table5", "Codevilla"),
 }
 
 

@@ -44,8 +44,8 @@ class LBC(ImageStage):
     ):
         """Each sequence is fine to coarse (strides 4, 8, 16, 32); `prior_widths` for working strides 8, 16, 32.
 
-        `variants`: truncations by name, as V1, V2 and V3 of Table 1; they need training with them. `base_levels`: so many
-        of the coarsest levels come first in a bitstream and decode without the others.
+        `variants`: truncations by name, as V1, V2 and V3 of Table 1; they need training with them. `base_levels`: so
+        many of the coarsest levels come first in a bitstream and decode without the others.
         """
         for name, sizes in {
             "channels": channels,

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from vidlbc import models
-from vidlbc.codec import pick_device
+from vidlbc.codec_input import pick_device
 from vidlbc.errors import InputError
 from vidlbc.evaluation import bd_rate, format_table
 from vidlbc.image_stage import ImageStage, build_image_stage

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vidlbc.codec import check_qp
+from vidlbc.codec_input import check_qp
 from vidlbc.errors import InputError
 from vidlbc.evaluation import bootstrap_ci, format_table
 from vidlbc.shards.layout import dump_json, write_atomic

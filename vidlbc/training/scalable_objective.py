@@ -10,8 +10,7 @@ Every term is per frame, so that clips of any length and pictures of any size we
     ||x^ - x||^2  mean over pixels and RGB of the squared error, in squares of ten grey levels: 255^2 MSE / 100
     d_e         255^2 MSE, as in vidlbc.training.image_objective
 
-With these units beta = 0.01 is a tenth of a bit/pixel at an error of 20 dB, while lambda_b d_b spans 0.1 to 10
-for a nat.
+With these units beta = 0.01 is a tenth of a bit/pixel at an error of 20 dB, while a nat of d_b is worth 0.03 to 3.
 Latents are rounded straight-through, as in the paper, and one model serves all QPs: lambda_b and lambda_e go with QP.
 """
 
@@ -37,8 +36,8 @@ _WATCHER = 0.01
 class TaskStrength:
     """lambda_b of each QP, log-spaced from `low` at QP 0 to `high` at QP 63. Raises InputError."""
 
-    low: float = 0.1
-    high: float = 10.0
+    low: float = 0.03
+    high: float = 3.0
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.high:
@@ -99,11 +98,12 @@ class BaseLoss:
 
 @dataclass(frozen=True)
 class EnhancementLoss:
-    """L_e; a batch is frames (B, 3, H, W) in [0, 1], qp (B,). The stage's base, where it has one, is frozen.
+    """L_e; a batch is frames (B, 3, H, W) in [0, 1], qp (B,). The rate is the enhancement's, the base being frozen.
 
-    The same for a stage with `layers=enhancement`, whose own hyper-latent is then all that its entropy model is given.
+    `whole`: the rate of all levels, for a codec whose every level serves the pictures.
     """
 
+    whole: bool = False
     balance: float = 0.35
 
     def __call__(self, stage: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
@@ -113,7 +113,8 @@ class EnhancementLoss:
         coded = code(stage, stage.analysis(stage.pad(frames)), qp)
         decoded = stage.synthesis(coded.latents, qp)[..., :height, :width]
         mse = (decoded - frames).square().mean((1, 2, 3))
-        bpp = torch.stack(coded.level_bits[:2]).sum(0) / (height * width)
+        bits = coded.bits if self.whole else torch.stack(coded.level_bits[:2]).sum(0)
+        bpp = bits / (height * width)
         weight = qp_lambda(qp)
         middle = qp_lambda(torch.tensor((NUM_QP - 1) / 2))
         loss = ((bpp + weight * 255**2 * mse) * (middle / weight) ** self.balance).mean()
