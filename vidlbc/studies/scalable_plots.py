@@ -26,7 +26,7 @@ def plot_rates(path: Path, figures: Mapping[str, Any]) -> None:
     axes = figure.subplots(1, 3)
     for index, (name, points) in enumerate(figures["points"].items()):
         colour = _COLOURS[index % len(_COLOURS)] if "top1" in points[0] else "#555555"
-        style = {"color": colour, "marker": "o", "ms": 4, "label": name}
+        style = {"color": colour, "marker": "os^D"[index % 4], "ms": 4, "label": name}
         if "top1" in points[0]:
             rate = [p["base_bpp"] for p in points]
             top1 = np.array([[p["top1"], *p["top1_ci95"]] for p in points]).T * 100
