@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from vidlbc.image_stage.lbc import LBC
 
 
-def _principal_axes(x: Tensor) -> Tensor:
+def principal_axes(x: Tensor) -> Tensor:
     """(B, C, H, W) -> orthonormal rows (C, C), by falling variance; second moments, not centred (0 is mid-grey)."""
     samples = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).double()
     _, vectors = torch.linalg.eigh(samples.T @ samples / len(samples))
@@ -41,7 +41,7 @@ def initialise(stage: LBC, pictures: Tensor, carry: Sequence[int] = (48, 24, 16)
     x = F.pixel_unshuffle(pictures - 0.5, 4)
     carried = x.shape[1]
     for index, level in enumerate(stage.levels):
-        axes = _principal_axes(x)
+        axes = principal_axes(x)
         rotated = torch.einsum("oc,bchw->bohw", axes, x)
         deviations.append(rotated.std((0, 2, 3)))
         last = index == len(stage.levels) - 1

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidlbc.image_stage.klt import _principal_axes as principal_axes
+from vidlbc.image_stage.klt import principal_axes
 from vidlbc.image_stage.scalable import Scalable
 
 # Which taps of a 5-tap kernel of stride 2 cover an output's own 2x2 cell.

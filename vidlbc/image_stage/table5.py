@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from vidlbc.image_stage.base import ImageStage
 from vidlbc.image_stage.compressai_families import import_compressai
+from vidlbc.image_stage.klt import principal_axes
 from vidlbc.prior.topdown import Level
 
 Y_STRIDE = 16
@@ -76,7 +77,7 @@ class Codevilla(ImageStage):
         deconvs = [layer for layer in self.g_s if isinstance(layer, nn.ConvTranspose2d)]
         for down, up in zip(convs, reversed(deconvs), strict=True):
             channels = x.shape[1]
-            axes = principal_axes(F.pixel_unshuffle(x, 2), down.out_channels)
+            axes = principal_axes(F.pixel_unshuffle(x, 2))[: down.out_channels]
             kernels = axes.unflatten(1, (channels, 2, 2))
             for layer in (down, up):
                 assert layer.bias is not None
@@ -90,10 +91,3 @@ class Codevilla(ImageStage):
         for layer in (*self.g_a, *self.g_s):
             if hasattr(layer, "gamma_reparam"):
                 layer.gamma.copy_(layer.gamma_reparam.init(_START_GAMMA * torch.eye(len(layer.gamma))))
-
-
-def principal_axes(x: Tensor, count: int) -> Tensor:
-    """(B, C, H, W) -> at most `count` orthonormal rows (n, C), by falling second moment."""
-    samples = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).double()
-    _, vectors = torch.linalg.eigh(samples.T @ samples / len(samples))
-    return vectors.flip(1).T[:count].float()
