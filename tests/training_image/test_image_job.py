@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 
 import vidlbc
 from tests.training_image.conftest import TINY, texture
 from vidlbc import models
 from vidlbc.errors import InputError, VidlbcError
+from vidlbc.image_stage import build_image_stage
 from vidlbc.image_stage.compressai_families import import_compressai
 from vidlbc.training.image_data import CropSettings
 from vidlbc.training.image_job import run_image_job
@@ -59,6 +61,26 @@ def test_the_tool_makes_a_model_and_says_how_good_it_is(run_tool, corpus, tmp_pa
     assert decoded.shape == frames.shape
     grey = frames.mean((1, 2, 3), keepdims=True)
     assert np.square(decoded - frames.astype(float)).mean() < np.square(grey - frames).mean()
+
+
+SMALL = {
+    "codevilla": {"N": 24, "z_stride": 64, "prior_widths": [32, 32], "prior_blocks": 1},
+    "scalable": {"N": 16, "M_base": 16, "M_enhancement": 32, "bottlenecks": 1},
+}
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_a_fresh_stage_starts_from_a_transform_of_the_pictures(family, settings_for, frames):
+    started = settings_for("started", steps=1, lr=1e-9, family=family, options=SMALL[family], val=())
+    run_image_job(started)
+    random = build_image_stage(family, **SMALL[family])
+    of_pictures = models.load_image_stage(started.out / "image_stage").stage
+    x = torch.from_numpy(frames[:, :64, :64]).permute(0, 3, 1, 2).float() / 255
+    errors = []
+    for stage in (random, of_pictures):
+        with torch.no_grad():
+            errors.append(float(F.mse_loss(stage.synthesis(stage.analysis(x), torch.full((3,), 24)), x)))
+    assert errors[1] < min(errors[0], 0.01), errors
 
 
 def test_a_stopped_run_resumes_to_the_same_weights(settings_for, monkeypatch):

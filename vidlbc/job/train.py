@@ -22,7 +22,7 @@ import torch
 from vidlbc import models
 from vidlbc.codec import Codec, load
 from vidlbc.codec_input import pick_device
-from vidlbc.errors import InputError, VidlbcError
+from vidlbc.errors import InputError
 from vidlbc.job.settings import JobSettings
 from vidlbc.job.sources import source_file
 from vidlbc.prior.topdown import NUM_QP
@@ -31,12 +31,13 @@ from vidlbc.shards import Corpus
 from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.temporal_stage import TemporalStage
 from vidlbc.training import distributed
-from vidlbc.training.loop import Settings, fit
+from vidlbc.training.loop import Settings
 from vidlbc.training.pictures import Source, find_files, read_pictures
 from vidlbc.training.request import keep_request
 from vidlbc.training.video_data import ClipSampler
 from vidlbc.training.video_objective import SymbolRate
 from vidlbc.training.wandb_log import start_wandb
+from vidlbc.training.with_bar import train as train_with_bar
 
 
 def train_temporal(settings: JobSettings, corpus: Corpus) -> Codec:
@@ -146,26 +147,13 @@ def _fit(settings: JobSettings, corpus: Corpus, image: models.ImageModel, tempor
     image = image.to(device)
     temporal.to(device)
     logger = start_wandb(settings.wandb, settings.out)
-    shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
-    with progress_bar(desc="train", total=100, unit="%", bar_format=shape, disable=silent) as meter:
-
-        def on_log(step: int, progress: float, figures: dict[str, float]) -> None:
-            meter.set_postfix_str(
-                ", ".join(f"{k} {v:.3f}" for k, v in figures.items() if k != "grad_norm"), refresh=False
-            )
-            meter.update(100 * progress - meter.n)
-            if logger is not None:
-                logger.log({"step": step, **figures})
-
-        loop = Settings(
-            train.budget, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema, bf16=train.bf16,
-            seed=train.seed, log_every=10, save_seconds=train.save_seconds,
-        )  # fmt: skip
-        try:
-            fit(temporal, SymbolRate(image, train.bf16), sampler, loop, settings.out / "training", on_log)
-        except FloatingPointError as error:
-            raise VidlbcError(f"training diverged ({error}): choose another out= and a lower train.lr") from None
-        meter.update(100 - meter.n)
+    loop = Settings(
+        train.budget, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema, bf16=train.bf16,
+        seed=train.seed, log_every=10, save_seconds=train.save_seconds,
+    )  # fmt: skip
+    objective, folder = SymbolRate(image, train.bf16), settings.out / "training"
+    on_figures = None if logger is None else logger.log
+    train_with_bar("train", temporal, objective, sampler, loop, folder, on_figures, silent)
     temporal.cpu()
     if logger is not None:
         logger.finish()

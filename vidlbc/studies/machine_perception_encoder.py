@@ -20,13 +20,13 @@ from vidlbc.errors import InputError
 from vidlbc.heads.clip_resnet import ClipResNet
 from vidlbc.heads.resnet import ResNetSettings
 from vidlbc.image_stage import ImageStage, build_image_stage
-from vidlbc.image_stage.table5 import Codevilla
 from vidlbc.learning.joint import JointBatch, JointModel, RateDistortionUtility, TaskBatch
 from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.studies.clips import ClipSet
 from vidlbc.studies.machine_perception_data import TaskClips, TaskSettings, compression_crops
 from vidlbc.training.image_data import CropSampler
 from vidlbc.training.image_objective import RateDistortion
+from vidlbc.training.image_start import set_to_pictures
 from vidlbc.training.loop import Settings
 from vidlbc.training.pictures import Source
 from vidlbc.training.request import keep_request
@@ -35,7 +35,7 @@ from vidlbc.training.with_bar import train
 
 TASKS = ("naive", "class", "action")
 BASE = "_base"
-_START_CROPS = 128
+_START_CROPS, _START_MULTIPLE = 128, 32
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,8 @@ def train_encoder(name: str, settings: EncoderSettings, clips: ClipSet, base: Se
     stage = build_image_stage(settings.family, **settings.options)
     s = settings
     crops = compression_crops(s.pictures, trained, s.per_clip, s.size, s.batch, s.seed)
-    if isinstance(stage, Codevilla):
-        sample = CropSampler(crops.pictures, s.size - s.size % 16, _START_CROPS, s.seed + 1, torch.device("cpu"), 1)
-        stage.start_from(sample(0)[0])
+    side, device = s.size - s.size % _START_MULTIPLE, torch.device("cpu")
+    set_to_pictures(stage, CropSampler(crops.pictures, side, _START_CROPS, s.seed + 1, device, 1)(0)[0])
     levels = s.head.chosen(stage)
     model, batches = _joint(task, s, stage, levels, crops, trained, classes)
     loop = Settings(s.budget, lr=s.lr, ema=s.ema, bf16=s.bf16, seed=s.seed, log_every=20, save_seconds=60)

@@ -12,7 +12,6 @@ Under torchrun every process draws its own crops; the first one writes.
 
 import json
 import sys
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import torch
 
 from vidlbc import models
 from vidlbc.codec_input import check_qp, pick_device
-from vidlbc.errors import InputError, VidlbcError
+from vidlbc.errors import InputError
 from vidlbc.prior.topdown import NUM_QP
 from vidlbc.progress import progress_bar
 from vidlbc.shards.layout import dump_json, write_atomic
@@ -30,11 +29,12 @@ from vidlbc.training.image_data import CropSampler, CropSettings, PooledCrops
 from vidlbc.training.image_objective import RateDistortion
 from vidlbc.training.image_start import Start, set_to_pictures, start_from, train_only
 from vidlbc.training.image_validation import PictureRate, measure_pictures, table
-from vidlbc.training.loop import Outcome, Settings, fit
+from vidlbc.training.loop import Outcome, Settings
 from vidlbc.training.pictures import Source, find_files
 from vidlbc.training.request import keep_request
 from vidlbc.training.schedule import Budget
 from vidlbc.training.wandb_log import start_wandb
+from vidlbc.training.with_bar import train
 
 _KLT_CROPS = 128
 _KLT_MULTIPLE = 32
@@ -140,36 +140,18 @@ def _train(settings: ImageJobSettings, start: Start, files: list[Path], device: 
             set_to_pictures(start.stage, sample(0)[0])
     stage = start.stage.to(device).to(memory_format=torch.channels_last)
     logger = start_wandb(settings.wandb, settings.out)
-    shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
-    with progress_bar(desc="train", total=100, bar_format=shape, disable=silent) as meter:
-        last = (0, time.monotonic())
-
-        def on_log(step: int, progress: float, figures: dict[str, float]) -> None:
-            nonlocal last
-            now = time.monotonic()
-            rate, last = (step - last[0]) / max(now - last[1], 1e-9) if last[0] else 0.0, (step, now)
-            if progress > 0.001:  # before that, the time left is a wild guess
-                meter.update(100 * progress - meter.n)
-            shown = ", ".join(f"{k} {figures[k]:.3f}" for k in ("loss", "bpp", "psnr"))
-            meter.set_postfix_str(f"step {step}, {rate:.1f} steps/s, {shown}")
-            if logger is not None:
-                logger.log({"step": step, **figures})
-
-        loop = Settings(
-            settings.budget,
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            ema=settings.ema,
-            bf16=settings.bf16,
-            seed=settings.seed,
-            log_every=settings.log_every,
-            save_seconds=settings.save_seconds,
-        )
-        try:
-            outcome = fit(stage, RateDistortion(settings.balance), crops, loop, folder, on_log)
-        except FloatingPointError as error:
-            raise VidlbcError(f"training diverged: {error}; lower train.lr (now {settings.lr})") from None
-        meter.update(100 - meter.n)
+    loop = Settings(
+        settings.budget,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        ema=settings.ema,
+        bf16=settings.bf16,
+        seed=settings.seed,
+        log_every=settings.log_every,
+        save_seconds=settings.save_seconds,
+    )
+    on_figures = None if logger is None else logger.log
+    outcome = train("train", stage, RateDistortion(settings.balance), crops, loop, folder, on_figures, silent)
     for reason in crops.skipped.values() if distributed.rank() == 0 else ():
         print(f"not used: {reason}", file=sys.stderr)
     if logger is not None:

@@ -1,6 +1,6 @@
 """What the training of an image stage starts from, and which part of it is trained.
 
-    family and options ------------> a fresh stage; lbc: its linear layers set to a transform of the pictures (klt)
+    family and options ------------> a fresh stage, set to a transform of the pictures (lbc, codevilla, scalable)
     init=MODEL --------------------> an existing model's stage
     checkpoint=FILE ---------------> a family whose transforms come from a CompressAI checkpoint; its prior is fresh
 
@@ -21,6 +21,9 @@ from vidlbc.image_stage import ImageStage, build_image_stage
 from vidlbc.image_stage.families import family_class
 from vidlbc.image_stage.klt import initialise
 from vidlbc.image_stage.lbc import LBC
+from vidlbc.image_stage.scalable import Scalable
+from vidlbc.image_stage.scalable_start import initialise_scalable
+from vidlbc.image_stage.table5 import Codevilla
 
 PARTS = ("all", "synthesis", "prior")
 
@@ -70,8 +73,14 @@ def train_only(stage: ImageStage, part: str) -> None:
 
 
 def set_to_pictures(stage: ImageStage, crops: Tensor) -> bool:
-    """Where the family has such a start, set its linear layers to a transform fit for `crops` (B, 3, S, S); did it?"""
-    if not isinstance(stage, LBC):
+    """Where the family has such a start, set its transforms to one fit for `crops` (B, 3, S, S), S a multiple of 32;
+    did it?"""
+    if isinstance(stage, LBC):
+        initialise(stage, crops)
+    elif isinstance(stage, Codevilla):
+        stage.start_from(crops)
+    elif isinstance(stage, Scalable):
+        initialise_scalable(stage, crops)
+    else:
         return False
-    initialise(stage, crops)
     return True
