@@ -15,6 +15,7 @@ from vidlbc.errors import InputError
 from vidlbc.heads.resnet import ResNetSettings
 from vidlbc.studies.clips import ClipSettings
 from vidlbc.studies.machine_perception import StudySettings, run_study
+from vidlbc.studies.machine_perception_copies import CopySettings
 from vidlbc.studies.machine_perception_data import TaskSettings
 from vidlbc.studies.machine_perception_encoder import EncoderSettings, HeadSettings
 from vidlbc.studies.machine_perception_lowshot import LowShotSettings
@@ -40,6 +41,7 @@ def settings_of(config: DictConfig) -> StudySettings:
         encoders=tuple(values["encoders"]), only=values["only"], anchors=tuple(values["anchors"]),
         media=None if values["media"] is None else tuple(values["media"]),
         qps=tuple(probe.pop("qps")), coded_every=probe.pop("coded_every"), sample=probe.pop("sample"),
+        copies=CopySettings(**values["copies"]),
         probe=ProbeSettings(**{**probe, "lrs": tuple(probe["lrs"])}),
         low_shot=LowShotSettings(**{**low_shot, "shots": tuple(low_shot["shots"])}),
         ablation=tuple(variant_of(entry, values["head"]) for entry in values["ablation"]),

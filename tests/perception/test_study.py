@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 import vidlbc
 from vidlbc.errors import InputError
 from vidlbc.heads.resnet import ResNetSettings
 from vidlbc.studies.clips import ClipSet, ClipSettings, load_clips
 from vidlbc.studies.machine_perception import StudySettings, run_study
+from vidlbc.studies.machine_perception_copies import CopySettings, make_copies
 from vidlbc.studies.machine_perception_data import TaskClips, TaskSettings, compression_crops
 from vidlbc.studies.machine_perception_encoder import EncoderSettings, HeadSettings
 from vidlbc.studies.machine_perception_lowshot import LowShotSettings
@@ -45,7 +47,7 @@ def settings(corpus: Path, tmp_path: Path) -> StudySettings:
     )  # fmt: skip
     return StudySettings(
         str(corpus / "labels.csv"), ClipSettings(64, 4, 1), corpus / "cache", tmp_path / "out", encoder,
-        ("naive", "action_base"), qps=(40,), coded_every=1, sample=4,
+        ("naive", "action_base"), qps=(40,), coded_every=1, sample=4, copies=CopySettings(count=2),
         probe=ProbeSettings(steps=1, batch=2, seeds=1, frames=2, kept=2),
         low_shot=LowShotSettings(novel=("left", "right"), shots=(1, 2), draws=2, seeds=1),
     )  # fmt: skip
@@ -71,6 +73,8 @@ def test_the_study_runs_resumes_and_is_told(settings, capsys):
             continue
         streams = settings.out / "media" / "qp40" / name / "streams.bin"
         assert medium["bytes"] == streams.stat().st_size and 0.5 < medium["bytes"] / rate["target"] < 2
+        with safe_open(streams.with_name("frames.safetensors"), "pt") as kept:
+            assert kept.get_slice("0").get_shape()[0] == 16 + 2 * 8, "16 clips, two copies of 8 training clips"
     for kind in ("resnet", "linear"):
         assert set(rate[kind]["full"]) == {"naive", "x264", "jpeg", "rgb"}
         assert set(rate[kind]["low_shot"]) == {"naive", "action_base", "x264", "jpeg", "rgb"}
@@ -89,6 +93,9 @@ def test_the_study_runs_resumes_and_is_told(settings, capsys):
 
     other = replace(settings, encoder=replace(settings.encoder, weight=9.0))
     with pytest.raises(InputError, match="holds a run with task.weight=1.0, this one has task.weight=9.0"):
+        run_study(other)
+    other = replace(settings, copies=replace(settings.copies, count=3))
+    with pytest.raises(InputError, match="holds a run with copies.count=2, this one has copies.count=3"):
         run_study(other)
 
 
@@ -136,3 +143,25 @@ def test_crops_come_from_pictures_and_from_task_clips(clips, tmp_path):
     assert frames.shape == (4, 3, 64, 64) and qp.shape == (4,)
     with pytest.raises(InputError, match="as large as train.size=128"):
         compression_crops([Source(str(tmp_path))], clips, 2, 128, 4, 0)
+
+
+def test_copies_are_changed_alike_over_a_clip_and_always_the_same(clips):
+    frames = np.repeat(clips.clips[0][:1], 3, axis=0)
+    some = make_copies([frames, clips.clips[1]], [0, 1], CopySettings(count=2), seed=3)
+    again = make_copies([frames, clips.clips[1]], [1], CopySettings(count=2), seed=3)
+    assert some.origin.tolist() == [0, 1, 0, 1] and some.of([1], clips=10) == [11, 13]
+    assert all(np.array_equal(a, b) for a, b in zip(some.clips[1::2], again.clips, strict=True))
+    first, second = some.clips[0], some.clips[2]
+    assert first.shape == frames.shape and first.dtype == np.uint8
+    assert (first == first[:1]).all(), "frames that are alike stay alike"
+    assert not np.array_equal(first, second) and not np.array_equal(first, frames)
+    assert abs(first.mean() - frames.mean()) < 40, "still a picture of the same scene"
+    same = make_copies([frames], [0], CopySettings(1, 0.0, 0.0, 0.0), seed=3).clips[0]
+    assert np.abs(same.astype(int) - frames).max() <= 1
+    assert make_copies([frames], [0], CopySettings(count=0), seed=3).clips == []
+
+
+@pytest.mark.parametrize("wrong", [{"count": -1}, {"scale": 1.0}, {"shift": -0.1}])
+def test_copies_that_cannot_be_are_told(wrong):
+    with pytest.raises(InputError, match=f"copies.{next(iter(wrong))}="):
+        CopySettings(**wrong)

@@ -2,6 +2,7 @@
 
     clips, pictures --> encoders (naive, informed)                        out/encoders/NAME: model folders
     every clip --> bitstreams of equal bytes: latents, x264, JPEG         out/media/qpQ/NAME
+    copies of training clips, changed and coded alike                     for the heads to train on
     frozen media --> the same network on each, several seeds              out/heads/qpQ/NAME/...
                  --> the linear probe on each
     --> top-1 with intervals, paired differences, low-shot curves         out/metrics.json, out/plots/*.png
@@ -10,7 +11,7 @@ The first encoder's bytes at each QP of `probe.qps` are the target: every other 
 nearest to it on a sample of the clips, and the true bytes of all clips are told.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vidlbc.errors import InputError
 from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.studies.clips import ClipSet, ClipSettings, load_clips
 from vidlbc.studies.machine_perception_coding import OutOfReach
+from vidlbc.studies.machine_perception_copies import CopySettings, make_copies
 from vidlbc.studies.machine_perception_encoder import BASE, EncoderSettings, HeadSettings, check_name, train_encoder
 from vidlbc.studies.machine_perception_lowshot import LowShotSettings, novel_classes
 from vidlbc.studies.machine_perception_matching import Media
@@ -26,6 +28,7 @@ from vidlbc.studies.machine_perception_media import Medium, describe
 from vidlbc.studies.machine_perception_probe import ProbeSettings
 from vidlbc.studies.machine_perception_recognition import Correct, Recognition
 from vidlbc.studies.machine_perception_report import plot_shots, score, tables
+from vidlbc.training.request import keep_request
 
 ANCHORS = ("x264", "jpeg", "rgb")
 
@@ -51,6 +54,7 @@ class StudySettings:
     media: tuple[str, ...] | None = None
     coded_every: int = 4
     sample: int = 20
+    copies: CopySettings = field(default_factory=CopySettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     low_shot: LowShotSettings = field(default_factory=LowShotSettings)
     ablation: tuple[tuple[str, HeadSettings], ...] = ()
@@ -94,8 +98,13 @@ class Study:
         test = [i for i, split in enumerate(clips.splits) if split == "test" and clips.labels[i] >= 0]
         if not test:
             raise InputError(f"data.actions={s.actions}: no labelled clip in the test split")
-        self.media = Media(s.out, coded, test, s.encoder.head, s.probe.kept, s.sample)
-        self.recognition = Recognition(s.out, clips, novel, s.encoder.head, s.probe, s.low_shot)
+        train = [i for i, split in enumerate(clips.splits) if split == "train" and clips.labels[i] >= 0]
+        copies = make_copies(coded, train, s.copies, s.encoder.seed)
+        wanted = {f"copies.{name}": value for name, value in asdict(s.copies).items()}
+        wanted |= {"probe.coded_every": s.coded_every, "probe.kept": s.probe.kept, "head.levels": s.encoder.head.levels}
+        keep_request(s.out / "media" / "request.json", wanted, s.out, write=True)
+        self.media = Media(s.out, coded, copies.clips, test, s.encoder.head, s.probe.kept, s.sample)
+        self.recognition = Recognition(s.out, clips, novel, s.encoder.head, s.probe, s.low_shot, copies)
 
     def run(self) -> dict[str, Any] | None:
         s = self.settings

@@ -15,6 +15,8 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from vidlbc.codec import Codec
 from vidlbc.errors import InputError, VidlbcError
@@ -39,6 +41,10 @@ class Coder(ABC):
     @abstractmethod
     def decode(self, data: bytes) -> np.ndarray: ...
 
+    def seen(self, frames: np.ndarray, value: float, chosen: Sequence[int]) -> list[Tensor]:
+        """What a head sees of the `chosen` frames: one tensor a level, here pictures (T, H, W, 3) uint8."""
+        return [torch.from_numpy(self.decode(self.encode(frames, value))[list(chosen)])]
+
 
 class Latents(Coder):
     setting, settings = "qp", tuple(range(64))
@@ -51,6 +57,11 @@ class Latents(Coder):
 
     def decode(self, data: bytes) -> np.ndarray:
         return self.codec.decompress(data)
+
+    def seen(self, frames: np.ndarray, value: float, chosen: Sequence[int]) -> list[Tensor]:
+        """Dequantised latents (T, C_l, H_l, W_l). No bitstream is written: without a temporal stage frames are coded
+        each on its own, and a bitstream gives back the very symbols."""
+        return self.codec.dequantise(self.codec.analyse(frames[list(chosen)], int(value)), int(value))
 
 
 class X264(Coder):

@@ -24,13 +24,14 @@ _BATCH = 32
 
 
 @torch.no_grad()
-def summaries(medium: Medium, grid: Sequence[tuple[int, int]]) -> Tensor:
-    """Summary of every clip of a medium, (N, D); `grid`: (channels, stride) that pictures are cut into patches for."""
+def summaries(medium: Medium, grid: Sequence[tuple[int, int]], count: int) -> Tensor:
+    """Summary of the first `count` clips of a medium, (count, D); `grid`: (channels, stride) that pictures are cut
+    into patches for."""
     levels = pixel_levels(grid) if medium.is_pictures else medium.levels
     stem = TokenGrid(levels, GRID)
     parts = []
-    for start in range(0, len(medium.frames[0]), _BATCH):
-        tokens = stem(_levels(medium, slice(start, start + _BATCH), levels))
+    for start in range(0, count, _BATCH):
+        tokens = stem(_levels(medium, slice(start, min(start + _BATCH, count)), levels))
         basis = cosine_basis(tokens.shape[1], BASIS)
         parts.append(torch.einsum("kt,btcgh->bkcgh", basis, tokens).flatten(1))
     return torch.cat(parts)

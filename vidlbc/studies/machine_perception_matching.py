@@ -17,11 +17,13 @@ _MEASURED = 8  # test clips whose PSNR is taken
 
 @dataclass(frozen=True)
 class Media:
-    """`clips`: what is coded; `test`: indices of the test clips; `kept`: decoded frames that are kept of a clip;
-    `sample`: every how many-th clip a setting is chosen on; media lie in out/media/qpQ/NAME."""
+    """`clips`: what is coded; `copies`: changed copies of some, to train on; `test`: indices of the test clips; `kept`:
+    decoded frames that are kept of a clip; `sample`: every how many-th clip a setting is chosen on; media lie in
+    out/media/qpQ/NAME."""
 
     out: Path
     clips: Sequence[np.ndarray]
+    copies: Sequence[np.ndarray]
     test: Sequence[int]
     head: HeadSettings
     kept: int
@@ -39,7 +41,7 @@ class Media:
     def like(self, name: str, first: str, qp: int) -> Medium:
         """A medium at the bytes of `first` at `qp`. Raises OutOfReach where its rates do not reach there."""
         if name == "rgb":
-            return pictures(name, self.clips, self.kept)
+            return pictures(name, [*self.clips, *self.copies], self.kept)
         coder, folder = self.coder(name), self.folder(name, qp)
         stored = folder / "setting.txt"
         if not stored.is_file():
@@ -62,4 +64,4 @@ class Media:
     def _coded(self, coder: Coder, value: float, folder: Path) -> Medium:
         levels = self.head.chosen(coder.codec.stage) if isinstance(coder, Latents) else ()
         measured = list(self.test)[:: max(1, len(self.test) // _MEASURED)]
-        return code_medium(coder, value, self.clips, self.kept, measured, folder, levels)
+        return code_medium(coder, value, self.clips, self.copies, self.kept, measured, folder, levels)

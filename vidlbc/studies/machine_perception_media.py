@@ -2,6 +2,7 @@
 
     clips --every n-th frame--> Coder --> out/media/NAME/streams.bin, info.json        sizes are those of the streams
                                    +----> F evenly spread frames: latents (y^) or pictures --> frames.safetensors
+    copies of training clips ------+----> the same, after those of all clips; no stream is kept
 
 `info.json` is written last; a medium that has one is complete and is taken as it is.
 """
@@ -30,7 +31,7 @@ class Medium:
     """`bytes` of all clips, `psnr` (dB) of those that were decoded for it; both None for uncompressed pictures.
 
     `levels`: (channels, stride) of what is read; `frames`: one tensor a level, (N, F, C, H, W) float or, for pictures,
-    (N, F, H, W, 3) uint8.
+    (N, F, H, W, 3) uint8; N is all clips, then all copies (machine_perception_copies).
     """
 
     name: str
@@ -59,14 +60,14 @@ def pictures(name: str, clips: Sequence[np.ndarray], count: int) -> Medium:
 
 
 def code_medium(
-    coder: Coder, value: float, clips: Sequence[np.ndarray], count: int, measured: Sequence[int], folder: Path,
-    levels: Sequence[int] = (),
+    coder: Coder, value: float, clips: Sequence[np.ndarray], copies: Sequence[np.ndarray], count: int,
+    measured: Sequence[int], folder: Path, levels: Sequence[int] = (),
 ) -> Medium:  # fmt: skip
-    """Code every clip; keep `count` decoded frames of each. `measured`: clips whose PSNR is taken; `levels`: indices
-    of the latents that are kept. Resumes from `folder` where it is complete."""
+    """Code every clip and copy; keep `count` decoded frames of each. `measured`: clips whose PSNR is taken; `levels`:
+    indices of the latents that are kept. Resumes from `folder` where it is complete."""
     info = folder / "info.json"
     if not info.is_file():
-        _code(coder, value, clips, count, measured, folder, levels)
+        _code(coder, value, clips, copies, count, measured, folder, levels)
     told: dict[str, Any] = json.loads(info.read_text())
     tensors = load_file(folder / "frames.safetensors")
     frames = tuple(tensors[str(i)] for i in range(len(tensors)))
@@ -75,8 +76,8 @@ def code_medium(
 
 
 def _code(
-    coder: Coder, value: float, clips: Sequence[np.ndarray], count: int, measured: Sequence[int], folder: Path,
-    levels: Sequence[int],
+    coder: Coder, value: float, clips: Sequence[np.ndarray], copies: Sequence[np.ndarray], count: int,
+    measured: Sequence[int], folder: Path, levels: Sequence[int],
 ) -> None:  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     bar = progress_bar(clips, desc=f"code {coder.name} {coder.setting} {value:g}", unit="clip")
@@ -86,6 +87,11 @@ def _code(
         kept, shapes = _latents(coder, streams, [len(clip) for clip in clips], count, levels)
     else:
         kept, shapes = [torch.from_numpy(_spread([coder.decode(data) for data in streams], count))], list(PICTURES)
+    if copies:
+        bar = progress_bar(copies, desc=f"copies {coder.name}", unit="clip")
+        seen = [coder.seen(clip, value, even_frames(len(clip), count)) for clip in bar]
+        for place, index in enumerate(levels if isinstance(coder, Latents) else (0,)):
+            kept[place] = torch.cat([kept[place], torch.stack([views[index] for views in seen])])
     part = folder / f"frames.{os.getpid()}.part"
     save_file({str(i): tensor.contiguous() for i, tensor in enumerate(kept)}, part)
     part.replace(folder / "frames.safetensors")

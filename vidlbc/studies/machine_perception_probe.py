@@ -3,7 +3,8 @@
     training view   a random frame of each of T equal parts of the kept frames, moved by whole cells of the latents
     test views      F / T interleaved sets of frames, logits and features averaged
 
-The same for latents and pictures: a shift by other than whole cells would need the pixels.
+The same for latents and pictures: a shift by other than whole cells would need the pixels, which is what the copies are
+for (machine_perception_copies).
 """
 
 import random

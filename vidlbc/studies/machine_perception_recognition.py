@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from vidlbc.errors import InputError
 from vidlbc.studies.clips import ClipSet
+from vidlbc.studies.machine_perception_copies import Copies
 from vidlbc.studies.machine_perception_encoder import HeadSettings
 from vidlbc.studies.machine_perception_linear import ridge_logits, standardised, summaries
 from vidlbc.studies.machine_perception_lowshot import LowShotSettings, clips_of, few_shot_correct
@@ -26,7 +27,8 @@ Correct = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Recognition:
-    """`novel`: labels of the novel classes; `out`: the folder that the user named."""
+    """`novel`: labels of the novel classes; `out`: the folder that the user named; `copies`: of training clips, which
+    heads train on beside the clips themselves (the linear probe does not)."""
 
     out: Path
     clips: ClipSet
@@ -34,6 +36,7 @@ class Recognition:
     head: HeadSettings
     probe: ProbeSettings
     few: LowShotSettings
+    copies: Copies
 
     @property
     def everything(self) -> list[int]:
@@ -66,7 +69,9 @@ class Recognition:
         if medium.is_pictures:
             head = replace(head, resnet=replace(head.resnet, stem="rgb"))
         train = self._of(classes, "train")
-        training = (np.array(train), self._targets(train, classes).numpy())
+        copied = self.copies.of(train, len(self.clips))
+        origins = [*train, *(int(self.copies.origin[row - len(self.clips)]) for row in copied)]
+        training = (np.array([*train, *copied]), self._targets(origins, classes).numpy())
 
         def fitted(lr: float, seed: int) -> Probe:
             place = folder / f"lr{lr:g}-seed{seed}"
@@ -87,14 +92,14 @@ class Recognition:
         """As `resnet`, and the ridge chosen; `grid`: levels whose shape pictures are cut into."""
         classes = self.everything
         train, val, test = (self._of(classes, split) for split in ("train", "val", "test"))
-        features = standardised(summaries(medium, grid), train)
+        features = standardised(summaries(medium, grid, len(self.clips)), train)
         targets = torch.from_numpy(self.clips.labels)
         logits, ridge = ridge_logits(features, targets, train, val, test)
         return _right(logits, targets[test]), ridge
 
     def linear_low_shot(self, medium: Medium, grid: Sequence[tuple[int, int]]) -> dict[int, Correct]:
         """As `resnet_low_shot`; the base classes give the statistics of the features alone."""
-        features = standardised(summaries(medium, grid), self._of(self.base, "train"))
+        features = standardised(summaries(medium, grid, len(self.clips)), self._of(self.base, "train"))
         return self._few([Probe(tuple(range(len(features))), features, features)])
 
     def _few(self, probes: Sequence[Probe]) -> dict[int, Correct]:
