@@ -122,6 +122,19 @@ def test_the_normalisation_undoes_a_scale():
     torch.testing.assert_close(logits[0], logits[1], rtol=1e-3, atol=1e-4)
 
 
+def test_the_normalisation_keeps_which_channels_are_large():
+    sizes = torch.tensor([8.0, 1.0, 0.1])
+    clip = torch.randn(4, 3, 3, 2, 2) * sizes[:, None, None] + 5
+    model = ClipResNet([(3, 16)], 4, ResNetSettings(**TINY))
+    model.set_normalisation(clip.mean((0, 1, 3, 4)), clip.std((0, 1, 3, 4)))
+    seen = []
+    model.frame.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model([clip])
+    found = seen[0].std((0, 2, 3))
+    torch.testing.assert_close(found / found[0], clip.std((0, 1, 3, 4)) / clip.std((0, 1, 3, 4))[0], rtol=0.02, atol=0)
+    assert 0.9 < float(found.square().mean().sqrt()) < 1.1 and float(seen[0].mean().abs()) < 1e-3
+
+
 def test_an_unknown_temporal_module_is_told():
     with pytest.raises(InputError, match="head.temporal=attention: expected one of mean, lstm"):
         head(temporal="attention")

@@ -144,7 +144,7 @@ def fit_probe(
 
 @torch.no_grad()
 def _normalise(model: ClipResNet, medium: Medium, clips: np.ndarray) -> None:
-    """Shift and scale of every stacked channel, from the middle frame of each training clip."""
+    """Shift of every stacked channel and their scale, from the middle frame of each training clip."""
     at = torch.from_numpy(clips)
     middle = torch.full((len(at), 1), medium.frames[0].shape[1] // 2)
     x = model.stack([level[:, 0] for level in medium.read(at, middle)])
