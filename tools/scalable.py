@@ -39,6 +39,7 @@ def settings_of(config: DictConfig) -> ScalableSettings:
         crops=CropSettings(more["size"], more["batch"], data["frames_per_video"], data["max_side"]),
         base=PartSettings(base["steps"], base["lr"], base["ema"], base["weight_decay"]),
         enhancement=PartSettings(more["steps"], more["lr"], more["ema"], more["weight_decay"]), seed=config.seed,
+        alone_steps=values["alone"]["steps"],
         eval_qps=tuple(values["eval"]["qps"]), eval_frames=values["eval"]["frames"], eval_clips=values["eval"]["clips"],
     )  # fmt: skip
 

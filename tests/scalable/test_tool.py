@@ -68,6 +68,8 @@ def test_the_experiment_runs_resumes_and_refuses_another_request(data, tmp_path,
     assert figures["points"]["beta 0"][2]["bpp"] == pytest.approx(8 * sum(r["bytes"] for r in rows) / (2 * 2 * 64**2))
     assert (out / "rates.png").is_file() and (out / "previews.png").is_file()
 
+    for part in ANCHORS:  # as many steps as a base and an enhancement together
+        assert json.loads((out / part / "request.json").read_text())["enhancement"]["steps"] == 2 + 2
     # The enhancement's folder holds the base that was trained, to the byte, and its head.
     from safetensors.torch import load_file
 

@@ -11,7 +11,7 @@ Every part is a step of its own that resumes and, once done, is left alone: `pha
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,8 @@ class ScalableSettings:
     """`actions`: labelled clips, for the task and the figures; `pictures`: what the enhancement is trained on.
 
     `stage`: options of the family `scalable`, without `layers`. `head_steps`: see BaseLoss. `eval_frames`: of a test
-    clip, evenly spread; `eval_clips`: at most so many test clips (None: all).
+    clip, evenly spread; `eval_clips`: at most so many test clips (None: all). `alone_steps`: of each stand-alone codec;
+    None gives it those of a base and of an enhancement together, since the scalable codec's networks had both.
     """
 
     actions: Path
@@ -78,6 +79,7 @@ class ScalableSettings:
     crops: CropSettings = field(default_factory=CropSettings)
     base: PartSettings = field(default_factory=lambda: PartSettings(1100))
     enhancement: PartSettings = field(default_factory=lambda: PartSettings(1600))
+    alone_steps: int | None = None
     seed: int = 0
     eval_qps: tuple[int, ...] = (8, 24, 40, 56)
     eval_frames: int = 6
@@ -96,6 +98,12 @@ class ScalableSettings:
         if self.crops.size < 16 or self.crops.size % 16 or self.crops.batch < 1:
             wrong = f"enhancement.size={self.crops.size}, enhancement.batch={self.crops.batch}"
             raise InputError(f"{wrong}: expected a multiple of 16, and at least 1")
+
+    @property
+    def alone(self) -> PartSettings:
+        """Of each stand-alone codec."""
+        steps = self.base.steps + self.enhancement.steps if self.alone_steps is None else self.alone_steps
+        return replace(self.enhancement, steps=steps)
 
     def folder(self, part: str, beta: float | None = None) -> Path:
         """Of `base` or `both` at a beta, or of `alone`."""
@@ -158,9 +166,10 @@ def train_pictures(
     """`both`: the enhancement over the base of a beta; or one of ANCHORS. Its folder. Done before: nothing is done."""
     folder = settings.folder(part, beta)
     base = None if beta is None else load_base(settings, beta)
+    budget = settings.alone if beta is None else settings.enhancement
     wanted = {
         "beta": beta, "base": base and base.digest.hex(), "image_stage": settings.stage, "files": len(pictures),
-        "crops": asdict(settings.crops), "enhancement": asdict(settings.enhancement), "seed": settings.seed,
+        "crops": asdict(settings.crops), "enhancement": asdict(budget), "seed": settings.seed,
     }  # fmt: skip
     if _is_done(folder, wanted, settings.out):
         return folder
@@ -178,7 +187,7 @@ def train_pictures(
     stage.to(memory_format=torch.channels_last)
     title = ANCHORS[part] if beta is None else f"enhancement, beta {beta:g}"
     loss = EnhancementLoss(whole=base is None)
-    train(title, stage, loss, crops, settings.enhancement.loop(settings.seed), folder / "training")
+    train(title, stage, loss, crops, budget.loop(settings.seed), folder / "training")
     if beta is not None:
         head = (settings.folder("base", beta) / "head.safetensors").read_bytes()
         write_atomic(folder / "head.safetensors", head)
