@@ -8,9 +8,11 @@ import torch
 from vidlbc.heads.clip_resnet import ClipResNet
 from vidlbc.heads.resnet import ResNetSettings
 from vidlbc.image_stage import build_image_stage
-from vidlbc.learning.joint import JointBatch, JointModel, RateDistortionUtility, TaskBatch
+from vidlbc.learning.joint import JointBatch, JointModel, RateDistortionUtility, TaskBatch, Utility
 from vidlbc.studies.machine_perception_encoder import frames_alone
 from vidlbc.training.image_objective import RateDistortion
+from vidlbc.training.loop import Settings, fit
+from vidlbc.training.schedule import Budget
 
 
 @pytest.fixture
@@ -77,3 +79,15 @@ def test_frames_alone_carry_the_label_and_qp_of_their_clip():
     assert batch.clips.shape == (6, 1, 3, 64, 64)
     assert batch.labels.tolist() == [0, 0, 0, 1, 1, 1] and batch.qp.tolist() == [20] * 3 + [50] * 3
     assert float(batch.clips[2].mean()) < 0.2 < float(batch.clips[3].mean())
+
+
+def test_a_head_trained_alone_leaves_the_codec_as_it_is(model, tmp_path):
+    before = {name: value.clone() for name, value in model.stage.state_dict().items()}
+    head = {name: value.clone() for name, value in model.heads.state_dict().items()}
+    model.stage.requires_grad_(False)
+    losses = []
+    settings = Settings(Budget(steps=12), lr=3e-3, ema=0.5, seed=0, log_every=1)
+    fit(model, Utility("action"), lambda step: task(), settings, tmp_path, lambda s, p, f: losses.append(f["loss"]))
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(value, before[name]) for name, value in model.stage.state_dict().items())
+    assert any(not torch.equal(value, head[name]) for name, value in model.heads.state_dict().items())

@@ -43,7 +43,7 @@ def settings(corpus: Path, tmp_path: Path) -> StudySettings:
     head = HeadSettings(ResNetSettings(width=4, depths=(1, 1, 1, 1), norm="group"), "lstm", state=4, change=True)
     encoder = EncoderSettings(
         "codevilla", {"N": 8, "z_stride": 64, "prior_widths": [8, 8], "prior_blocks": 1}, (Source(str(corpus)),),
-        Budget(steps=2), size=64, batch=2, bf16=False, task=TaskSettings(2, 2, 4), head=head,
+        Budget(steps=2), size=64, batch=2, bf16=False, task=TaskSettings(2, 2, 1, 4), head=head,
     )  # fmt: skip
     return StudySettings(
         str(corpus / "labels.csv"), ClipSettings(64, 4, 1), corpus / "cache", tmp_path / "out", encoder,
@@ -57,6 +57,8 @@ def test_the_study_runs_resumes_and_is_told(settings, capsys):
     # Parts first, as several machines would: an encoder, then the heads of one medium.
     assert run_study(replace(settings, only="action_base")) is None
     request = json.loads((settings.out / "encoders" / "action_base" / "training" / "request.json").read_text())
+    head_alone = settings.out / "encoders" / "action_base" / "training" / "head" / "log.jsonl"
+    assert json.loads(head_alone.read_text().splitlines()[-1])["step"] == 1
     assert request["classes"] == ["down", "up"], "an encoder for low-shot must not be informed by the novel classes"
     assert run_study(replace(settings, media=("x264",))) is None
     assert not (settings.out / "metrics.json").exists()

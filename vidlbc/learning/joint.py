@@ -5,6 +5,8 @@
     compression batch --> analysis --> quantise, prior --> synthesis       the first three terms
     task batch t -------> analysis --> quantise -----------> head h_t      cross-entropy L_t
 
+A head that knows nothing yet tells an encoder nothing: `Utility` trains it first, alone.
+
 The batches may come from different data: a step takes one of each. lambda_d follows a QP drawn for every frame
 (`qp_lambda`), so one model serves all rates; a task's clips have a QP each, so that its head works at all rates too.
 """
@@ -77,10 +79,21 @@ class RateDistortionUtility:
         assert isinstance(module, JointModel)
         loss, figures = self.rate_distortion(module.stage, batch.compression, step)
         for task, weight in self.weights.items():
-            logits = module.logits(task, batch.tasks[task])
-            labels = batch.tasks[task].labels
-            utility = F.cross_entropy(logits.float(), labels)
+            utility, told = Utility(task)(module, batch.tasks[task], step)
             loss = loss + weight * utility
-            right = float((logits.detach().argmax(1) == labels).float().mean())
-            figures |= {task: float(utility.detach()), f"{task}_top1": right}
+            figures |= told
         return loss, figures
+
+
+@dataclass(frozen=True)
+class Utility:
+    """L_t of one task alone, called by the loop."""
+
+    task: str
+
+    def __call__(self, module: nn.Module, batch: TaskBatch, step: int) -> tuple[Tensor, dict[str, float]]:
+        assert isinstance(module, JointModel)
+        logits = module.logits(self.task, batch)
+        loss = F.cross_entropy(logits.float(), batch.labels)
+        right = float((logits.detach().argmax(1) == batch.labels).float().mean())
+        return loss, {self.task: float(loss.detach()), f"{self.task}_top1": right}

@@ -25,16 +25,18 @@ from vidlbc.training.pictures import Source, find_files, read_pictures
 class TaskSettings:
     """A step's task batch: `clips` clips of `frames` frames. Few persons are soon known by heart, hence the changes:
     each clip is moved by up to `shift` pixels and its channels' gain and offset by up to `colour`. No flips: left and
-    right are part of a gesture."""
+    right are part of a gesture. `head_steps`: so many steps train the head alone before the encoder is informed."""
 
     clips: int = 3
     frames: int = 6
+    head_steps: int = 0
     shift: int = 12
     colour: float = 0.15
 
     def __post_init__(self) -> None:
-        if self.clips < 1 or self.frames < 1 or self.shift < 0 or not 0 <= self.colour < 1:
-            raise InputError(f"task.{self}: expected at least 1 clip and frame, shift >= 0, colour in [0, 1)")
+        if self.clips < 1 or self.frames < 1 or min(self.shift, self.head_steps) < 0 or not 0 <= self.colour < 1:
+            wanted = "at least 1 clip and frame, shift and head_steps >= 0, colour in [0, 1)"
+            raise InputError(f"task.{self}: expected {wanted}")
 
 
 class TaskClips:

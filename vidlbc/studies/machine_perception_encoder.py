@@ -8,7 +8,7 @@
 A trained encoder is a model folder, OUT/encoders/NAME: vidlbc.load(OUT/encoders/NAME).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from vidlbc.errors import InputError
 from vidlbc.heads.clip_resnet import ClipResNet
 from vidlbc.heads.resnet import ResNetSettings
 from vidlbc.image_stage import ImageStage, build_image_stage
-from vidlbc.learning.joint import JointBatch, JointModel, RateDistortionUtility, TaskBatch
+from vidlbc.learning.joint import JointBatch, JointModel, RateDistortionUtility, TaskBatch, Utility
 from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.studies.clips import ClipSet
 from vidlbc.studies.machine_perception_data import TaskClips, TaskSettings, compression_crops
@@ -35,6 +35,7 @@ from vidlbc.training.with_bar import train
 
 TASKS = ("naive", "class", "action")
 BASE = "_base"
+TaskBatches = Callable[[int], TaskBatch]
 _START_CROPS, _START_MULTIPLE = 128, 32
 
 
@@ -110,9 +111,16 @@ def train_encoder(name: str, settings: EncoderSettings, clips: ClipSet, base: Se
     side, device = s.size - s.size % _START_MULTIPLE, torch.device("cpu")
     set_to_pictures(stage, CropSampler(crops.pictures, side, _START_CROPS, s.seed + 1, device, 1)(0)[0])
     levels = s.head.chosen(stage)
-    model, batches = _joint(task, s, stage, levels, crops, trained, classes)
+    heads, tasks = ({}, None) if task == "naive" else _head_and_clips(task, s, stage, levels, trained, classes)
+    model = JointModel(stage, heads, levels).to(memory_format=torch.channels_last)
+    if tasks is not None and s.task.head_steps:
+        _train_head(name, task, s, model, tasks, folder / "training" / "head")
+
+    def batches(step: int) -> JointBatch:
+        return JointBatch(crops(step), {} if tasks is None else {task: tasks(step)})
+
     loop = Settings(s.budget, lr=s.lr, ema=s.ema, bf16=s.bf16, seed=s.seed, log_every=20, save_seconds=60)
-    weights = {} if task == "naive" else {task: s.weight}
+    weights = {name: s.weight for name in heads}
     outcome = train(name, model, RateDistortionUtility(weights, RateDistortion()), batches, loop, folder / "training")
     models.save_image_stage(stage, folder / "image_stage", {"family": s.family, "options": s.options})
     last = {"steps": outcome.steps, "seconds": round(outcome.seconds, 1), "last": outcome.last}
@@ -121,27 +129,30 @@ def train_encoder(name: str, settings: EncoderSettings, clips: ClipSet, base: Se
     return folder
 
 
-def _joint(
-    task: str,
-    s: EncoderSettings,
-    stage: ImageStage,
-    levels: Sequence[int],
-    crops: CropSampler,
-    clips: ClipSet,
-    classes: Sequence[int],
-) -> tuple[JointModel, Any]:
-    if task == "naive":
-        return JointModel(stage.to(memory_format=torch.channels_last), {}, levels), lambda step: JointBatch(crops(step))
+def _head_and_clips(
+    task: str, s: EncoderSettings, stage: ImageStage, levels: Sequence[int], clips: ClipSet, classes: Sequence[int]
+) -> tuple[dict[str, ClipResNet], TaskBatches]:
     shapes = [(stage.levels[i].channels, stage.levels[i].stride) for i in levels]
     head = s.head.build(shapes, len(classes), "mean" if task == "class" else None)
-    model = JointModel(stage, {task: head}, levels).to(memory_format=torch.channels_last)
     sampler = TaskClips(clips, s.task, s.seed + 2, classes)
+    return {task: head}, (lambda step: frames_alone(sampler(step))) if task == "class" else sampler
 
-    def batches(step: int) -> JointBatch:
-        batch = sampler(step)
-        return JointBatch(crops(step), {task: frames_alone(batch) if task == "class" else batch})
 
-    return model, batches
+def _train_head(
+    name: str, task: str, s: EncoderSettings, model: JointModel, tasks: TaskBatches, folder: Path
+) -> None:
+    """The head alone, on the codec as it starts."""
+    head, first = model.heads[task], tasks(0).clips.flatten(0, 1)
+    assert isinstance(head, ClipResNet)
+    with torch.no_grad():
+        latents = model.stage.analysis(model.stage.pad(first))
+        stacked = head.stack([latents[i] for i in model.levels])
+    head.set_normalisation(stacked.mean((0, 2, 3)), stacked.std((0, 2, 3)))
+    model.stage.requires_grad_(False)
+    loop = Settings(Budget(steps=s.task.head_steps), lr=s.lr, ema=s.ema, bf16=s.bf16, seed=s.seed + 3, log_every=20)
+    # Steps before 0: other clips than those that then inform the encoder.
+    train(f"{name}: head", model, Utility(task), lambda step: tasks(step - s.task.head_steps), loop, folder)
+    model.stage.requires_grad_(True)
 
 
 def frames_alone(batch: TaskBatch) -> TaskBatch:
