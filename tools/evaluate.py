@@ -18,6 +18,7 @@ from vidlbc.evaluation.comparison import MEASURES, compare, comparison_table, wr
 from vidlbc.evaluation.plots import plot_rate_distortion
 from vidlbc.evaluation.rate_distortion_job import EvaluateSettings, evaluate_clips
 from vidlbc.evaluation.rate_distortion_tables import tables, write_csv
+from vidlbc.report import make_player, write_evaluation_report
 
 OURS = "vidlbc"
 
@@ -49,6 +50,12 @@ def main(config: DictConfig) -> None:
         if text := comparison_table([d for d in differences if d.measure == measure]):
             print(f"\n{text}")
     plot_rate_distortion(settings.out / "rd.png", found.points)
+    if config.report:
+        player = make_player(settings.data, found.points, codecs, anchors, settings.frames)
+        told = {name: values[name] for name in ("data", "model", "frames", "precision", "threads")}
+        report = settings.out / "report" / "index.html"
+        write_evaluation_report(report, found.points, differences, found.problems, player, told)
+        print(f"\nreport: {report}")
     for name, why in left_out.items():
         print(f"\nleft out: {name}: {why}")
     out = settings.out

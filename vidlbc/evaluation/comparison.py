@@ -41,7 +41,7 @@ def compare(points: Sequence[Point], measure: str = "psnr") -> list[Difference]:
     """All ordered pairs of the kinds that have at least four rates."""
     curves: dict[str, dict[str, list[Point]]] = {}
     for point in points:
-        curves.setdefault(point.kind, {}).setdefault(point.clip, []).append(point)
+        curves.setdefault(point.codec, {}).setdefault(point.clip, []).append(point)
     kinds = [kind for kind, clips in curves.items() if max(map(len, clips.values())) >= _LEAST]
     found = []
     for of in kinds:

@@ -70,13 +70,13 @@ def plot_rate_distortion(path: str | Path, points: "Sequence[Point]") -> None:
         raise InputError(f"{path}: no rate and distortion to plot")
     coded: dict[str, set[str]] = {}
     for point in points:
-        coded.setdefault(point.kind, set()).add(point.clip)
+        coded.setdefault(point.codec, set()).add(point.clip)
     shared = set.intersection(*coded.values())
     figure, panels = _figure(11.0, 4.4, 1, 2)
     for number, kind in enumerate(coded):
         by_quality: dict[int, list[Point]] = {}
         for point in points:
-            if point.kind == kind and point.clip in shared:
+            if point.codec == kind and point.clip in shared:
                 by_quality.setdefault(point.qp, []).append(point)
         rows = sorted(
             (

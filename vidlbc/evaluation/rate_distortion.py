@@ -59,6 +59,11 @@ class Point:
         return self.estimated_bits > 0
 
     @property
+    def codec(self) -> str:
+        """Its name beside others: `vidlbc transformer`, `x265`."""
+        return f"vidlbc {self.kind}" if self.learned else self.kind
+
+    @property
     def kbps(self) -> float | None:
         return kilobits_per_second(self.bytes, self.frames, self.fps) if self.fps else None
 
