@@ -179,14 +179,14 @@ def test_a_folder_is_measured_and_what_is_not_is_told(data: Path, tmp_path: Path
     (row,) = [line.split() for line in text.splitlines() if line.startswith("qp 32 lstm")]
     assert row[3] == "3" and row[10] == f"{100 * mean:.1f}"
     assert all(p.encode_seconds > 0 and p.decode_seconds > 0 for p in points)
-    assert {p.clip: p.fps for p in points} == {"a/clip.mp4": 25.0, "b/clip.mp4": 25.0, "picture.png": 0.0}
+    assert {p.clip: p.fps for p in points} == {"a/clip.mp4": 24.0, "b/clip.mp4": 24.0, "picture.png": 0.0}
     write_csv(tmp_path / "points.csv", points)
     with open(tmp_path / "points.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["clip"], line["kind"], int(line["bytes"])) for line in lines] == [
         (p.clip, p.kind, p.bytes) for p in points
     ]
-    assert float(lines[0]["kbps"]) == pytest.approx(8 * points[0].bytes * 25 / 4 / 1000) and lines[-1]["kbps"] == ""
+    assert float(lines[0]["kbps"]) == pytest.approx(8 * points[0].bytes * 24 / 4 / 1000) and lines[-1]["kbps"] == ""
 
 
 def test_a_rerun_keeps_what_is_done_and_adds_what_is_missing(
