@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +22,15 @@ from tests.codec.small_models import KINDS, noisy_frames, save_small_model
 from vidlbc.codec import Codec
 from vidlbc.errors import InputError, VideoError, VidlbcError
 from vidlbc.evaluation import ms_ssim, psnr, rate_distortion_job
+from vidlbc.evaluation.anchors import Anchor, Jpeg, build_anchors
 from vidlbc.evaluation.clips import Clip, find_clips
-from vidlbc.evaluation.rate_distortion import Point, measure_clip, measure_jpeg
-from vidlbc.evaluation.rate_distortion_job import EvaluateSettings, evaluate_clips, tables
+from vidlbc.evaluation.rate_distortion import Point, measure_anchor, measure_clip
+from vidlbc.evaluation.rate_distortion_job import EvaluateSettings, evaluate_clips
+from vidlbc.evaluation.rate_distortion_tables import tables, write_csv
 
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 MakeClip = Callable[..., Path]
+JPEG: dict[str, Anchor] = {"jpeg": Jpeg()}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +104,7 @@ def test_kinds_of_different_image_stages_are_refused(codecs: dict[str, Codec], t
 
 def test_jpeg_counts_the_bytes_of_files_and_rises_with_quality(tmp_path: Path) -> None:
     frames = noisy_frames(3, 48, 64)
-    low, high = (measure_jpeg("clip", frames, quality) for quality in (20, 90))
+    low, high = (measure_anchor("clip", frames, Jpeg(), quality) for quality in (20, 90))
     assert low.bytes < high.bytes and low.psnr < high.psnr and low.ms_ssim < high.ms_ssim
     size, values = 0, []
     for frame in frames:
@@ -124,7 +129,7 @@ def test_raw_video_and_pictures_are_read(tmp_path: Path, make_clip: MakeClip) ->
     (tmp_path / "notes.txt").write_text("neither")
     clips = {clip.name: clip.read(2) for clip in find_clips(tmp_path)}
     assert list(clips) == ["bare.264", "grey_48x32_30fps.yuv", "picture.png"]
-    assert [(frames.shape, damage) for frames, damage in clips.values()] == [
+    assert [(clip.frames.shape, clip.damage) for clip in clips.values()] == [
         ((2, 32, 48, 3), ""),
         ((2, 32, 48, 3), ""),
         ((1, 40, 56, 3), ""),
@@ -140,7 +145,7 @@ def test_a_damaged_video_gives_its_good_frames_and_says_so(tmp_path: Path, make_
     data = whole.read_bytes()
     cut = tmp_path / "cut.264"
     cut.write_bytes(data[: len(data) // 2] + bytes(len(data) // 2))
-    frames, damage = Clip("cut.264", cut).read()
+    frames, damage, _ = Clip("cut.264", cut).read()
     assert 0 < len(frames) < 24 and damage.startswith(f"damaged ({len(frames)} frames)")
 
 
@@ -158,7 +163,8 @@ def test_nothing_to_read_is_an_error_of_one_line(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_measured_and_what_is_not_is_told(data: Path, tmp_path: Path, codecs: dict[str, Codec]) -> None:
-    points, problems = evaluate_clips(job(data, tmp_path / "out", jpeg=(50,)), codecs)
+    settings = job(data, tmp_path / "out", qualities={"jpeg": (50,)})
+    points, problems = evaluate_clips(settings, codecs, JPEG)
     measured = ["a/clip.mp4", "b/clip.mp4", "picture.png"]
     assert [p.clip for p in points] == [name for name in measured for _ in range(4)]
     assert [p.kind for p in points[:4]] == [*KINDS, "jpeg"]
@@ -171,7 +177,16 @@ def test_a_folder_is_measured_and_what_is_not_is_told(data: Path, tmp_path: Path
     assert "qp 32 transformer" in text and "jpeg 50" in text
     mean = np.mean([1 - p.bytes / p.bytes_no_context for p in points if p.kind == "lstm"])
     (row,) = [line.split() for line in text.splitlines() if line.startswith("qp 32 lstm")]
-    assert row[3] == "3" and row[7] == f"{100 * mean:.1f}"
+    assert row[3] == "3" and row[10] == f"{100 * mean:.1f}"
+    assert all(p.encode_seconds > 0 and p.decode_seconds > 0 for p in points)
+    assert {p.clip: p.fps for p in points} == {"a/clip.mp4": 24.0, "b/clip.mp4": 24.0, "picture.png": 0.0}
+    write_csv(tmp_path / "points.csv", points)
+    with open(tmp_path / "points.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["clip"], line["kind"], int(line["bytes"])) for line in lines] == [
+        (p.clip, p.kind, p.bytes) for p in points
+    ]
+    assert float(lines[0]["kbps"]) == pytest.approx(8 * points[0].bytes * 24 / 4 / 1000) and lines[-1]["kbps"] == ""
 
 
 def test_a_rerun_keeps_what_is_done_and_adds_what_is_missing(
@@ -181,9 +196,9 @@ def test_a_rerun_keeps_what_is_done_and_adds_what_is_missing(
     first, _ = evaluate_clips(job(data, tmp_path / "out"), few)
     asked = []
 
-    def counted(name: str, frames: np.ndarray, kinds: dict[str, Codec], qp: int, verify: bool) -> list[Point]:
+    def counted(name: str, frames: np.ndarray, kinds: dict[str, Codec], qp: int, *rest: Any) -> list[Point]:
         asked.append((name, list(kinds), qp))
-        return measure_clip(name, frames, kinds, qp, verify)
+        return measure_clip(name, frames, kinds, qp, *rest)
 
     monkeypatch.setattr(rate_distortion_job, "measure_clip", counted)
     again, problems = evaluate_clips(job(data, tmp_path / "out"), few)
@@ -191,7 +206,8 @@ def test_a_rerun_keeps_what_is_done_and_adds_what_is_missing(
     assert again == first and [name for name, *_ in asked] == ["tiny.png"] and len(problems) == 3
     asked.clear()
     (data / "tiny.png").unlink()
-    more, _ = evaluate_clips(job(data, tmp_path / "out", qps=(32, 8), jpeg=(50,)), codecs)
+    settings = job(data, tmp_path / "out", qps=(32, 8), qualities={"jpeg": (50,)})
+    more, _ = evaluate_clips(settings, codecs, JPEG)
     assert asked[:2] == [("a/clip.mp4", ["transformer"], 32), ("a/clip.mp4", list(KINDS), 8)]
     assert len(more) == 3 * (2 * 3 + 1) and set(first) < set(more)
     stored = json.loads((tmp_path / "out" / "points.json").read_text())["points"]
@@ -217,12 +233,15 @@ def test_other_weights_or_settings_are_refused(data: Path, tmp_path: Path, codec
         evaluate_clips(job(data, out), {"none": other})
     was, now = codecs["none"].fingerprint[:8], other.fingerprint[:8]
     assert str(error.value) == (
-        f"{out / 'points.json'} holds figures of other weights (temporal=none: {was}..., these are {now}...): "
+        f"{out / 'points.json'} holds figures of other weights or settings (none: {was}..., these are {now}...): "
         "choose another out="
     )
     with pytest.raises(InputError) as error:
         evaluate_clips(job(data, out, frames=3), {"none": codecs["none"]})
     assert "holds a run with frames=4, this one has frames=3: choose another out=" in str(error.value)
+    evaluate_clips(job(data, out, qualities={"x264": (40,)}), {}, build_anchors(["x264"])[0])
+    with pytest.raises(InputError, match=r"\(x264: .*preset medium, .*, these are .*preset slow, .*\): choose another"):
+        evaluate_clips(job(data, out), {}, build_anchors(["x264"], {"x264": "slow"})[0])
     (out / "points.json").write_text("[]")
     with pytest.raises(InputError, match="is no file of rate and distortion points"):
         evaluate_clips(job(data, out), {"none": codecs["none"]})
@@ -231,7 +250,6 @@ def test_other_weights_or_settings_are_refused(data: Path, tmp_path: Path, codec
 def test_bad_settings_are_one_line(tmp_path: Path) -> None:
     for values, message in (
         ({"qps": (64,)}, "qp=64: expected an integer from 0 to 63"),
-        ({"jpeg": (0,)}, "jpeg=0: expected qualities from 1 to 100"),
         ({"frames": 0}, "frames=0: expected at least 1, or null for all"),
     ):
         with pytest.raises(InputError) as error:
@@ -239,6 +257,8 @@ def test_bad_settings_are_one_line(tmp_path: Path) -> None:
         assert str(error.value) == message
     with pytest.raises(InputError, match="nothing to measure"):
         evaluate_clips(job(tmp_path, tmp_path), {})
+    with pytest.raises(InputError, match="jpeg=0: expected qualities from 1 to 100"):
+        evaluate_clips(job(tmp_path, tmp_path, qualities={"jpeg": (0,)}), {}, JPEG)
 
 
 # ---- the tool
@@ -247,13 +267,20 @@ def test_bad_settings_are_one_line(tmp_path: Path) -> None:
 def test_the_tool_prints_the_tables_and_says_where_the_figures_are(
     run_tool: Tool, data: Path, tmp_path: Path, model: Path
 ) -> None:
-    command = [f"data={data}", "out=rd", f"model={model}", "frames=2", "qp=[8,40]", "jpeg=[30]", "device=cpu"]
+    command = [
+        f"data={data}", "out=rd", f"model={model}", "frames=2", "qp=[8,24,40,56]", "codecs=[vidlbc,x264,jpeg]",
+        "quality.x264=[45,40,35,30]", "quality.jpeg=[30]", "device=cpu",
+    ]  # fmt: skip
     done = run_tool("evaluate", *command)
     assert done.returncode == 0, done.stderr
     assert "3 files left out or damaged:" in done.stdout and "qp 40 transformer" in done.stdout
-    assert done.stdout.strip().endswith("every figure: rd/points.json")
+    assert "BD-rate in % at equal PSNR" in done.stdout and "x264 45" in done.stdout
+    assert "every figure: rd/points.csv, points.json, bd_rate.json; curves: rd/rd.png" in done.stdout
+    assert (tmp_path / "rd" / "rd.png").stat().st_size > 5000
+    pairs = json.loads((tmp_path / "rd" / "bd_rate.json").read_text())["differences"]
+    assert {d["of"] for d in pairs} == {*(f"vidlbc {kind}" for kind in KINDS), "x264"}, "jpeg has one quality: no curve"
     points = json.loads((tmp_path / "rd" / "points.json").read_text())["points"]
-    assert len(points) == 3 * (2 * 3 + 1)
+    assert len(points) == 3 * (4 * 3 + 4 + 1)
     again = run_tool("evaluate", *command)
     assert again.returncode == 0 and again.stdout == done.stdout
 
@@ -263,6 +290,7 @@ def test_the_tool_prints_the_tables_and_says_where_the_figures_are(
     [
         (["data=nowhere"], "error: data=nowhere: no such file or folder (expected videos or pictures)"),
         (["data=text"], "error: data=text: none of 1 clips can be measured; broken.mp4: left out: unreadable"),
+        (["data=text", "codecs=[x266]"], "error: codecs: unknown 'x266', expected vidlbc or some of x264, x265"),
         (["data=text", "temporal=[gru]"], "has no temporal stage 'gru': it has none, lstm, transformer"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,14 @@ from vidlbc.training.pictures import read_pictures
 from vidlbc.video import VideoReader
 
 
+class Footage(NamedTuple):
+    """uint8 (T, H, W, 3); what is to be said of it, nothing or that it is damaged; frames a second, 0 for a picture."""
+
+    frames: np.ndarray
+    damage: str
+    fps: float
+
+
 @dataclass(frozen=True)
 class Clip:
     """`name`: the path below the folder that was asked for."""
@@ -19,21 +28,21 @@ class Clip:
     name: str
     path: Path
 
-    def read(self, max_frames: int | None = None) -> tuple[np.ndarray, str]:
-        """uint8 (T, H, W, 3), at most `max_frames`, and what is to be said of it: nothing, or that it is damaged.
+    def read(self, max_frames: int | None = None) -> Footage:
+        """At most `max_frames`; a picture is a clip of one frame, of a damaged video these are the good leading frames.
 
-        A picture is a clip of one frame. Of a damaged video these are the good leading frames. Raises InputError or
-        VideoError where nothing can be read.
+        Raises InputError or VideoError where nothing can be read.
         """
         if _is_picture(self.path):
             (picture,) = read_pictures(self.path, 1)
-            return picture[None], ""
+            return Footage(picture[None], "", 0.0)
         reader = VideoReader(self.path, stop=max_frames)
         blocks = list(reader.blocks())
         if not blocks:
             raise VideoError(f"{self.path}: {reader.verdict}")
         damaged = reader.verdict is not None and reader.verdict.status == "damaged"
-        return np.concatenate(blocks), str(reader.verdict) if damaged else ""
+        fps = 0.0 if reader.info is None else float(reader.info.fps)
+        return Footage(np.concatenate(blocks), str(reader.verdict) if damaged else "", fps)
 
 
 def find_clips(folder: str | Path) -> list[Clip]:

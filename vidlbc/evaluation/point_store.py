@@ -19,7 +19,10 @@ class PointStore:
     """Kinds, QPs and clips may be added from run to run; weights, data and settings stay."""
 
     def __init__(self, out: Path, request: Mapping[str, Any], weights: Mapping[str, str]):
-        """`weights`: {kind: fingerprint} of this run. Raises InputError where `out` holds another run's figures."""
+        """`weights`: {kind: fingerprint, or another codec's settings} of this run.
+
+        Raises InputError where `out` holds another run's figures.
+        """
         self.path = out / "points.json"
         self.points: list[Point] = []
         try:
@@ -31,9 +34,10 @@ class PointStore:
         for point in self.points:
             now = weights.get(point.kind, point.weights)
             if now != point.weights:
+                was, now = (text if " " in text else f"{text[:8]}..." for text in (point.weights, now))
                 raise InputError(
-                    f"{self.path} holds figures of other weights (temporal={point.kind}: {point.weights[:8]}..., these "
-                    f"are {now[:8]}...): choose another out="
+                    f"{self.path} holds figures of other weights or settings ({point.kind}: {was}, these are {now}): "
+                    "choose another out="
                 )
 
     def has(self, clip: str, kind: str, qp: int) -> bool:

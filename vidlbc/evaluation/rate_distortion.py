@@ -1,32 +1,39 @@
-"""Rate and distortion of clips under several temporal kinds, from real bitstreams.
+"""Rate, distortion and time of clips under several temporal kinds and under other codecs, from real bitstreams.
 
     clip -> analysis -> symbols, once a QP -+-> each kind codes the same symbols -> bytes, decoded and compared
                                             +-> synthesis, once -> pixels, which all kinds share
+    clip -> another codec (vidlbc.evaluation.anchors) -> the bytes of a file -> pixels
 
-Every rate is a file size. `jpeg` is the anchor without any learning.
+Every rate is a file size.
 """
 
-import io
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from vidlbc.codec import Codec
 from vidlbc.errors import InputError, VidlbcError
+from vidlbc.evaluation.anchors import Anchor
 from vidlbc.evaluation.distortion import ms_ssim, psnr
-from vidlbc.evaluation.rate import bits_per_pixel
+from vidlbc.evaluation.rate import bits_per_pixel, kilobits_per_second
 
-JPEG = "jpeg"
+# What a still picture is shown for, where a codec of videos wants to know.
+_STILL = Fraction(25)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One clip at one quality under one kind: `none`, `lstm`, `transformer`, or `jpeg` (whose `qp` is its quality).
+    """One clip at one quality under one kind: `none`, `lstm`, `transformer`, or another codec, whose `qp` is its own
+    quality (CRF, JPEG's quality).
 
-    `bytes_no_context`: the same network's null context. `weights`: fingerprint, empty for jpeg. `psnr` (dB) and
-    `ms_ssim`: means over the frames. `damage`: what kept a video from being measured whole.
+    `bytes_no_context`: the same network's null context. `weights`: fingerprint, or the other codec's settings. `psnr`
+    (dB) and `ms_ssim`: means over the frames. `damage`: what kept a video from being measured whole. `fps`: of the
+    clip, 0 for a picture. `encode_seconds`: analysis and entropy coding; `decode_seconds`: entropy decoding and
+    synthesis, 0 where nothing was decoded; both of RGB frames in memory to bytes in memory and back.
     """
 
     clip: str
@@ -42,6 +49,23 @@ class Point:
     ms_ssim: float
     weights: str = ""
     damage: str = ""
+    fps: float = 0.0
+    encode_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+    @property
+    def learned(self) -> bool:
+        """Of this package: it has an estimate of its bits."""
+        return self.estimated_bits > 0
+
+    @property
+    def codec(self) -> str:
+        """Its name beside others: `vidlbc transformer`, `x265`."""
+        return f"vidlbc {self.kind}" if self.learned else self.kind
+
+    @property
+    def kbps(self) -> float | None:
+        return kilobits_per_second(self.bytes, self.frames, self.fps) if self.fps else None
 
     @property
     def bpp(self) -> float:
@@ -62,7 +86,7 @@ def check_kinds(codecs: Mapping[str, Codec]) -> None:
 
 
 def measure_clip(
-    name: str, frames: np.ndarray, codecs: Mapping[str, Codec], qp: int, verify: bool = True
+    name: str, frames: np.ndarray, codecs: Mapping[str, Codec], qp: int, verify: bool = True, fps: float = 0.0
 ) -> list[Point]:
     """One point a kind; frames are uint8 (T, H, W, 3). With `verify`, each bitstream is decoded and compared.
 
@@ -71,42 +95,56 @@ def measure_clip(
     check_kinds(codecs)
     first = next(iter(codecs.values()))
     height, width = frames.shape[1:3]
+    start = time.perf_counter()
     symbols = first.analyse(frames, qp)
+    analysed = time.perf_counter()
     decoded = first.synthesize(first.dequantise(symbols, qp), qp, height, width)
+    analysis, synthesis = analysed - start, time.perf_counter() - analysed
     quality, similarity = _quality(decoded, frames)
     points = []
     for kind, codec in codecs.items():
+        start = time.perf_counter()
         data, report = codec.compress_symbols(symbols, qp, height, width)
+        coding, decoding = time.perf_counter() - start, 0.0
         null = data if kind == "none" else codec.compress_symbols(symbols, qp, height, width, context=False)[0]
         if verify:
-            for stream in {data, null}:
-                _same_symbols(codec, stream, symbols, f"{name}: temporal={kind} at qp {qp}")
+            what = f"{name}: temporal={kind} at qp {qp}"
+            decoding = _same_symbols(codec, data, symbols, what) + synthesis
+            if null != data:
+                _same_symbols(codec, null, symbols, what)
         points.append(
             Point(
                 name, kind, qp, len(frames), height, width, len(data), len(null), report.estimated_bits, quality,
-                similarity, codec.fingerprint,
+                similarity, codec.fingerprint, fps=fps, encode_seconds=analysis + coding, decode_seconds=decoding,
             )
         )  # fmt: skip
     return points
 
 
-def _same_symbols(codec: Codec, data: bytes, symbols: Sequence[Any], what: str) -> None:
-    if any(bool((a != b).any()) for a, b in zip(codec.padded_symbols(data), symbols, strict=True)):
+def _same_symbols(codec: Codec, data: bytes, symbols: Sequence[Any], what: str) -> float:
+    """Seconds that decoding took."""
+    start = time.perf_counter()
+    decoded = codec.padded_symbols(data)
+    seconds = time.perf_counter() - start
+    if any(bool((a != b).any()) for a, b in zip(decoded, symbols, strict=True)):
         raise VidlbcError(f"{what} decodes to other symbols than were coded")
+    return seconds
 
 
-def measure_jpeg(name: str, frames: np.ndarray, quality: int) -> Point:
-    """Each frame as a JPEG file (Pillow, 4:2:0, optimised tables)."""
-    from PIL import Image
-
-    size, decoded = 0, np.empty_like(frames)
-    for index, frame in enumerate(frames):
-        file = io.BytesIO()
-        Image.fromarray(frame).save(file, "JPEG", quality=quality, optimize=True)
-        size += len(file.getvalue())
-        decoded[index] = np.asarray(Image.open(file).convert("RGB"))
+def measure_anchor(name: str, frames: np.ndarray, anchor: Anchor, quality: int, fps: float = 0.0) -> Point:
+    """One clip under another codec. Raises VidlbcError where it does not give back as many frames of the same size."""
     height, width = frames.shape[1:3]
-    return Point(name, JPEG, quality, len(frames), height, width, size, size, 8.0 * size, *_quality(decoded, frames))
+    start = time.perf_counter()
+    data = anchor.encode(frames, quality, Fraction(fps).limit_denominator(1001) if fps else _STILL)
+    coded = time.perf_counter()
+    decoded = anchor.decode(data, height, width)
+    end = time.perf_counter()
+    if decoded.shape != frames.shape:
+        raise VidlbcError(f"{name}: {anchor.name} decodes {decoded.shape}, expected {frames.shape}")
+    return Point(
+        name, anchor.name, quality, len(frames), height, width, len(data), len(data), 0.0, *_quality(decoded, frames),
+        anchor.settings, fps=fps, encode_seconds=coded - start, decode_seconds=end - coded,
+    )  # fmt: skip
 
 
 def _quality(decoded: np.ndarray, frames: np.ndarray) -> tuple[float, float]:

@@ -1,0 +1,116 @@
+"""x264, x265 and SVT-AV1 as PyAV's wheels hold them, at constant quality (CRF), as raw streams without a container.
+
+Pictures go in and come out as 8-bit RGB and are coded as YUV 4:2:0 (swscale, BT.601), as these codecs are used; the
+conversion is part of their distortion and of their time. Odd sides are padded by one and cut again.
+
+    random access   the preset as it is: B-frames, lookahead, key frames as the encoder sets them
+    low delay       no reordering and no lookahead: tune zerolatency (x264, x265), pred-struct 1 (SVT-AV1)
+"""
+
+import io
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from vidlbc.errors import InputError
+from vidlbc.evaluation.anchors.base import Anchor
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """`format`: FFmpeg's name of the raw stream; `worst`: the end of the CRF scale, which starts at 0."""
+
+    library: str
+    format: str
+    suffix: str
+    worst: int
+    qualities: tuple[int, ...]
+    preset: str
+
+
+_ENCODERS = {
+    "x264": _Encoder("libx264", "h264", ".264", 51, (41, 35, 29, 23, 17), "medium"),
+    "x265": _Encoder("libx265", "hevc", ".265", 51, (41, 35, 29, 23, 17), "medium"),
+    "svtav1": _Encoder("libsvtav1", "obu", ".obu", 63, (60, 50, 40, 30, 20), "8"),
+}
+NAMES = tuple(_ENCODERS)
+LOW_DELAY = "-ld"
+
+
+class VideoCodec(Anchor):
+    """One of NAMES; `preset`: of its encoder, by default medium (x264, x265) and 8 (SVT-AV1).
+
+    Raises InputError where PyAV lacks it.
+    """
+
+    scale = "crf"
+
+    def __init__(self, name: str, low_delay: bool = False, preset: str | None = None, threads: int = 1) -> None:
+        self._encoder, self._low_delay, self._threads = _ENCODERS[name], low_delay, threads
+        self._library = name
+        self.preset = preset or self._encoder.preset
+        self.name = name + (LOW_DELAY if low_delay else "")
+        self.qualities, self.suffix = self._encoder.qualities, self._encoder.suffix
+        mode = "low delay" if low_delay else "random access"
+        self.settings = f"{_version(self._encoder.library)}, preset {self.preset}, {mode}, 4:2:0, {threads} threads"
+
+    def check(self, quality: int) -> None:
+        if isinstance(quality, bool) or not isinstance(quality, int) or not 0 <= quality <= self._encoder.worst:
+            raise InputError(f"{self.name}={quality}: expected a CRF from 0 to {self._encoder.worst}")
+
+    def encode(self, frames: np.ndarray, quality: int, fps: Fraction) -> bytes:
+        import av
+        from av.error import FFmpegError
+
+        self.check(quality)
+        padded = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+        sink = io.BytesIO()
+        try:
+            with av.open(sink, "w", format=self._encoder.format) as container:
+                stream: Any = container.add_stream(self._encoder.library, rate=fps, options=self._options(quality))
+                stream.height, stream.width, stream.pix_fmt = *padded.shape[1:3], "yuv420p"
+                for index, picture in enumerate(padded):
+                    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+                    frame.pts, frame.time_base = index, 1 / fps
+                    container.mux(stream.encode(frame))
+                container.mux(stream.encode(None))
+        except (FFmpegError, ValueError) as error:
+            size = f"{frames.shape[2]}x{frames.shape[1]}"
+            raise InputError(f"{self.name} cannot code pictures of {size} ({error})") from None
+        return sink.getvalue()
+
+    def decode(self, data: bytes, height: int, width: int) -> np.ndarray:
+        import av
+
+        with av.open(io.BytesIO(data), "r", format=self._encoder.format) as container:
+            stream = container.streams.video[0]
+            stream.thread_count = self._threads
+            pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        return np.ascontiguousarray(np.stack(pictures)[:, :height, :width])
+
+    def _options(self, quality: int) -> dict[str, str]:
+        options = {"preset": self.preset, "crf": str(quality), "threads": str(self._threads)}
+        if self._library == "svtav1":
+            os.environ.setdefault("SVT_LOG", "1")  # errors alone; it prints forty lines a clip otherwise
+            structure = ":pred-struct=1" if self._low_delay else ""
+            return options | {"svtav1-params": f"lp={self._threads}{structure}"}
+        if self._low_delay:
+            options["tune"] = "zerolatency"
+        if self._library == "x265":
+            pools = "none" if self._threads == 1 else str(self._threads)
+            options["x265-params"] = f"log-level=none:pools={pools}:frame-threads=1"
+        return options
+
+
+def _version(library: str) -> str:
+    """Raises InputError where PyAV was built without it."""
+    import av
+
+    try:
+        av.CodecContext.create(library, "w")
+    except (ValueError, av.error.FFmpegError):
+        raise InputError(f"PyAV has no {library} encoder: install PyAV's own wheels") from None
+    return f"{library} of PyAV {av.__version__}"

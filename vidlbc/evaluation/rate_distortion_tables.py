@@ -1,0 +1,112 @@
+"""Tables of rate, distortion and time, as text and as CSV."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidlbc.evaluation.rate_distortion import Point
+from vidlbc.evaluation.report import format_table
+from vidlbc.shards.layout import write_atomic
+
+_COLUMNS = (
+    "clip", "kind", "qp", "frames", "width", "height", "fps", "bytes", "bytes_no_context", "bpp", "kbps", "psnr",
+    "ms_ssim", "encode_fps", "decode_fps", "weights", "damage",
+)  # fmt: skip
+
+
+def tables(points: Sequence[Point], problems: Mapping[str, str]) -> str:
+    """A row a clip and QP, then the means a kind and quality, then what could not be measured.
+
+    saved: bytes below those of the same network without context; vs none: below the image stage's own prior.
+    """
+    coded = [p for p in points if p.learned]
+    parts = [format_table(_clip_rows(coded), _clip_header(coded))] if coded else []
+    header = ["mean of", "clips", "bpp", "kbit/s", "PSNR dB", "MS-SSIM", "encode fps", "decode fps"]
+    if coded:
+        header += ["context saves %", "below none %", "over estimate %"]
+    parts.append(format_table(_mean_rows(points, bool(coded)), header))
+    if problems:
+        lines = [f"{name}: {why}" for name, why in problems.items()]
+        parts.append("\n".join([f"{len(problems)} files left out or damaged:", *lines]))
+    return "\n\n".join(parts)
+
+
+def write_csv(path: Path, points: Sequence[Point]) -> None:
+    """A row a point, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for point in points:
+        row = point.to_json() | {"kbps": point.kbps}
+        row |= {"encode_fps": _fps([point], "encode_seconds"), "decode_fps": _fps([point], "decode_seconds")}
+        writer.writerow({name: "" if value is None else value for name, value in row.items()})
+    write_atomic(path, text.getvalue().encode())
+
+
+def _contexts(points: Sequence[Point]) -> list[str]:
+    return [kind for kind in dict.fromkeys(p.kind for p in points) if kind != "none"]
+
+
+def _clip_header(points: Sequence[Point]) -> list[str]:
+    header = ["clip", "qp", "frames", "size", "PSNR dB", "bpp none"]
+    for kind in _contexts(points):
+        header += [f"bpp {kind}", "saved %", "vs none %"]
+    return header
+
+
+def _clip_rows(points: Sequence[Point]) -> list[list[Any]]:
+    grouped: dict[tuple[str, int], dict[str, Point]] = {}
+    for point in points:
+        grouped.setdefault((point.clip, point.qp), {})[point.kind] = point
+    rows = []
+    for (clip, qp), by_kind in grouped.items():
+        one, none = next(iter(by_kind.values())), by_kind.get("none")
+        row: list[Any] = [clip, qp, one.frames, f"{one.width}x{one.height}", f"{one.psnr:.2f}", _bpp(none)]
+        for kind in _contexts(points):
+            p = by_kind[kind]
+            row += [_bpp(p), _saved([(p.bytes, p.bytes_no_context)]), _saved([(p.bytes, none.bytes)] if none else [])]
+        rows.append(row)
+    return rows
+
+
+def _mean_rows(points: Sequence[Point], with_context: bool) -> list[list[Any]]:
+    """Means over the clips; frames a second and the excess over the estimate are those of all frames and bytes."""
+    none = {(p.clip, p.qp): p.bytes for p in points if p.kind == "none"}
+    grouped: dict[tuple[bool, str, int], list[Point]] = {}
+    for point in sorted(points, key=lambda p: (not p.learned, p.qp if p.learned else 0)):
+        grouped.setdefault((point.learned, point.kind, point.qp), []).append(point)
+    rows = []
+    for (learned, kind, qp), chosen in grouped.items():
+        rates = [p.kbps for p in chosen if p.kbps is not None]
+        row: list[Any] = [f"qp {qp} {kind}" if learned else f"{kind} {qp}", len(chosen)]
+        row += [f"{np.mean([p.bpp for p in chosen]):.4f}", f"{np.mean(rates):.1f}" if rates else None]
+        row += [f"{np.mean([p.psnr for p in chosen]):.2f}", f"{np.mean([p.ms_ssim for p in chosen]):.4f}"]
+        for seconds in ("encode_seconds", "decode_seconds"):
+            speed = _fps(chosen, seconds)
+            row.append(None if speed is None else f"{speed:.1f}")
+        if with_context:
+            null = [(p.bytes, p.bytes_no_context) for p in chosen if learned and kind != "none"]
+            against = [(p.bytes, none[p.clip, p.qp]) for p in chosen if null and (p.clip, p.qp) in none]
+            row += [_saved(null), _saved(against)]
+            estimate = sum(p.estimated_bits for p in chosen)
+            row.append(f"{100 * (8 * sum(p.bytes for p in chosen) / estimate - 1):+.2f}" if learned else None)
+        rows.append(row)
+    return rows
+
+
+def _fps(points: Sequence[Point], seconds: str) -> float | None:
+    total = sum(getattr(p, seconds) for p in points)
+    return sum(p.frames for p in points) / total if total > 0 else None
+
+
+def _saved(sizes: Sequence[tuple[int, int]]) -> str | None:
+    """Percent that `size` is below `base`, mean over the pairs."""
+    return f"{np.mean([100 * (1 - size / base) for size, base in sizes]):.1f}" if sizes else None
+
+
+def _bpp(point: Point | None) -> str | None:
+    return f"{point.bpp:.4f}" if point else None

@@ -1,0 +1,177 @@
+"""The report of tools/evaluate.py: curves, differences, what the codecs look like, settings."""
+
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidlbc import __version__
+from vidlbc.codec import Codec
+from vidlbc.errors import InputError, VideoError
+from vidlbc.evaluation.anchors import Anchor
+from vidlbc.evaluation.clips import find_clips
+from vidlbc.evaluation.comparison import MEASURES, Difference
+from vidlbc.evaluation.distortion import psnr
+from vidlbc.evaluation.rate import bits_per_pixel
+from vidlbc.evaluation.rate_distortion import Point
+from vidlbc.report.page import Page, Panel, Player
+
+_CHARTS = [
+    {"x": "bpp", "y": y, "xname": "bit/pixel", "yname": name, "xunit": "bit/pixel", "yunit": "dB", "digits": 2}
+    for y, name in (("psnr", "PSNR, dB (RGB)"), ("ms_ssim_db", "MS-SSIM, dB"))
+]
+_SHOWN_FRAMES = 64
+_ORDER = ("x265", "x264", "svtav1", "x265-ld", "x264-ld", "svtav1-ld")
+
+
+def write_evaluation_report(
+    path: Path,
+    points: Sequence[Point],
+    differences: Sequence[Difference],
+    problems: Mapping[str, str],
+    player: Player | None,
+    told: Mapping[str, Any],
+) -> None:
+    """`told`: the run's settings, shown as they are."""
+    clips = list(dict.fromkeys(p.clip for p in points))
+    kinds = list(dict.fromkeys(p.codec for p in points))
+    machine = f"Python {platform.python_version()}, {platform.machine()}"
+    page = Page("Rate and distortion", f"vidlbc {__version__}, {machine}")
+    frames = sum({p.clip: p.frames for p in points}.values())
+    page.text(
+        f"{len(clips)} clips, {frames} frames, {len(kinds)} codecs. Every rate is the size of a file that was decoded "
+        "again; means are over clips."
+    )
+    shared = [clip for clip in clips if {p.codec for p in points if p.clip == clip} == set(kinds)]
+    if len(shared) < len(clips):
+        page.text(f"Curves: the {len(shared)} clips that every codec coded.", note=True)
+    page.curves(_curves([p for p in points if p.clip in shared]), _CHARTS)
+    for measure, name in MEASURES.items():
+        some = [d for d in differences if d.measure == measure]
+        if some:
+            page.heading(f"BD-rate at equal {name}, %")
+            below = "Row against column, mean over clips; below 0: fewer bits."
+            page.text(f"{below} * some clips' curves do not overlap and are left out.", note=True)
+            page.table(["codec", *dict.fromkeys(d.of for d in some)], _matrix(some), signed=True)
+    if player is not None:
+        page.heading("Side by side")
+        page.text("Move over the picture to shift the divider. Shown through H.264 at high quality.", note=True)
+        page.player(player)
+    page.heading("Means")
+    header = ["codec", "quality", "clips", "bit/pixel", "kbit/s", "PSNR dB", "MS-SSIM", "encode fps", "decode fps"]
+    page.table(header, _means(points))
+    page.heading("Clips")
+    header = ["clip", "codec", "quality", "size", "frames", "bytes", "bit/pixel", "PSNR dB", "MS-SSIM"]
+    page.table(header, _rows(points))
+    if problems:
+        page.heading("Left out or damaged")
+        page.table(["clip", "why"], [[name, why] for name, why in problems.items()])
+    page.heading("Settings")
+    settings = {p.codec: p.weights if " " in p.weights else f"weights {p.weights[:16]}" for p in points}
+    page.table(["", ""], [*([str(k), str(v)] for k, v in told.items()), *settings.items()])
+    page.write(path)
+
+
+def make_player(
+    data: Path, points: Sequence[Point], codecs: Mapping[str, Codec], anchors: Mapping[str, Anchor], frames: int | None
+) -> Player | None:
+    """Source, this codec at the middle one of its QPs, and another codec of videos at the bytes nearest to that.
+
+    The clip is the first video with the most frames; None without one, or without this codec.
+    """
+    ours = [p for p in points if p.kind in codecs and p.fps > 0]
+    if not ours:
+        return None
+    best = max(ours, key=lambda p: p.frames).clip
+    clip = next(clip for clip in find_clips(data) if clip.name == best)
+    try:
+        footage = clip.read(min(frames or _SHOWN_FRAMES, _SHOWN_FRAMES))
+    except (InputError, VideoError):
+        return None
+    source = footage.frames
+    kind = list(codecs)[-1]
+    qps = sorted({p.qp for p in ours if p.kind == kind})
+    qp = qps[len(qps) // 2]
+    coded = codecs[kind].compress(source, qp=qp)
+    decoded = codecs[kind].decompress(coded)
+    panels = [Panel("source", best, source), _panel(f"vidlbc {kind}", f"qp {qp}", coded, decoded, source)]
+    other = next((anchors[name] for name in _ORDER if name in anchors), None)
+    if other is not None:
+        fps = Fraction(footage.fps).limit_denominator(1001)
+        quality, data_of = _same_bytes(other, source, fps, len(coded))
+        decoded = other.decode(data_of, *source.shape[1:3])
+        panels.append(_panel(other.name, f"{other.scale} {quality}", data_of, decoded, source))
+    return Player(tuple(panels), footage.fps)
+
+
+def _same_bytes(anchor: Anchor, frames: np.ndarray, fps: Fraction, target: int) -> tuple[int, bytes]:
+    """The CRF whose file is nearest to `target` bytes: bisection, larger is smaller."""
+    low, high = 0, max(anchor.qualities) + 10
+    made: dict[int, bytes] = {}
+    while high - low > 1:
+        middle = (low + high) // 2
+        made[middle] = anchor.encode(frames, middle, fps)
+        low, high = (middle, high) if len(made[middle]) > target else (low, middle)
+    best = min(made, key=lambda quality: abs(len(made[quality]) - target))
+    return best, made[best]
+
+
+def _panel(name: str, setting: str, coded: bytes, decoded: np.ndarray, source: np.ndarray) -> Panel:
+    bpp = bits_per_pixel(len(coded), *source.shape[:3])
+    quality = float(psnr(decoded, source).mean())
+    return Panel(name, f"{name}, {setting}: {len(coded):,} bytes, {bpp:.4f} bit/pixel, {quality:.2f} dB", decoded)
+
+
+def _curves(points: Sequence[Point]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for (kind, qp), some in _grouped(points).items():
+        similarity = float(np.mean([p.ms_ssim for p in some]))
+        point: dict[str, Any] = {name: float(np.mean([getattr(p, name) for p in some])) for name in ("bpp", "psnr")}
+        point |= {"label": f"quality {qp}", "ms_ssim_db": -10 * math.log10(max(1e-6, 1 - similarity))}
+        found.setdefault(kind, []).append(point)
+    return found
+
+
+def _grouped(points: Sequence[Point]) -> dict[tuple[str, int], list[Point]]:
+    found: dict[tuple[str, int], list[Point]] = {}
+    for point in points:
+        found.setdefault((point.codec, point.qp), []).append(point)
+    return found
+
+
+def _matrix(found: Sequence[Difference]) -> list[list[Any]]:
+    kinds = list(dict.fromkeys(d.of for d in found))
+    pairs = {(d.of, d.against): d for d in found}
+    return [[of, *(_percent(pairs.get((of, against))) for against in kinds)] for of in kinds]
+
+
+def _percent(difference: Difference | None) -> str | None:
+    if difference is None or difference.bd_rate is None:
+        return None
+    return f"{difference.bd_rate:+.1f}{'*' if difference.left_out else ''}"
+
+
+def _means(points: Sequence[Point]) -> list[list[Any]]:
+    rows = []
+    for (kind, qp), some in _grouped(points).items():
+        rates = [p.kbps for p in some if p.kbps is not None]
+        row: list[Any] = [kind, qp, len(some), f"{np.mean([p.bpp for p in some]):.4f}"]
+        row += [f"{np.mean(rates):.1f}" if rates else None]
+        row += [f"{np.mean([p.psnr for p in some]):.2f}", f"{np.mean([p.ms_ssim for p in some]):.4f}"]
+        for name in ("encode_seconds", "decode_seconds"):
+            seconds = sum(getattr(p, name) for p in some)
+            row.append(f"{sum(p.frames for p in some) / seconds:.1f}" if seconds else None)
+        rows.append(row)
+    return rows
+
+
+def _rows(points: Sequence[Point]) -> list[list[Any]]:
+    rows = []
+    for p in points:
+        row = [p.clip, p.codec, p.qp, f"{p.width}x{p.height}", p.frames]
+        rows.append([*row, f"{p.bytes:,}", f"{p.bpp:.4f}", f"{p.psnr:.2f}", f"{p.ms_ssim:.4f}"])
+    return rows
