@@ -24,7 +24,7 @@ from torch import Tensor
 from vidlbc import models
 from vidlbc.bitstream import Header, Reader
 from vidlbc.codec_input import check_qp, frame_rate, frames_tensor, pick_device, repack
-from vidlbc.coding import EncodeReport, PacketWriter, Priors, decode, dequantised
+from vidlbc.coding import EncodeReport, PacketWriter, Priors, RateDistortionQuantiser, decode, dequantised
 from vidlbc.entropy import coder
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
 from vidlbc.frame_pool import FramePool
@@ -79,7 +79,7 @@ class Codec:
         self._digest = hashlib.sha256(image.digest + temporal_digest).digest()[:16]
         self._pool = FramePool(self.device, precision)
         self._priors = Priors(self.image, self.temporal, self._pool)
-        self._analysis = Traced(self._analysis_step)
+        self._analysis, self._scaling = Traced(self._analysis_step), Traced(self._scaling_step)
         self._synthesis, self._pictures = Traced(self._synthesis_step), Traced(self._pictures_step)
 
     @property
@@ -114,13 +114,15 @@ class Codec:
         context: bool = True,
         fps: float | Fraction = 0,
         variant: str | None = None,
+        rdo: bool = False,
     ) -> bytes:
         """uint8 (T, H, W, 3) -> bytes. `context=False` codes every frame from the null context (the baseline).
 
-        `variant`: one of `variants`, which codes only the first channels of each level.
+        `variant`: one of `variants`, which codes only the first channels of each level. `rdo`: symbols are chosen for
+        rate and distortion under this codec's priors (vidlbc.coding.rdo): fewer bits at equal quality, slower.
         """
         sink = io.BytesIO()
-        self.compress_stream([frames], sink, qp, context, fps, variant)
+        self.compress_stream([frames], sink, qp, context, fps, variant, rdo)
         return sink.getvalue()
 
     def compress_stream(
@@ -131,6 +133,7 @@ class Codec:
         context: bool = True,
         fps: float | Fraction = 0,
         variant: str | None = None,
+        rdo: bool = False,
     ) -> EncodeReport:
         """Encode blocks of frames as they come; memory does not grow with their number.
 
@@ -145,7 +148,8 @@ class Codec:
             if writer is None:
                 header = self._header(packet.shape[1], packet.shape[2], qp, fps, context, kept)
                 writer = PacketWriter(self._priors, sink, header, variant)
-            writer.add(self.analyse(packet, qp, variant))
+                chooser = RateDistortionQuantiser(self._priors, header) if rdo else None
+            writer.add(chooser.choose(self.scaled(packet, qp)) if chooser else self.analyse(packet, qp, variant))
         if writer is None:
             raise InputError("nothing to encode: expected at least one frame")
         return writer.finish()
@@ -155,17 +159,29 @@ class Codec:
 
         Channels that the variant leaves out are 0.
         """
+        levels = self._analysed(frames, qp, self._analysis)
+        return self._truncated(levels, self.kept(variant))
+
+    def scaled(self, frames: np.ndarray | Tensor, qp: int) -> list[Tensor]:
+        """uint8 (T, H, W, 3) -> what `analyse` rounds: gain * y, float32 (T, H_l, W_l, C_l) a level, padded size."""
+        return self._analysed(frames, qp, self._scaling)
+
+    def _analysed(self, frames: np.ndarray | Tensor, qp: int, traced: Traced) -> list[Tensor]:
         gains = [g.gain for g in self._gains(qp)]
-        run = self._in_precision(self._analysis)
+        run = self._in_precision(traced)
         parts = self._pool.map(lambda batch: run(batch, *gains), frames_tensor(frames))
-        return self._truncated([torch.cat(level) for level in zip(*parts, strict=True)], self.kept(variant))
+        return [torch.cat(level) for level in zip(*parts, strict=True)]
 
     def _analysis_step(self, batch: Tensor, *gains: Tensor) -> tuple[Tensor, ...]:
         """uint8 (B, H, W, 3), gains (1, C_l) of every level -> symbols."""
+        return tuple(y.round().to(torch.int32) for y in self._scaling_step(batch, *gains))
+
+    def _scaling_step(self, batch: Tensor, *gains: Tensor) -> tuple[Tensor, ...]:
+        """The same before it is rounded."""
         x = self.stage.pad(batch.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
         limit = coder.SYMBOL_LIMIT
         return tuple(
-            (channels_last(y.float()) * gain).round().clamp(-limit, limit).to(torch.int32)
+            (channels_last(y.float()) * gain).clamp(-limit, limit)
             for y, gain in zip(self._pool.cast(self.stage.analysis, x), gains, strict=True)
         )
 

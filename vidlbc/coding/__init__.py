@@ -5,6 +5,7 @@
 
     priors.py    the networks, as functions of tensors
     encoding.py  knows all symbols, so the priors run on many frames side by side
+    rdo.py       chooses symbols under the priors that will code them
     decoding.py  must go frame by frame, coarse to fine
 
 Both are exact arithmetic (vidlbc.prior.grid), hence the same distributions.
@@ -13,5 +14,6 @@ Both are exact arithmetic (vidlbc.prior.grid), hence the same distributions.
 from vidlbc.coding.decoding import decode
 from vidlbc.coding.encoding import CodedFrame, EncodeReport, PacketWriter
 from vidlbc.coding.priors import Priors, dequantised
+from vidlbc.coding.rdo import RateDistortionQuantiser
 
-__all__ = ["CodedFrame", "EncodeReport", "PacketWriter", "Priors", "decode", "dequantised"]
+__all__ = ["CodedFrame", "EncodeReport", "PacketWriter", "Priors", "RateDistortionQuantiser", "decode", "dequantised"]

@@ -254,16 +254,17 @@ def crc_bytes(q: Tensor) -> bytes:
 def _code_level(q: Tensor, mean: Tensor, log2_scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Ideal bits of one level of one frame, and its quantised distributions; all (1, H, W, C)."""
     distribution = Distribution(mean, log2_scale)
-    return _ideal_bits(q.float(), distribution), *coder.quantise_tensors(distribution)
+    return ideal_bits(q.float(), distribution).sum(dtype=torch.float64), *coder.quantise_tensors(distribution)
 
 
-def _ideal_bits(q: Tensor, distribution: Distribution) -> Tensor:
-    """Code length under the distributions before they are quantised, with the heavy tail of vidlbc.entropy.tables."""
+def ideal_bits(q: Tensor, distribution: Distribution) -> Tensor:
+    """Code length of each symbol under the distributions before they are quantised, with the heavy tail of
+    vidlbc.entropy.tables."""
     distance = (q - distribution.mean.round()).abs()
     # 0.4396: one over the sum of 1 / (1 + |r|)^2 up to 64 and of the escape's 1 / 65.
     tail = 0.4396 / (1 + distance).square()
     probability = (1 - TAIL_SHARE) * symbol_probability(q, distribution)[0] + TAIL_SHARE * tail
-    return -probability.log2().sum(dtype=torch.float64)
+    return -probability.log2()
 
 
 _LEVEL = Traced(_code_level)

@@ -38,6 +38,7 @@ class Priors:
         self.strides = temporal.strides
         indices, paths = range(len(self.levels)), (False, True)
         self._predict = {(p, i): Traced(partial(self._predict_step, p, i)) for p in paths for i in indices}
+        self._expect = {(p, i): Traced(partial(self._expect_step, p, i)) for p in paths for i in indices}
         self._absorb = {(p, i): Traced(partial(self._absorb_step, p, i)) for p in paths for i in indices}
         self._frames = {p: Traced(partial(self._frames_step, p)) for p in paths}
         self._memory = {s: Traced(partial(self._memory_step, s)) for s in self.strides}
@@ -129,6 +130,13 @@ class Priors:
         hidden, table, centre, flip = self._predict[by_intra, index](hidden, *_rows(gains), *past)
         return hidden, (table, centre, flip)
 
+    def expect(
+        self, by_intra: bool, index: int, hidden: Tensor, gains: Gains, past: Sequence[Tensor]
+    ) -> tuple[Tensor, Distribution]:
+        """As `predict`, before the distributions are quantised: for an encoder that chooses its symbols."""
+        hidden, mean, log2_scale = self._expect[by_intra, index](hidden, *_rows(gains), *past)
+        return hidden, Distribution(mean, log2_scale)
+
     def absorb(
         self, by_intra: bool, index: int, hidden: Tensor, symbols: Tensor, gains: Gains, qp: Tensor
     ) -> Tensor:
@@ -177,12 +185,20 @@ class Priors:
         return (observed, *after, *self._memory_step(stride, *after))
 
     def _predict_step(self, by_intra: bool, index: int, hidden: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        hidden, distribution = self._distribution(by_intra, index, hidden, *rest)
+        return (hidden, *coder.quantise_tensors(distribution))
+
+    def _expect_step(self, by_intra: bool, index: int, hidden: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        hidden, distribution = self._distribution(by_intra, index, hidden, *rest)
+        return hidden, distribution.mean, distribution.log2_scale
+
+    def _distribution(self, by_intra: bool, index: int, hidden: Tensor, *rest: Tensor) -> tuple[Tensor, Distribution]:
         rows, past = rest[:3], rest[3:]
         context = self.temporal.reader({index: past}) if past else None
         if context is not None:
             hidden = context(index, hidden)
         distribution, hidden = self.trunk(by_intra).distribution(index, hidden, Gains(*rows))
-        return (hidden, *coder.quantise_tensors(distribution))
+        return hidden, distribution
 
     def _absorb_step(
         self, by_intra: bool, index: int, hidden: Tensor, symbols: Tensor, step: Tensor, qp: Tensor
