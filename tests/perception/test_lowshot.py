@@ -86,7 +86,7 @@ def test_a_summary_tells_motion_from_its_reverse():
     for t in range(4):
         clip[0, t, 0, t, t] = 1
     frames = torch.cat([clip, clip.flip(1), clip])
-    found = summaries(Medium("m", "", 1, None, ((1, 16),), (frames,)), [(1, 16)])
+    found = summaries(Medium("m", "", 1, None, ((1, 16),), (frames,)), [(1, 16)], 3)
     assert torch.equal(found[0], found[2]) and not torch.allclose(found[0], found[1])
     flat = standardised(torch.cat([found, torch.full((3, 1), 5.0)], 1), [0, 1])
     assert float(flat[:, -1].abs().max()) == 0  # a value that never varies in training
