@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,6 +52,15 @@ def test_low_delay_never_reorders(frames, tmp_path):
             reordered[name] = any(frame.pict_type == PictureType.B for frame in container.decode(video=0))
         assert ("low delay" in codec.settings) == name.endswith("-ld")
     assert reordered == {"x264": True, "x264-ld": False, "x265": True, "x265-ld": False}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="priorities are read as Linux tells them")
+def test_no_encoder_leaves_the_process_at_real_time_priority(frames):
+    for name in VIDEO:
+        codec = build_anchors([name])[0][name]
+        codec.encode(frames, codec.qualities[0], FPS)
+        policies = {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
+        assert policies <= {os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE}, name
 
 
 def test_a_picture_alone_is_coded(frames):

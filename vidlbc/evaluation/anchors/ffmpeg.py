@@ -75,7 +75,10 @@ class VideoCodec(Anchor):
                 for index, picture in enumerate(padded):
                     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
                     frame.pts, frame.time_base = index, 1 / fps
-                    container.mux(stream.encode(frame))
+                    packets = stream.encode(frame)
+                    if not index:
+                        _at_ordinary_priority()
+                    container.mux(packets)
                 container.mux(stream.encode(None))
         except (FFmpegError, ValueError) as error:
             size = f"{frames.shape[2]}x{frames.shape[1]}"
@@ -114,3 +117,16 @@ def _version(library: str) -> str:
     except (ValueError, av.error.FFmpegError):
         raise InputError(f"PyAV has no {library} encoder: install PyAV's own wheels") from None
     return f"{library} of PyAV {av.__version__}"
+
+
+def _at_ordinary_priority() -> None:
+    """SVT-AV1, run by root, puts the thread that starts it and its own at the highest real-time priority, for good: every
+    other process of the machine waits for them, and so do threads that are started later. Back to where they were."""
+    if not hasattr(os, "sched_setscheduler"):
+        return
+    for thread in map(int, os.listdir("/proc/self/task")):
+        try:
+            if os.sched_getscheduler(thread) == os.SCHED_FIFO:
+                os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+        except OSError:  # it has ended
+            continue
