@@ -120,8 +120,10 @@ def _version(library: str) -> str:
 
 
 def _at_ordinary_priority() -> None:
-    """SVT-AV1, run by root, puts the thread that starts it and its own at the highest real-time priority, for good: every
-    other process of the machine waits for them, and so do threads that are started later. Back to where they were."""
+    """SVT-AV1, run by root, puts the thread that starts it and its own at the highest real-time priority, for good.
+
+    Threads that are started later inherit it, and all other processes wait for them. Back to where they were.
+    """
     if not hasattr(os, "sched_setscheduler"):
         return
     for thread in map(int, os.listdir("/proc/self/task")):
