@@ -8,7 +8,6 @@ counted: an average over the rest is told together with how many they are.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -69,22 +68,23 @@ def _difference(anchor: Sequence[Point], ours: Sequence[Point], measure: str) ->
         return None
 
 
+def comparison_matrix(found: Sequence[Difference]) -> tuple[list[str], list[list[str | None]]]:
+    """Header and rows: a row a codec, a column for each that it is compared with; * without some of the clips."""
+    kinds = list(dict.fromkeys(d.of for d in found))
+    told = {
+        (d.of, d.against): f"{d.bd_rate:+.1f}{'*' if d.left_out else ''}" for d in found if d.bd_rate is not None
+    }
+    return ["codec", *kinds], [[of, *(told.get((of, against)) for against in kinds)] for of in kinds]
+
+
 def comparison_table(found: Sequence[Difference]) -> str:
     """A row a codec, a column for each that it is compared with. * marks an average without some of the clips."""
     if not found:
         return ""
-    kinds = list(dict.fromkeys(d.of for d in found))
-    by_pair = {(d.of, d.against): d for d in found}
-    rows: list[list[Any]] = []
-    for of in kinds:
-        row: list[Any] = [of]
-        for against in kinds:
-            d = by_pair.get((of, against))
-            row.append(None if d is None or d.bd_rate is None else f"{d.bd_rate:+.1f}{'*' if d.left_out else ''}")
-        rows.append(row)
     measure = MEASURES[found[0].measure]
     title = f"BD-rate in % at equal {measure} (negative: fewer bits), mean over clips; columns: compared with"
-    parts = [format_table(rows, ["codec", *kinds], title)]
+    header, rows = comparison_matrix(found)
+    parts = [format_table(rows, header, title)]
     short = [d for d in found if d.left_out]
     if short:
         worst = max(short, key=lambda d: d.left_out)

@@ -1,6 +1,5 @@
 """Figures of a report, as png. Matplotlib's object interface on Agg: no window, no global state."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidlbc.errors import InputError
+from vidlbc.evaluation.means import Mean, means, of_shared_clips
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,30 +68,19 @@ def plot_rate_distortion(path: str | Path, points: "Sequence[Point]") -> None:
     """Mean PSNR and MS-SSIM (in dB) over mean bit/pixel, a curve a codec; only clips that all of them coded count."""
     if not points:
         raise InputError(f"{path}: no rate and distortion to plot")
-    coded: dict[str, set[str]] = {}
-    for point in points:
-        coded.setdefault(point.codec, set()).add(point.clip)
-    shared = set.intersection(*coded.values())
+    shared = of_shared_clips(points)
+    curves: dict[str, list[Mean]] = {point.codec: [] for point in points}
+    for mean in means(shared):
+        curves[mean.codec].append(mean)
     figure, panels = _figure(11.0, 4.4, 1, 2)
-    for number, kind in enumerate(coded):
-        by_quality: dict[int, list[Point]] = {}
-        for point in points:
-            if point.codec == kind and point.clip in shared:
-                by_quality.setdefault(point.qp, []).append(point)
-        rows = sorted(
-            (
-                float(np.mean([p.bpp for p in some])),
-                float(np.mean([p.psnr for p in some])),
-                -10 * math.log10(max(1e-6, 1 - float(np.mean([p.ms_ssim for p in some])))),
-            )
-            for some in by_quality.values()
-        )
+    for number, (kind, some) in enumerate(curves.items()):
+        rows = sorted((mean.bpp, mean.psnr, mean.ms_ssim_db) for mean in some)
         style: dict[str, Any] = {"lw": 1.6, "marker": "o", "ms": 4, "label": kind}
         style |= {"color": _COLOURS[number % len(_COLOURS)], "ls": "-" if number < len(_COLOURS) else "--"}
         for column, axes in enumerate(panels, 1):
             axes.plot([row[0] for row in rows], [row[column] for row in rows], **style)
     for axes, name in zip(panels, ("PSNR, dB (RGB)", "MS-SSIM, dB: -10 log10(1 - MS-SSIM)"), strict=True):
-        axes.set(xlabel=f"bit/pixel, mean over {len(shared)} clips", ylabel=name, xscale="log")
+        axes.set(xlabel=f"bit/pixel, mean over {len({p.clip for p in shared})} clips", ylabel=name, xscale="log")
         axes.grid(True, which="both", lw=0.3, alpha=0.5)
     panels[0].legend(frameon=False, fontsize=9)
     _save(figure, path)

@@ -74,7 +74,7 @@ def evaluate_clips(
         missing = [key for key in wanted if not store.has(clip.name, *key)]
         if missing:
             try:
-                _measure(clip, missing, codecs, anchors, settings, store)
+                store.add(_measure(clip, missing, codecs, anchors, settings))
             except (InputError, VideoError) as error:
                 problems[clip.name] = f"left out: {str(error).removeprefix(f'{clip.path}: ')}"
     points = [p for clip in clips for p in store.points if p.clip == clip.name and (p.kind, p.qp) in wanted]
@@ -91,17 +91,14 @@ def _measure(
     codecs: Mapping[str, Codec],
     anchors: Mapping[str, Anchor],
     settings: EvaluateSettings,
-    store: PointStore,
-) -> None:
-    """Kept after every QP and every codec: a run that is stopped loses little."""
+) -> list[Point]:
     footage = clip.read(settings.frames)
+    points: list[Point] = []
     for qp in settings.qps:
         kinds = {kind: codec for kind, codec in codecs.items() if (kind, qp) in missing}
         if kinds:
-            points = measure_clip(clip.name, footage.frames, kinds, qp, settings.verify, footage.fps)
-            store.add([replace(point, damage=footage.damage) for point in points])
+            points += measure_clip(clip.name, footage.frames, kinds, qp, settings.verify, footage.fps)
     for name, anchor in anchors.items():
         chosen = [quality for kind, quality in missing if kind == name]
-        points = [measure_anchor(clip.name, footage.frames, anchor, quality, footage.fps) for quality in chosen]
-        if points:
-            store.add([replace(point, damage=footage.damage) for point in points])
+        points += [measure_anchor(clip.name, footage.frames, anchor, quality, footage.fps) for quality in chosen]
+    return [replace(point, damage=footage.damage) for point in points]

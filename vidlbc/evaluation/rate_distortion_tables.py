@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vidlbc.evaluation.means import CELLS, frames_per_second, means
 from vidlbc.evaluation.rate_distortion import Point
 from vidlbc.evaluation.report import format_table
 from vidlbc.shards.layout import write_atomic
@@ -25,7 +26,7 @@ def tables(points: Sequence[Point], problems: Mapping[str, str]) -> str:
     """
     coded = [p for p in points if p.learned]
     parts = [format_table(_clip_rows(coded), _clip_header(coded))] if coded else []
-    header = ["mean of", "clips", "bpp", "kbit/s", "PSNR dB", "MS-SSIM", "encode fps", "decode fps"]
+    header = ["mean of", "clips", *CELLS]
     if coded:
         header += ["context saves %", "below none %", "over estimate %"]
     parts.append(format_table(_mean_rows(points, bool(coded)), header))
@@ -42,7 +43,7 @@ def write_csv(path: Path, points: Sequence[Point]) -> None:
     writer.writeheader()
     for point in points:
         row = point.to_json() | {"kbps": point.kbps}
-        row |= {"encode_fps": _fps([point], "encode_seconds"), "decode_fps": _fps([point], "decode_seconds")}
+        row |= {f"{way}_fps": frames_per_second([point], f"{way}_seconds") for way in ("encode", "decode")}
         writer.writerow({name: "" if value is None else value for name, value in row.items()})
     write_atomic(path, text.getvalue().encode())
 
@@ -76,31 +77,19 @@ def _clip_rows(points: Sequence[Point]) -> list[list[Any]]:
 def _mean_rows(points: Sequence[Point], with_context: bool) -> list[list[Any]]:
     """Means over the clips; frames a second and the excess over the estimate are those of all frames and bytes."""
     none = {(p.clip, p.qp): p.bytes for p in points if p.kind == "none"}
-    grouped: dict[tuple[bool, str, int], list[Point]] = {}
-    for point in sorted(points, key=lambda p: (not p.learned, p.qp if p.learned else 0)):
-        grouped.setdefault((point.learned, point.kind, point.qp), []).append(point)
     rows = []
-    for (learned, kind, qp), chosen in grouped.items():
-        rates = [p.kbps for p in chosen if p.kbps is not None]
-        row: list[Any] = [f"qp {qp} {kind}" if learned else f"{kind} {qp}", len(chosen)]
-        row += [f"{np.mean([p.bpp for p in chosen]):.4f}", f"{np.mean(rates):.1f}" if rates else None]
-        row += [f"{np.mean([p.psnr for p in chosen]):.2f}", f"{np.mean([p.ms_ssim for p in chosen]):.4f}"]
-        for seconds in ("encode_seconds", "decode_seconds"):
-            speed = _fps(chosen, seconds)
-            row.append(None if speed is None else f"{speed:.1f}")
+    for mean in means(sorted(points, key=lambda p: (not p.learned, p.qp if p.learned else 0))):
+        chosen, one = mean.points, mean.points[0]
+        name = f"qp {one.qp} {one.kind}" if one.learned else f"{one.kind} {one.qp}"
+        row: list[Any] = [name, len(chosen), *mean.cells()]
         if with_context:
-            null = [(p.bytes, p.bytes_no_context) for p in chosen if learned and kind != "none"]
+            null = [(p.bytes, p.bytes_no_context) for p in chosen if one.learned and one.kind != "none"]
             against = [(p.bytes, none[p.clip, p.qp]) for p in chosen if null and (p.clip, p.qp) in none]
             row += [_saved(null), _saved(against)]
             estimate = sum(p.estimated_bits for p in chosen)
-            row.append(f"{100 * (8 * sum(p.bytes for p in chosen) / estimate - 1):+.2f}" if learned else None)
+            row.append(f"{100 * (8 * sum(p.bytes for p in chosen) / estimate - 1):+.2f}" if one.learned else None)
         rows.append(row)
     return rows
-
-
-def _fps(points: Sequence[Point], seconds: str) -> float | None:
-    total = sum(getattr(p, seconds) for p in points)
-    return sum(p.frames for p in points) / total if total > 0 else None
 
 
 def _saved(sizes: Sequence[tuple[int, int]]) -> str | None:

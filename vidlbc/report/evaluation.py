@@ -1,6 +1,5 @@
 """The report of tools/evaluate.py: curves, differences, what the codecs look like, settings."""
 
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -14,8 +13,9 @@ from vidlbc.codec import Codec
 from vidlbc.errors import InputError, VideoError
 from vidlbc.evaluation.anchors import Anchor
 from vidlbc.evaluation.clips import find_clips
-from vidlbc.evaluation.comparison import MEASURES, Difference
+from vidlbc.evaluation.comparison import MEASURES, Difference, comparison_matrix
 from vidlbc.evaluation.distortion import psnr
+from vidlbc.evaluation.means import CELLS, means, of_shared_clips
 from vidlbc.evaluation.rate import bits_per_pixel
 from vidlbc.evaluation.rate_distortion import Point
 from vidlbc.report.page import Page, Panel, Player
@@ -46,24 +46,24 @@ def write_evaluation_report(
         f"{len(clips)} clips, {frames} frames, {len(kinds)} codecs. Every rate is the size of a file that was decoded "
         "again; means are over clips."
     )
-    shared = [clip for clip in clips if {p.codec for p in points if p.clip == clip} == set(kinds)]
-    if len(shared) < len(clips):
-        page.text(f"Curves: the {len(shared)} clips that every codec coded.", note=True)
-    page.curves(_curves([p for p in points if p.clip in shared]), _CHARTS)
+    shared = of_shared_clips(points)
+    if len(shared) < len(points):
+        page.text(f"Curves: the {len({p.clip for p in shared})} clips that every codec coded.", note=True)
+    page.curves(_curves(shared), _CHARTS)
     for measure, name in MEASURES.items():
         some = [d for d in differences if d.measure == measure]
         if some:
             page.heading(f"BD-rate at equal {name}, %")
             below = "Row against column, mean over clips; below 0: fewer bits."
             page.text(f"{below} * some clips' curves do not overlap and are left out.", note=True)
-            page.table(["codec", *dict.fromkeys(d.of for d in some)], _matrix(some), signed=True)
+            page.table(*comparison_matrix(some), signed=True)
     if player is not None:
         page.heading("Side by side")
         page.text("Move over the picture to shift the divider. Shown through H.264 at high quality.", note=True)
         page.player(player)
     page.heading("Means")
-    header = ["codec", "quality", "clips", "bit/pixel", "kbit/s", "PSNR dB", "MS-SSIM", "encode fps", "decode fps"]
-    page.table(header, _means(points))
+    rows = [[mean.codec, mean.quality, len(mean.points), *mean.cells()] for mean in means(points)]
+    page.table(["codec", "quality", "clips", *CELLS], rows)
     page.heading("Clips")
     header = ["clip", "codec", "quality", "size", "frames", "bytes", "bit/pixel", "PSNR dB", "MS-SSIM"]
     page.table(header, _rows(points))
@@ -128,45 +128,10 @@ def _panel(name: str, setting: str, coded: bytes, decoded: np.ndarray, source: n
 
 def _curves(points: Sequence[Point]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
-    for (kind, qp), some in _grouped(points).items():
-        similarity = float(np.mean([p.ms_ssim for p in some]))
-        point: dict[str, Any] = {name: float(np.mean([getattr(p, name) for p in some])) for name in ("bpp", "psnr")}
-        point |= {"label": f"quality {qp}", "ms_ssim_db": -10 * math.log10(max(1e-6, 1 - similarity))}
-        found.setdefault(kind, []).append(point)
+    for mean in means(points):
+        point = {name: getattr(mean, name) for name in ("bpp", "psnr", "ms_ssim_db")}
+        found.setdefault(mean.codec, []).append({"label": f"quality {mean.quality}", **point})
     return found
-
-
-def _grouped(points: Sequence[Point]) -> dict[tuple[str, int], list[Point]]:
-    found: dict[tuple[str, int], list[Point]] = {}
-    for point in points:
-        found.setdefault((point.codec, point.qp), []).append(point)
-    return found
-
-
-def _matrix(found: Sequence[Difference]) -> list[list[Any]]:
-    kinds = list(dict.fromkeys(d.of for d in found))
-    pairs = {(d.of, d.against): d for d in found}
-    return [[of, *(_percent(pairs.get((of, against))) for against in kinds)] for of in kinds]
-
-
-def _percent(difference: Difference | None) -> str | None:
-    if difference is None or difference.bd_rate is None:
-        return None
-    return f"{difference.bd_rate:+.1f}{'*' if difference.left_out else ''}"
-
-
-def _means(points: Sequence[Point]) -> list[list[Any]]:
-    rows = []
-    for (kind, qp), some in _grouped(points).items():
-        rates = [p.kbps for p in some if p.kbps is not None]
-        row: list[Any] = [kind, qp, len(some), f"{np.mean([p.bpp for p in some]):.4f}"]
-        row += [f"{np.mean(rates):.1f}" if rates else None]
-        row += [f"{np.mean([p.psnr for p in some]):.2f}", f"{np.mean([p.ms_ssim for p in some]):.4f}"]
-        for name in ("encode_seconds", "decode_seconds"):
-            seconds = sum(getattr(p, name) for p in some)
-            row.append(f"{sum(p.frames for p in some) / seconds:.1f}" if seconds else None)
-        rows.append(row)
-    return rows
 
 
 def _rows(points: Sequence[Point]) -> list[list[Any]]:
