@@ -176,3 +176,11 @@ def _load(path: Path, corpus: Corpus) -> ClipSet:
     keys = set(json.loads(metadata["keys"]))
     failed = [(str(k), str(r)) for k, r in json.loads(metadata["failed"])]
     return _set_of(corpus, [item for item in corpus.items if item.path in keys], clips, failed)
+
+
+def moved(frames: np.ndarray, down: int, right: int) -> np.ndarray:
+    """(T, H, W, 3) moved by whole pixels, the border repeated."""
+    height, width = frames.shape[1:3]
+    rows = np.clip(np.arange(height) - down, 0, height - 1)
+    columns = np.clip(np.arange(width) - right, 0, width - 1)
+    return frames[:, rows][:, :, columns]

@@ -157,13 +157,14 @@ class Study:
         name, find = medium.name, self.recognition
         folder = self.settings.out / "heads" / ("rgb" if name == "rgb" else f"qp{qp}/{name}")
         found: dict[tuple[str, str], dict[str, Correct]] = {}
+        summary = find.summary(medium, target.levels)
         if not name.endswith(BASE):
             found["resnet", "full"] = {"": find.resnet(medium, folder / "full")}
-            found["linear", "full"] = {"": find.linear(medium, target.levels)[0]}
+            found["linear", "full"] = {"": find.linear(summary)[0]}
         if self.novel and (name.endswith(BASE) or name in ("naive", *ANCHORS)):
             few = {
                 "resnet": find.resnet_low_shot(medium, folder / "base"),
-                "linear": find.linear_low_shot(medium, target.levels),
+                "linear": find.linear_low_shot(summary),
             }
             found |= {(kind, "low_shot"): {str(k): v for k, v in by.items()} for kind, by in few.items()}
         return found

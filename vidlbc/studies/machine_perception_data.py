@@ -16,7 +16,7 @@ from vidlbc.errors import InputError
 from vidlbc.learning.joint import TaskBatch
 from vidlbc.prior.topdown import NUM_QP
 from vidlbc.progress import progress_bar
-from vidlbc.studies.clips import ClipSet
+from vidlbc.studies.clips import ClipSet, moved
 from vidlbc.training.image_data import CropSampler
 from vidlbc.training.pictures import Source, find_files, read_pictures
 
@@ -80,14 +80,6 @@ def segment_frames(length: int, count: int, draw: random.Random) -> list[int]:
 def even_frames(length: int, count: int) -> list[int]:
     """`count` evenly spread frames of `length`: the middle of each part."""
     return [min(int((part + 0.5) * length / count), length - 1) for part in range(count)]
-
-
-def moved(frames: np.ndarray, down: int, right: int) -> np.ndarray:
-    """(T, H, W, 3) moved by whole pixels, the border repeated."""
-    height, width = frames.shape[1:3]
-    rows = np.clip(np.arange(height) - down, 0, height - 1)
-    columns = np.clip(np.arange(width) - right, 0, width - 1)
-    return frames[:, rows][:, :, columns]
 
 
 def compression_crops(

@@ -10,7 +10,7 @@ from vidlbc.codec import load
 from vidlbc.shards.layout import write_atomic
 from vidlbc.studies.machine_perception_coding import X264, Coder, Jpeg, Latents, matched
 from vidlbc.studies.machine_perception_encoder import HeadSettings
-from vidlbc.studies.machine_perception_media import Medium, code_medium, pictures
+from vidlbc.studies.machine_perception_media import Medium, code_medium, pictures, stored_sizes
 
 _MEASURED = 8  # test clips whose PSNR is taken
 
@@ -39,15 +39,14 @@ class Media:
         return self._coded(self.coder(name), qp, self.folder(name, qp))
 
     def like(self, name: str, first: str, qp: int) -> Medium:
-        """A medium at the bytes of `first` at `qp`. Raises OutOfReach where its rates do not reach there."""
+        """A medium at the bytes of `first` at `qp`, coded before. Raises OutOfReach where its rates do not reach there."""
         if name == "rgb":
             return pictures(name, [*self.clips, *self.copies], self.kept)
         coder, folder = self.coder(name), self.folder(name, qp)
         stored = folder / "setting.txt"
         if not stored.is_file():
-            sample = self.clips[:: self.sample]
-            target = sum(len(self.coder(first).encode(clip, qp)) for clip in sample)
-            value = matched(coder, sample, target)
+            target = sum(stored_sizes(self.folder(first, qp))[:: self.sample])
+            value = matched(coder, self.clips[:: self.sample], target)
             folder.mkdir(parents=True, exist_ok=True)
             write_atomic(stored, f"{value!r}\n".encode())
         return self._coded(coder, float(stored.read_text()), folder)

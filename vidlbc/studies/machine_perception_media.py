@@ -75,6 +75,11 @@ def code_medium(
     return Medium(coder.name, f"{coder.setting} {value:g}", sum(told["sizes"]), told["psnr"], shapes, frames)
 
 
+def stored_sizes(folder: Path) -> list[int]:
+    """Bytes of every clip of a medium that was coded into `folder`."""
+    return list(json.loads((folder / "info.json").read_text())["sizes"])
+
+
 def _code(
     coder: Coder, value: float, clips: Sequence[np.ndarray], copies: Sequence[np.ndarray], count: int,
     measured: Sequence[int], folder: Path, levels: Sequence[int],

@@ -88,18 +88,22 @@ class Recognition:
 
     # -- the linear probe --------------------------------------------------------------------------------------------
 
-    def linear(self, medium: Medium, grid: Sequence[tuple[int, int]]) -> tuple[Correct, float]:
-        """As `resnet`, and the ridge chosen; `grid`: levels whose shape pictures are cut into."""
+    def summary(self, medium: Medium, grid: Sequence[tuple[int, int]]) -> Tensor:
+        """What the linear probe reads of every clip; `grid`: levels whose shape pictures are cut into."""
+        return summaries(medium, grid, len(self.clips))
+
+    def linear(self, summary: Tensor) -> tuple[Correct, float]:
+        """As `resnet`, and the ridge chosen."""
         classes = self.everything
         train, val, test = (self._of(classes, split) for split in ("train", "val", "test"))
-        features = standardised(summaries(medium, grid, len(self.clips)), train)
+        features = standardised(summary, train)
         targets = torch.from_numpy(self.clips.labels)
         logits, ridge = ridge_logits(features, targets, train, val, test)
         return _right(logits, targets[test]), ridge
 
-    def linear_low_shot(self, medium: Medium, grid: Sequence[tuple[int, int]]) -> dict[int, Correct]:
+    def linear_low_shot(self, summary: Tensor) -> dict[int, Correct]:
         """As `resnet_low_shot`; the base classes give the statistics of the features alone."""
-        features = standardised(summaries(medium, grid, len(self.clips)), self._of(self.base, "train"))
+        features = standardised(summary, self._of(self.base, "train"))
         return self._few([Probe(tuple(range(len(features))), features, features)])
 
     def _few(self, probes: Sequence[Probe]) -> dict[int, Correct]:

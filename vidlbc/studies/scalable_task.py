@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from vidlbc.errors import InputError
 from vidlbc.prior.topdown import NUM_QP
-from vidlbc.studies.clips import ClipSet
+from vidlbc.studies.clips import ClipSet, moved
 from vidlbc.training.checkpoint import load_tensors, save_tensors
 
 _GROUPS = 8
@@ -120,11 +120,9 @@ class TaskClips:
 
     def _varied(self, clip: np.ndarray, draw: random.Random) -> Tensor:
         s = self.settings
-        frames = torch.from_numpy(clip[segment_frames(len(clip), s.frames, draw)]).permute(0, 3, 1, 2).float() / 255
+        chosen = clip[segment_frames(len(clip), s.frames, draw)]
         across, down = draw.randint(-s.shift, s.shift), draw.randint(-s.shift, s.shift)
-        size = frames.shape[-1]
-        frames = F.pad(frames, (s.shift,) * 4, mode="replicate")
-        frames = frames[..., s.shift + down :, s.shift + across :][..., :size, :size]
+        frames = torch.from_numpy(moved(chosen, -down, -across)).permute(0, 3, 1, 2).float() / 255
         gain = torch.tensor([1 + draw.uniform(-s.jitter, s.jitter)] * 3)
         gain = gain * torch.tensor([1 + draw.uniform(-s.jitter, s.jitter) / 3 for _ in range(3)])
         offset = draw.uniform(-s.jitter, s.jitter) / 3
