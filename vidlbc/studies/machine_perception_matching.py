@@ -39,7 +39,7 @@ class Media:
         return self._coded(self.coder(name), qp, self.folder(name, qp))
 
     def like(self, name: str, first: str, qp: int) -> Medium:
-        """A medium at the bytes of `first` at `qp`, coded before. Raises OutOfReach where its rates do not reach there."""
+        """A medium at the bytes of `first` at `qp`, coded before. Raises OutOfReach where none is near."""
         if name == "rgb":
             return pictures(name, [*self.clips, *self.copies], self.kept)
         coder, folder = self.coder(name), self.folder(name, qp)
