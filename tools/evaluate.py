@@ -21,6 +21,7 @@ from vidlbc.evaluation.rate_distortion_tables import tables, write_csv
 from vidlbc.report import make_player, write_evaluation_report
 
 OURS = "vidlbc"
+REFINED = "+refine"
 
 
 def main(config: DictConfig) -> None:
@@ -35,12 +36,11 @@ def main(config: DictConfig) -> None:
     weights = None if config.compressai_weights is None else Path(config.compressai_weights)
     device = "cpu" if config.device == "auto" else config.device
     anchors, left_out = build_anchors(names, values["preset"], config.threads, weights, device)
-    codecs = {}
+    codecs: dict[str, vidlbc.Codec] = {}
     if OURS in config.codecs:
-        codecs = {
-            kind: vidlbc.load(config.model, config.device, temporal=kind, precision=config.precision)
-            for kind in config.temporal
-        }
+        for name in config.temporal:
+            kind = name.removesuffix(REFINED)
+            codecs[name] = vidlbc.load(config.model, config.device, kind, config.precision, refine=kind != name)
     found = evaluate_clips(settings, codecs, anchors)
     write_csv(settings.out / "points.csv", found.points)
     print(tables(found.points, found.problems))

@@ -33,16 +33,22 @@ from vidlbc.prior.grid import check_device, to_grid
 from vidlbc.prior.topdown import Gains, Level
 from vidlbc.temporal_stage import TemporalStage
 from vidlbc.traced import Traced
+from vidlbc.video_decoder import Refiner, VideoDecoder
 
 PACKET_FRAMES = 16
 
 
 def load(
-    name: str | Path = "default", device: str = "auto", temporal: str | None = None, precision: str = "fp32"
+    name: str | Path = "default",
+    device: str = "auto",
+    temporal: str | None = None,
+    precision: str = "fp32",
+    refine: bool = False,
 ) -> "Codec":
     """Load a codec: a shipped name or a model folder. `temporal`: kind to use, by default the model's own.
 
-    Raises InputError where there is no such model, kind, device or precision.
+    `refine`: `decompress` refines frames from those before them (vidlbc.video_decoder); the bytes stay the same.
+    Raises InputError where there is no such model, kind, device or precision, or no video decoder to refine with.
     """
     folder = models.find_model(str(name))
     image = models.load_image_stage(folder / "image_stage")
@@ -54,7 +60,8 @@ def load(
         if kind not in choices:
             raise InputError(f"model {name} has no temporal stage {kind!r}: it has none, {', '.join(choices)}")
         stage, digest = models.load_temporal(folder / "temporal" / kind, image)
-    return Codec(image, stage, digest, device=device, precision=precision)
+    decoder = models.load_video_decoder(folder, image) if refine else None
+    return Codec(image, stage, digest, device=device, precision=precision, video_decoder=decoder)
 
 
 class Codec:
@@ -67,6 +74,7 @@ class Codec:
         temporal_digest: bytes,
         device: str = "auto",
         precision: str = "fp32",
+        video_decoder: tuple[VideoDecoder, bytes] | None = None,
     ):
         if precision not in ("fp32", "bf16"):
             raise InputError(f"unknown precision {precision!r}: expected fp32 or bf16")
@@ -79,6 +87,7 @@ class Codec:
         self._digest = hashlib.sha256(image.digest + temporal_digest).digest()[:16]
         self._pool = FramePool(self.device, precision)
         self._priors = Priors(self.image, self.temporal, self._pool)
+        self.refiner = None if video_decoder is None else Refiner(self.stage, *video_decoder, self._pool)
         self._analysis, self._scaling = Traced(self._analysis_step), Traced(self._scaling_step)
         self._synthesis, self._pictures = Traced(self._synthesis_step), Traced(self._pictures_step)
 
@@ -86,6 +95,11 @@ class Codec:
     def fingerprint(self) -> str:
         """Identifies the weights that decode: 32 hexadecimal digits."""
         return self._digest.hex()
+
+    @property
+    def picture_fingerprint(self) -> str:
+        """Identifies the weights that decode and those that refine, if any."""
+        return self.fingerprint + (f"+{self.refiner.digest.hex()[:8]}" if self.refiner is not None else "")
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -195,6 +209,11 @@ class Codec:
         """Blocks of up to 16 frames, uint8 (n, H, W, 3), as they are decoded."""
         reader = Reader(source)
         h = reader.header
+        if self.refiner is not None:
+            clip = self.refiner.start(h.qp, h.height, h.width)
+            for symbols in self._decode([reader]):
+                yield clip.add(self.dequantise(symbols, h.qp)).numpy()
+            return
         if self.device.type != "cpu":
             for symbols in self._decode([reader]):
                 yield self.synthesize(self.dequantise(symbols, h.qp), h.qp, h.height, h.width)
@@ -288,7 +307,7 @@ class Codec:
         return [channels_first(dequantised(q, g.step)) for q, g in zip(symbols, gains, strict=True)]
 
     def synthesize(self, latents: Sequence[Tensor], qp: int, height: int, width: int) -> np.ndarray:
-        """Latents of the padded frames (T, C_l, H_l, W_l) -> uint8 (T, H, W, 3) of the true size."""
+        """Latents of the padded frames (T, C_l, H_l, W_l) -> uint8 (T, H, W, 3) of the true size, each frame alone."""
         qps = torch.tensor([qp], device=self.device)
         run = self._in_precision(self._synthesis)
         parts = self._pool.map(lambda *levels: run(qps, *levels)[:, :height, :width], *latents)

@@ -90,6 +90,7 @@ def measure_clip(
 ) -> list[Point]:
     """One point a kind; frames are uint8 (T, H, W, 3). With `verify`, each bitstream is decoded and compared.
 
+    Kinds share the pictures, but for codecs that refine them: those decode their own bitstream.
     Raises VidlbcError where a kind decodes to other symbols, InputError where frames are none or image stages differ.
     """
     check_kinds(codecs)
@@ -100,22 +101,27 @@ def measure_clip(
     analysed = time.perf_counter()
     decoded = first.synthesize(first.dequantise(symbols, qp), qp, height, width)
     analysis, synthesis = analysed - start, time.perf_counter() - analysed
-    quality, similarity = _quality(decoded, frames)
+    shared = _quality(decoded, frames)
     points = []
     for kind, codec in codecs.items():
         start = time.perf_counter()
         data, report = codec.compress_symbols(symbols, qp, height, width)
         coding, decoding = time.perf_counter() - start, 0.0
-        null = data if kind == "none" else codec.compress_symbols(symbols, qp, height, width, context=False)[0]
+        null = data if codec.kind == "none" else codec.compress_symbols(symbols, qp, height, width, context=False)[0]
         if verify:
             what = f"{name}: temporal={kind} at qp {qp}"
             decoding = _same_symbols(codec, data, symbols, what) + synthesis
             if null != data:
                 _same_symbols(codec, null, symbols, what)
+        seen = shared
+        if codec.refiner is not None:
+            start = time.perf_counter()
+            refined = codec.decompress(data)
+            decoding, seen = time.perf_counter() - start, _quality(refined, frames)
         points.append(
             Point(
-                name, kind, qp, len(frames), height, width, len(data), len(null), report.estimated_bits, quality,
-                similarity, codec.fingerprint, fps=fps, encode_seconds=analysis + coding, decode_seconds=decoding,
+                name, kind, qp, len(frames), height, width, len(data), len(null), report.estimated_bits, *seen,
+                codec.picture_fingerprint, fps=fps, encode_seconds=analysis + coding, decode_seconds=decoding,
             )
         )  # fmt: skip
     return points
