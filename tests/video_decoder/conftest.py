@@ -26,10 +26,10 @@ def add_video_decoder(model: Path, seed: int | None) -> Path:
 
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return add_video_decoder(save_small_model(tmp_path_factory.mktemp("models") / "untrained"), None)
+    return add_video_decoder(save_small_model(tmp_path_factory.mktemp("models") / "untrained", kinds=()), None)
 
 
 @pytest.fixture(scope="session")
 def speaking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its weights are random, so its pictures are bad; but nothing in it is zero, as after training."""
-    return add_video_decoder(save_small_model(tmp_path_factory.mktemp("models") / "speaking"), 5)
+    return add_video_decoder(save_small_model(tmp_path_factory.mktemp("models") / "speaking", kinds=("lstm", "chunk")), 5)

@@ -125,7 +125,7 @@ def test_a_killed_run_resumes_to_the_same_weights(settings_for, monkeypatch):
     assert figures is not None and figures["steps"] == 4
     whole, parts = (settings_for(n).out / "video_decoder" / "model.safetensors" for n in ("whole", "parts"))
     assert whole.read_bytes() == parts.read_bytes()
-    with pytest.raises(InputError, match="holds a run with train.lr=0.003, this one has train.lr=0.5: choose another"):
+    with pytest.raises(InputError, match="holds a run with train.lr=0.002, this one has train.lr=0.5: choose another"):
         run_decoder_job(settings_for("parts", lr=0.5))
 
 

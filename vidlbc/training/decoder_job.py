@@ -53,7 +53,7 @@ class DecoderJobSettings:
     budget: Budget
     options: dict[str, Any] = field(default_factory=dict)
     clips: ClipSettings = field(default_factory=ClipSettings)
-    lr: float = 3e-3
+    lr: float = 2e-3
     weight_decay: float = 0.01
     ema: float = 0.998
     motion: float = 0.1
