@@ -55,9 +55,7 @@ def decode_file(source: Path, config: DictConfig) -> DecodedVideo:
         info = vidlbc.inspect(data)
     except BitstreamError as error:
         raise BitstreamError(f"{source}: {error}") from None
-    codec = vidlbc.load(
-        config.model or "default", config.device, config.temporal or info.kind, refine=config.refine
-    )
+    codec = vidlbc.load(config.model or "default", config.device, config.temporal or info.kind, refine=config.refine)
     path = Path(config.output) / source.stem
     with tqdm(total=info.frames, unit="frame", desc="decode") as meter:
 

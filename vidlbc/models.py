@@ -220,9 +220,7 @@ def no_context(image: ImageModel) -> tuple[TemporalStage, bytes]:
 
 def save_video_decoder(decoder: VideoDecoder, folder: Path, options: Mapping[str, Any], image_digest: bytes) -> None:
     """Stored in float16, as the synthesis that it follows. `options`: what `build_video_decoder` was given."""
-    _write_json(
-        folder / "config.json", {"format": FORMAT, "image_stage": image_digest.hex(), "options": dict(options)}
-    )
+    _write_json(folder / "config.json", {"format": FORMAT, "image_stage": image_digest.hex(), "options": dict(options)})
     save_tensors(folder / "model.safetensors", {n: t.half() for n, t in decoder.state_dict().items()}, {})
 
 

@@ -32,4 +32,5 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def speaking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its weights are random, so its pictures are bad; but nothing in it is zero, as after training."""
-    return add_video_decoder(save_small_model(tmp_path_factory.mktemp("models") / "speaking", kinds=("lstm", "chunk")), 5)
+    model = save_small_model(tmp_path_factory.mktemp("models") / "speaking", kinds=("lstm", "chunk"))
+    return add_video_decoder(model, 5)

@@ -18,7 +18,7 @@ from tests.video_decoder.conftest import OPTIONS, add_video_decoder
 from vidlbc import models
 from vidlbc.codec import PACKET_FRAMES, Codec
 from vidlbc.errors import InputError
-from vidlbc.video_decoder.network import likeness, warp
+from vidlbc.video_decoder.network import MotionSearch, warp
 
 
 def load(folder: Path, kind: str = "transformer", refine: bool = True) -> Codec:
@@ -31,7 +31,7 @@ def test_an_untrained_one_gives_the_frames_of_the_image_stage(untrained, count, 
     frames = noisy_frames(count, *size)
     plain, refining = load(untrained, "none", refine=False), load(untrained, "none")
     data = plain.compress(frames, qp=30)
-    assert refining.compress(frames, qp=30) == data   # it is no part of the fingerprint
+    assert refining.compress(frames, qp=30) == data  # it is no part of the fingerprint
     np.testing.assert_array_equal(refining.decompress(data), plain.decompress(data))
 
 
@@ -104,17 +104,18 @@ def test_a_clip_that_follows_another_starts_anew_and_threads_do_not_matter(speak
 def test_the_past_is_moved_where_the_motion_points():
     picture = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     motion = torch.zeros(1, 2, 16, 24)
-    motion[:, 0], motion[:, 1] = 5 / 8, -3 / 8   # cells of stride 8: seen 5 pixels to the right and 3 up
+    motion[:, 0], motion[:, 1] = 5 / 8, -3 / 8  # cells of stride 8: seen 5 pixels to the right and 3 up
     seen = warp(picture, motion)[..., 3:, :-5]
     torch.testing.assert_close(seen, picture[..., :-3, 5:], atol=1e-4, rtol=0)
 
 
-def test_what_has_moved_is_most_alike_where_it_was():
-    features = torch.randn(1, 16, 16, 32, generator=torch.Generator().manual_seed(1))
-    features = torch.nn.functional.normalize(features, dim=-1)
-    past = features.roll((2, -1), (1, 2))   # two cells further down and one to the left
-    best = likeness(features, past)[:, 2:-2, 2:-2].argmax(-1)
-    assert (best == 5 * (2 + 2) + (-1 + 2)).all()
+@pytest.mark.parametrize(("right", "down"), [(0, 0), (4, 0), (-2, 6)])
+def test_motion_is_found_without_training(right, down):
+    noise = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(2))
+    past = torch.nn.functional.avg_pool2d(noise, 7, 1, 3)
+    present = past.roll((down, right), (2, 3))
+    found = MotionSearch()(present, past, torch.tensor([32]))[0, 3:-3, 3:-3]
+    torch.testing.assert_close(found, torch.tensor([-right / 8, -down / 8]).expand_as(found), atol=0.05, rtol=0)
 
 
 def test_after_a_cut_the_past_is_not_trusted(speaking):
@@ -122,7 +123,7 @@ def test_after_a_cut_the_past_is_not_trusted(speaking):
     image = models.load_image_stage(speaking / "image_stage")
     decoder = models.build_video_decoder(image.stage, **OPTIONS)
     with torch.no_grad():
-        decoder.trust.anchors[:, 0] = 0.1   # all that a trained one has
+        decoder.trust.anchors[:, 0] = 0.1  # all that a trained one has
         generator = torch.Generator().manual_seed(0)
         features = torch.randn(1, decoder.reduce.in_features, 8, 8, generator=generator)
         one, other = (torch.rand(1, 3, 64, 64, generator=generator) for _ in range(2))
