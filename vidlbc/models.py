@@ -227,6 +227,11 @@ def find_model(name: str) -> Path:
     raise InputError(f"no model {name!r}: expected a model folder or one of {', '.join(names) or '(none shipped)'}")
 
 
+def kinds_of(folder: Path) -> list[str]:
+    """What `temporal` may be for a model folder: none, and the stages that it has."""
+    return ["none", *sorted(path.name for path in (folder / "temporal").glob("*") if path.is_dir())]
+
+
 def default_kind(folder: Path) -> str:
     return str(_read_config(folder).get("temporal", NoContext.kind))
 
