@@ -53,9 +53,8 @@ def load(
     folder = models.find_model(str(name))
     image = models.load_image_stage(folder / "image_stage")
     kind = temporal or models.default_kind(folder)
-    choices = sorted(p.name for p in (folder / "temporal").glob("*") if p.is_dir())
-    if kind not in ("none", *choices):
-        raise InputError(f"model {name} has no temporal stage {kind!r}: it has none, {', '.join(choices)}")
+    if kind not in (kinds := models.kinds_of(folder)):
+        raise InputError(f"model {name} has no temporal stage {kind!r}: it has {', '.join(kinds)}")
     if kind == "chunk":
         from vidlbc.chunk_codec import ChunkCodec
 
