@@ -21,8 +21,8 @@ from vidlbc.video_decoder import State, VideoDecoder
 class RefinementDistortion:
     """Called by the loop on (frames uint8 (B, T, 3, S, S), qp (B,)); gradients flow through all T frames.
 
-    `motion`: weight of the error of the moved picture, without which motion
-    learns nothing before the past is trusted. `cuts`: share of steps in which every clip goes over to another one midway.
+    `motion`: weight of the error of the moved picture, without which the motion learns nothing before the past is
+    trusted. `cuts`: share of the steps in which every clip goes over to another one midway.
     """
 
     image: ImageModel
