@@ -143,6 +143,15 @@ document.querySelectorAll("[data-series]").forEach(place => {
   keepDrawn(figure, width => seriesChart(figure, width, spec));
 });
 
+data.confusions.forEach(spec => {
+  const n = spec.classes.length;
+  for (const name in spec.counts) {
+    const dense = Array.from({ length: n }, () => new Array(n).fill(0));
+    spec.counts[name].forEach(([i, j, count]) => { dense[i][j] = count; });
+    spec.counts[name] = dense;
+  }
+});
+
 // ---- confusion: a square a pair that occurs, shaded by the share of the true class
 function confusion(place, width, spec, counts) {
   const n = spec.classes.length, longest = Math.max(...spec.classes.map(c => c.length));
@@ -160,10 +169,11 @@ function confusion(place, width, spec, counts) {
       node("text", { x: 0, y: 0, "text-anchor": "end", transform: `translate(${edge + middle + 4} ${n * side + 8}) rotate(-90)` }, svg, clipped(spec.classes[i]));
     }
     row.forEach((count, j) => {
+      if (!count && !names) return;
       const x = edge + j * side, share = total ? count / total : 0;
       const box = node("rect", { class: "cell", x, y, width: side, height: side, style: `fill-opacity:${count ? 0.12 + 0.88 * share : 0}` }, svg);
       if (count && side >= 15) node("text", { class: share > 0.5 ? "full" : "", x: x + side / 2, y: y + side / 2 + 4, "text-anchor": "middle", "pointer-events": "none" }, svg, count);
-      if (count || names) hover(box, `true ${spec.classes[i]}, taken for ${spec.classes[j]}: ${count} of ${total}${total ? ` (${Math.round(100 * share)}%)` : ""}`);
+      hover(box, `true ${spec.classes[i]}, taken for ${spec.classes[j]}: ${count} of ${total}${total ? ` (${Math.round(100 * share)}%)` : ""}`);
     });
   });
   node("text", { x: edge + n * side / 2, y: H - 6, "text-anchor": "middle", class: "soft" }, svg, "taken for (columns), true class (rows)");

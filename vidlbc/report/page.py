@@ -130,7 +130,7 @@ class Page:
     def confusion(self, classes: Sequence[str], counts: Mapping[str, np.ndarray]) -> None:
         """Confusion matrices by input, counts (true, predicted), one at a time, and the accuracy of each class."""
         index = self._add("confusions", {
-            "classes": list(classes), "counts": {name: np.asarray(c).tolist() for name, c in counts.items()},
+            "classes": list(classes), "counts": {name: _sparse(np.asarray(c)) for name, c in counts.items()},
         })  # fmt: skip
         self.row([
             f'<div data-confusion="{index}"><h3>Confusion</h3><div class="bar"><select aria-label="input"></select>'
@@ -223,6 +223,11 @@ def _accuracy_row(point: Mapping[str, Any]) -> list[Any]:
     interval = f"{100 * low:.1f} to {100 * high:.1f}%"
     row = [point["medium"], point["head"], point["qp"], f"{point['bytes']:,.0f}", rate]
     return [*row, f"{100 * point['top1']:.1f}%", interval, point["clips"]]
+
+
+def _sparse(counts: np.ndarray) -> list[list[int]]:
+    """(true, predicted, count) of what occurs: a table of hundreds of classes is mostly zeros."""
+    return [[int(i), int(j), int(counts[i, j])] for i, j in zip(*np.nonzero(counts), strict=True)]
 
 
 def _jpeg(picture: np.ndarray) -> str:

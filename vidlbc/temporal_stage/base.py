@@ -61,6 +61,7 @@ class TemporalStage(nn.Module):
     """Base of the kinds. `trunk` is a TopDownPrior; a kind adds the state of the past and how it is read."""
 
     kind = ""
+    unit_frames = 1  # frames whose symbols are coded at once
     features: Features  # of every kind that has a past
 
     def __init__(self, levels: Sequence[Level], widths: Sequence[int], blocks: int = 2):
