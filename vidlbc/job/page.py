@@ -24,6 +24,7 @@ INPUT_NAMES = {"latents": "latents", "decoded": "decoded frames", "pixels": "sou
 _BESIDE = "x265"
 _LISTED = 200  # files that were not sound; all are in the manifest
 _PLACES = 600  # of a training curve
+_DATA_OPTIONS = ("root", "labels", "fold", "holdout", "clip_frames", "max_side", "deadline_s")
 
 
 def write_page(
@@ -58,7 +59,7 @@ def write_page(
     page.table(header, [_clip_row(clip) for clip in quality.clips])
     _add_troubled(page, shards)
     page.heading("Settings")
-    page.facts({**_flat(asdict(settings)), "fingerprint": figures["fingerprint"]})
+    page.facts({**_options(settings), "fingerprint": figures["fingerprint"]})
     page.heading("Environment")
     page.facts(figures["environment"])
     page.write(path)
@@ -175,8 +176,12 @@ def _add_troubled(page: Page, shards: LatentShards) -> None:
         page.text(f"and {len(troubled) - _LISTED} more: shards/manifest/summary.txt", note=True)
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {before + name: value}
-    return found
+def _options(settings: JobSettings) -> dict[str, Any]:
+    """The settings by the names of the tool's options."""
+    values = asdict(settings)
+    train, evaluation = values.pop("train"), values.pop("evaluation")
+    clips, budget = train.pop("clips"), train.pop("budget") or {"steps": None, "minutes": None}
+    del clips["max_side"], evaluation["panel_frames"], evaluation["head_options"], values["shard_videos"]
+    data = {f"data.{name}": values.pop(name) for name in _DATA_OPTIONS}
+    trained = {f"train.{name}": value for name, value in {**budget, **train, **clips}.items()}
+    return {**data, **values, **trained, **{f"eval.{name}": value for name, value in evaluation.items()}}

@@ -56,7 +56,8 @@ class Page:
     def facts(self, facts: Mapping[str, Any]) -> None:
         """Names and values, such as settings; long values are broken into lines."""
         rows = "".join(f"<tr>{_cell(name, False)}{_cell(value, False)}</tr>" for name, value in facts.items())
-        self._sections.append(f'<div class="scroll"><table class="facts"><tbody>{rows}</tbody></table></div>')
+        long = " long" * (len(facts) > _LONG)
+        self._sections.append(f'<div class="scroll{long}"><table class="facts"><tbody>{rows}</tbody></table></div>')
 
     def tiles(self, tiles: Sequence[tuple[str, str, str]]) -> None:
         """The figures that matter most: (what it is, the figure, what belongs beside it)."""
@@ -156,9 +157,9 @@ class Page:
         })  # fmt: skip
         self._sections.append(
             f'<div data-maps="{index}"><div class="maps"></div><div class="bar">'
-            f'<label><output>frame</output><input type="range" min="0" max="{n - 1}" step="1" value="0" '
+            f'<label><output>frame</output><input type="range" min="0" max="{n - 1}" step="1" value="{n // 2}" '
             'aria-label="frame"></label><label>map over picture <input type="range" min="0" max="1" step="0.05" '
-            'value="0.7" aria-label="strength of the map"></label></div><div class="key"><canvas class="scale" '
+            'value="0.6" aria-label="strength of the map"></label></div><div class="key"><canvas class="scale" '
             'width="256" height="1"></canvas><div class="marks"></div>bit/pixel</div></div>'
         )
 
