@@ -9,6 +9,7 @@ done is kept: the same command again, or one with more codecs or qualities, meas
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 import vidlbc
@@ -19,7 +20,7 @@ from vidlbc.evaluation.plots import plot_rate_distortion
 from vidlbc.evaluation.rate_distortion_job import EvaluateSettings, evaluate_clips
 from vidlbc.evaluation.rate_distortion_tables import tables, write_csv
 from vidlbc.models import find_model, kinds_of
-from vidlbc.report import make_player, write_evaluation_report
+from vidlbc.report import choose_clip, environment, write_evaluation_report
 
 OURS = "vidlbc"
 REFINED = "+refine"
@@ -53,10 +54,11 @@ def main(config: DictConfig) -> None:
             print(f"\n{text}")
     plot_rate_distortion(settings.out / "rd.png", found.points)
     if config.report:
-        player = make_player(settings.data, found.points, codecs, anchors, settings.frames)
+        shown = choose_clip(settings.data, found.points, codecs, anchors, settings.frames)
         told = {name: values[name] for name in ("data", "model", "frames", "precision", "threads")}
         report = settings.out / "report" / "index.html"
-        write_evaluation_report(report, found.points, differences, found.problems, player, told)
+        made_with = environment(next((codec.device for codec in codecs.values()), torch.device("cpu")))
+        write_evaluation_report(report, found.points, differences, found.problems, shown, told, made_with)
         print(f"\nreport: {report}")
     for name, why in left_out.items():
         print(f"\nleft out: {name}: {why}")

@@ -24,7 +24,7 @@ from torch import Tensor
 from vidlbc import models
 from vidlbc.bitstream import Header, Reader
 from vidlbc.codec_input import check_qp, frame_rate, frames_tensor, pick_device, repack
-from vidlbc.coding import EncodeReport, PacketWriter, Priors, RateDistortionQuantiser, decode, dequantised
+from vidlbc.coding import EncodeReport, OnLevel, PacketWriter, Priors, RateDistortionQuantiser, decode, dequantised
 from vidlbc.entropy import coder
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
 from vidlbc.frame_pool import FramePool
@@ -283,6 +283,14 @@ class Codec:
         """Bitstream -> int32 (T, H_l, W_l, C_l) a level, of the padded frame: for `dequantise` and `synthesize`."""
         return self._whole(Reader(data), base)
 
+    def code_lengths(self, data: bytes | BinaryIO, on_level: OnLevel) -> None:
+        """Decode a bitstream and tell what its symbols took: `on_level` is called with the index of each level, coarse
+        to fine, of each unit that is coded at once (`unit` frames), and with the bits of each of its
+        symbols under the prior that coded it, float32 (H_l, W_l, channels coded), of the padded frame.
+        """
+        for _ in self._decode([Reader(data)], on_level=on_level):
+            pass
+
     def _whole(self, reader: Reader, base: bool = False) -> list[Tensor]:
         return [torch.cat(level) for level in zip(*self._decode([reader], base=base), strict=True)]
 
@@ -392,11 +400,12 @@ class Codec:
         readers: Sequence[Reader],
         on_frame: Callable[[list[Tensor]], None] | None = None,
         base: bool = False,
+        on_level: OnLevel | None = None,
     ) -> Iterator[list[Tensor]]:
         """Symbols packet by packet, one ahead of the caller: priors go frame by frame while the caller works."""
         for reader in readers:
             self._check(reader.header)
-        packets = decode(self._priors, readers, on_frame, base)
+        packets = decode(self._priors, readers, on_frame, base, on_level)
         coming = self._pool.ahead(lambda: next(packets, None))
         while (symbols := coming.result()) is not None:
             coming = self._pool.ahead(lambda: next(packets, None))

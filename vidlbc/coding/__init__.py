@@ -11,9 +11,18 @@
 Both are exact arithmetic (vidlbc.prior.grid), hence the same distributions.
 """
 
-from vidlbc.coding.decoding import decode
+from vidlbc.coding.decoding import OnLevel, decode
 from vidlbc.coding.encoding import CodedFrame, EncodeReport, PacketWriter
 from vidlbc.coding.priors import Priors, dequantised
 from vidlbc.coding.rdo import RateDistortionQuantiser
 
-__all__ = ["CodedFrame", "EncodeReport", "PacketWriter", "Priors", "RateDistortionQuantiser", "decode", "dequantised"]
+__all__ = [
+    "CodedFrame",
+    "EncodeReport",
+    "OnLevel",
+    "PacketWriter",
+    "Priors",
+    "RateDistortionQuantiser",
+    "decode",
+    "dequantised",
+]

@@ -20,6 +20,8 @@ from vidlbc.prior.grid import require_exact_products
 from vidlbc.prior.topdown import Gains
 from vidlbc.temporal_stage import Memory, State
 
+OnLevel = Callable[[int, Tensor], None]
+
 
 @torch.inference_mode()
 def decode(
@@ -27,11 +29,13 @@ def decode(
     readers: Sequence[Reader],
     on_frame: Callable[[list[Tensor]], None] | None = None,
     base: bool = False,
+    on_level: OnLevel | None = None,
 ) -> Iterator[list[Tensor]]:
     """Symbols of one packet after another, int32 (B * n, H_l, W_l, C_l), frame index fastest.
 
     `on_frame` is called with the symbols of each frame, (B, H_l, W_l, C_l), as soon as they are there. `base`: only the
-    base layer's levels, from its bytes alone; the enhancement is not read.
+    base layer's levels, from its bytes alone; the enhancement is not read. `on_level` is called with the index of each
+    level that was read and the bits that each of its symbols took, float32 (H_l, W_l, channels coded).
     Raises BitstreamError where checksums fail, InputError where the clips do not go together or have no base.
     """
     require_exact_products()
@@ -46,7 +50,7 @@ def decode(
     past = _Past(priors, priors.start(len(readers), first), finest)
     done = 0
     for maybe in zip_longest(*[_side_by_side(r, base) for r in readers]):
-        packets = [_Packets(r.header, p, done) for r, p in zip(readers, maybe, strict=True) if p is not None]
+        packets = [_Packets(r.header, p, done, on_level) for r, p in zip(readers, maybe, strict=True) if p is not None]
         if len(packets) < len(readers) or len({p.frames for p in packets}) > 1:
             raise InputError("clips decoded as one batch must have the same number of frames")
         frames: list[list[Tensor]] = []
@@ -80,8 +84,9 @@ def _side_by_side(reader: Reader, base: bool) -> Iterator[tuple[Packet, ...]]:
 class _Packets:
     """One clip's packets of the same frames, one a section, being decoded; `before`: frames decoded before them."""
 
-    def __init__(self, header: Header, packets: Sequence[Packet], before: int):
-        self.frames, self._before, self._unit = packets[0].frames, before, header.unit
+    def __init__(self, header: Header, packets: Sequence[Packet], before: int, on_level: OnLevel | None):
+        self.frames, self._before, self._on_level = packets[0].frames, before, on_level
+        self._unit = header.unit
         self.coded, self._packets, self._sections = header.coded, packets, header.sections[: len(packets)]
         self._crcs = [0] * len(packets)
         self._decoders: dict[int, coder.Decoder] = {}
@@ -94,8 +99,12 @@ class _Packets:
     def decode(self, index: int, quantised: Quantised) -> Tensor:
         """Symbols of level `index` of the next frame, (H_l, W_l, C_l); those of channels that are not coded are 0."""
         count = self.coded[index]
-        found = self._decoders[index].decode(coder.CodedParameters.of(*[x[..., :count] for x in quantised]))
+        parameters = coder.CodedParameters.of(*[x[..., :count] for x in quantised])
+        found = self._decoders[index].decode(parameters)
         shape = quantised[0].shape
+        if self._on_level is not None:
+            bits = coder.code_lengths(found, parameters)
+            self._on_level(index, torch.from_numpy(bits).view(*shape[:-1], count))
         symbols = torch.from_numpy(found).view(*shape[:-1], count)
         return symbols if count == shape[-1] else F.pad(symbols, (0, shape[-1] - count))
 

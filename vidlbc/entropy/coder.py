@@ -45,6 +45,16 @@ def _radii() -> np.ndarray:
     return np.array([table.radius for table in t.tables()], dtype=np.int32)
 
 
+@cache
+def _lengths() -> tuple[np.ndarray, np.ndarray]:
+    """Bits of every entry of every table, one table after another; and where each begins."""
+    counts = [table.counts for table in t.tables()]
+    starts = np.cumsum([0, *map(len, counts[:-1])])
+    bits = t.PRECISION - np.log2(np.concatenate(counts))
+    bits[[start + len(count) - 1 for start, count in zip(starts, counts, strict=True)]] += np.log2(_PLAIN)
+    return bits.astype(np.float32), starts
+
+
 @dataclass(frozen=True)
 class CodedParameters:
     """What is left of a level's distributions after quantisation; all flat, raster order (H, W, C)."""
@@ -76,6 +86,26 @@ def quantise_tensors(distribution: Distribution) -> tuple[torch.Tensor, torch.Te
     return table.to(torch.int16), centre.to(torch.int32), flip
 
 
+def code_lengths(symbols: np.ndarray, parameters: CodedParameters) -> np.ndarray:
+    """Bits of each symbol, float32, flat, under the very tables that code it, an escape's plain bits included.
+
+    The range coder's bytes are their sum but for its rounding and its end: under 8 bytes a run.
+    """
+    bits, starts = _lengths()
+    entry, _ = _entries(symbols, parameters.table, parameters.centre, parameters.flip)
+    return bits[starts[parameters.table] + entry]
+
+
+def _entries(
+    symbols: np.ndarray, table: np.ndarray, centre: np.ndarray, flip: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The entry of each symbol in its table, and whether it is the escape."""
+    radius = _radii()[table]
+    entry = (symbols - centre) * flip + radius
+    escaped = (entry < 0) | (entry > 2 * radius)
+    return np.where(escaped, 2 * radius + 1, entry).astype(np.int32), escaped
+
+
 class _Buckets:
     """Order of coding: positions sorted by table, and the run of each table that occurs."""
 
@@ -102,10 +132,7 @@ class Encoder:
         buckets, models = _Buckets(parameters.table), _models()
         order = buckets.order
         ordered = symbols[order]
-        radius = _radii()[parameters.table[order]]
-        entry = (ordered - parameters.centre[order]) * parameters.flip[order] + radius
-        escaped = (entry < 0) | (entry > 2 * radius)
-        entry = np.where(escaped, 2 * radius + 1, entry).astype(np.int32)
+        entry, escaped = _entries(ordered, parameters.table[order], parameters.centre[order], parameters.flip[order])
         encode = self._encoder.encode
         for table, start, stop in buckets.runs:
             encode(entry[start:stop], models[table])

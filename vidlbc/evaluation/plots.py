@@ -144,14 +144,14 @@ def plot_training(
         window = max(1, len(y) // 50)
         axes.plot(steps, y, color=_COLOURS[i % len(_COLOURS)], lw=0.8, alpha=0.4 if window > 1 else 1.0)
         if window > 1:
-            axes.plot(steps, _running_mean(y, window), color=_COLOURS[i % len(_COLOURS)], lw=1.8)
+            axes.plot(steps, running_mean(y, window), color=_COLOURS[i % len(_COLOURS)], lw=1.8)
         axes.set_ylabel(name)
     panels[0].set_title(title)
     panels[-1].set_xlabel("step")
     _save(figure, path)
 
 
-def _running_mean(y: np.ndarray, window: int) -> np.ndarray:
+def running_mean(y: np.ndarray, window: int) -> np.ndarray:
     """Mean over the last `window` values, leaving out gaps; NaN where all are gaps."""
     known = np.isfinite(y)
     total = np.concatenate([[0.0], np.cumsum(np.where(known, y, 0.0))])

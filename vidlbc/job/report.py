@@ -1,16 +1,13 @@
-"""What the main job leaves to look at: metrics.json, plots, a side-by-side mp4, a table."""
+"""What the main job leaves to look at: metrics.json, plots, a side-by-side mp4, a page, a table."""
 
 import json
-import platform
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from vidlbc import __version__
 from vidlbc.codec import Codec
 from vidlbc.evaluation import ProbeResult, format_table, write_metrics
 from vidlbc.evaluation.plots import (
@@ -20,22 +17,14 @@ from vidlbc.evaluation.plots import (
     plot_reconstruction,
     plot_training,
 )
+from vidlbc.job.page import INPUT_NAMES, write_page
 from vidlbc.job.quality import Quality
 from vidlbc.job.settings import JobSettings
 from vidlbc.job.sources import source_frames
 from vidlbc.job.verify import Verified
+from vidlbc.report import environment
 from vidlbc.shards import LatentShards, Manifest
 from vidlbc.video import write_side_by_side
-
-INPUT_NAMES = {"latents": "latents", "decoded": "decoded frames", "pixels": "source pixels"}
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "vidlbc": __version__, "torch": torch.__version__, "python": platform.python_version(), "device": str(device),
-        "device_name": name, "threads": torch.get_num_threads(),
-    }  # fmt: skip
 
 
 def collect(
@@ -82,7 +71,7 @@ def write_report(
     settings: JobSettings, shards: LatentShards, codec: Codec, quality: Quality,
     probes: Mapping[str, ProbeResult], figures: Mapping[str, Any],
 ) -> list[Path]:  # fmt: skip
-    """metrics.json, plots/*.png, side_by_side.mp4, per-clip figures; returns what was written."""
+    """metrics.json, plots/*.png, side_by_side.mp4, per-clip figures, report/index.html; returns what was written."""
     out, plots = settings.out, settings.out / "plots"
     plots.mkdir(parents=True, exist_ok=True)
     written = [out / "clips.json"]
@@ -118,7 +107,9 @@ def write_report(
         plot_training(plots / "training.png", [row["step"] for row in rows], curves, "stage 2")
         written.append(plots / "training.png")
     write_metrics(out / "metrics.json", figures)
-    return [out / "metrics.json", *written]
+    page = out / "report" / "index.html"
+    write_page(page, settings, shards, codec, quality, probes, figures, rows)
+    return [out / "metrics.json", *written, page]
 
 
 def _steps(log: Path) -> list[dict[str, Any]]:

@@ -1,12 +1,8 @@
 """The report of tools/evaluate.py: curves, differences, what the codecs look like, settings."""
 
-import platform
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from vidlbc import __version__
 from vidlbc.codec import Codec
@@ -14,17 +10,15 @@ from vidlbc.errors import InputError, VideoError
 from vidlbc.evaluation.anchors import Anchor
 from vidlbc.evaluation.clips import find_clips
 from vidlbc.evaluation.comparison import MEASURES, Difference, comparison_matrix
-from vidlbc.evaluation.distortion import psnr
 from vidlbc.evaluation.means import CELLS, means, of_shared_clips
-from vidlbc.evaluation.rate import bits_per_pixel
 from vidlbc.evaluation.rate_distortion import Point
-from vidlbc.report.page import Page, Panel, Player
+from vidlbc.report.clip import SHOWN_FRAMES, ShownClip, add_clip, show_clip
+from vidlbc.report.page import Page
 
 _CHARTS = [
     {"x": "bpp", "y": y, "xname": "bit/pixel", "yname": name, "xunit": "bit/pixel", "yunit": "dB", "digits": 2}
     for y, name in (("psnr", "PSNR, dB (RGB)"), ("ms_ssim_db", "MS-SSIM, dB"))
 ]
-_SHOWN_FRAMES = 64
 _ORDER = ("x265", "x264", "svtav1", "x265-ld", "x264-ld", "svtav1-ld")
 
 
@@ -33,14 +27,14 @@ def write_evaluation_report(
     points: Sequence[Point],
     differences: Sequence[Difference],
     problems: Mapping[str, str],
-    player: Player | None,
+    shown: ShownClip | None,
     told: Mapping[str, Any],
+    made_with: Mapping[str, Any],
 ) -> None:
-    """`told`: the run's settings, shown as they are."""
+    """`told`: the run's settings, shown as they are; `made_with`: `environment`."""
     clips = list(dict.fromkeys(p.clip for p in points))
     kinds = list(dict.fromkeys(p.codec for p in points))
-    machine = f"Python {platform.python_version()}, {platform.machine()}"
-    page = Page("Rate and distortion", f"vidlbc {__version__}, {machine}")
+    page = Page("Rate and distortion", f"vidlbc {__version__}")
     frames = sum({p.clip: p.frames for p in points}.values())
     page.text(
         f"{len(clips)} clips, {frames} frames, {len(kinds)} codecs. Every rate is the size of a file that was decoded "
@@ -57,10 +51,8 @@ def write_evaluation_report(
             below = "Row against column, mean over clips; below 0: fewer bits."
             page.text(f"{below} * some clips' curves do not overlap and are left out.", note=True)
             page.table(*comparison_matrix(some), signed=True)
-    if player is not None:
-        page.heading("Side by side")
-        page.text("Move over the picture to shift the divider. Shown through H.264 at high quality.", note=True)
-        page.player(player)
+    if shown is not None:
+        add_clip(page, shown)
     page.heading("Means")
     rows = [[mean.codec, mean.quality, len(mean.points), *mean.cells()] for mean in means(points)]
     page.table(["codec", "quality", "clips", *CELLS], rows)
@@ -72,13 +64,15 @@ def write_evaluation_report(
         page.table(["clip", "why"], [[name, why] for name, why in problems.items()])
     page.heading("Settings")
     settings = {p.codec: p.weights if " " in p.weights else f"weights {p.weights[:16]}" for p in points}
-    page.table(["", ""], [*([str(k), str(v)] for k, v in told.items()), *settings.items()])
+    page.facts({**told, **settings})
+    page.heading("Environment")
+    page.facts(made_with)
     page.write(path)
 
 
-def make_player(
+def choose_clip(
     data: Path, points: Sequence[Point], codecs: Mapping[str, Codec], anchors: Mapping[str, Anchor], frames: int | None
-) -> Player | None:
+) -> ShownClip | None:
     """Source, this codec at the middle one of its QPs, and another codec of videos at the bytes nearest to that.
 
     The clip is the first video with the most frames; None without one, or without this codec.
@@ -89,41 +83,15 @@ def make_player(
     best = max(ours, key=lambda p: p.frames).clip
     clip = next(clip for clip in find_clips(data) if clip.name == best)
     try:
-        footage = clip.read(min(frames or _SHOWN_FRAMES, _SHOWN_FRAMES))
+        footage = clip.read(min(frames or SHOWN_FRAMES, SHOWN_FRAMES))
     except (InputError, VideoError):
         return None
-    source = footage.frames
     kind = list(codecs)[-1]
     qps = sorted({p.qp for p in ours if p.kind == kind})
     qp = qps[len(qps) // 2]
-    coded = codecs[kind].compress(source, qp=qp)
-    decoded = codecs[kind].decompress(coded)
-    panels = [Panel("source", best, source), _panel(f"vidlbc {kind}", f"qp {qp}", coded, decoded, source)]
     other = next((anchors[name] for name in _ORDER if name in anchors), None)
-    if other is not None:
-        fps = Fraction(footage.fps).limit_denominator(1001)
-        quality, data_of = _same_bytes(other, source, fps, len(coded))
-        decoded = other.decode(data_of, *source.shape[1:3])
-        panels.append(_panel(other.name, f"{other.scale} {quality}", data_of, decoded, source))
-    return Player(tuple(panels), footage.fps)
-
-
-def _same_bytes(anchor: Anchor, frames: np.ndarray, fps: Fraction, target: int) -> tuple[int, bytes]:
-    """The CRF whose file is nearest to `target` bytes: bisection, larger is smaller."""
-    low, high = 0, max(anchor.qualities) + 10
-    made: dict[int, bytes] = {}
-    while high - low > 1:
-        middle = (low + high) // 2
-        made[middle] = anchor.encode(frames, middle, fps)
-        low, high = (middle, high) if len(made[middle]) > target else (low, middle)
-    best = min(made, key=lambda quality: abs(len(made[quality]) - target))
-    return best, made[best]
-
-
-def _panel(name: str, setting: str, coded: bytes, decoded: np.ndarray, source: np.ndarray) -> Panel:
-    bpp = bits_per_pixel(len(coded), *source.shape[:3])
-    quality = float(psnr(decoded, source).mean())
-    return Panel(name, f"{name}, {setting}: {len(coded):,} bytes, {bpp:.4f} bit/pixel, {quality:.2f} dB", decoded)
+    symbols = codecs[kind].analyse(footage.frames, qp)
+    return show_clip(best, footage.frames, footage.fps, codecs[kind], symbols, qp, other)
 
 
 def _curves(points: Sequence[Point]) -> dict[str, list[dict[str, Any]]]:

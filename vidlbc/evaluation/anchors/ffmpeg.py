@@ -70,7 +70,8 @@ class VideoCodec(Anchor):
         sink = io.BytesIO()
         try:
             with av.open(sink, "w", format=self._encoder.format) as container:
-                stream: Any = container.add_stream(self._encoder.library, rate=fps, options=self._options(quality))
+                options = self._options(quality, padded.shape[2])
+                stream: Any = container.add_stream(self._encoder.library, rate=fps, options=options)
                 stream.height, stream.width, stream.pix_fmt = *padded.shape[1:3], "yuv420p"
                 for index, picture in enumerate(padded):
                     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
@@ -94,7 +95,7 @@ class VideoCodec(Anchor):
             pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
         return np.ascontiguousarray(np.stack(pictures)[:, :height, :width])
 
-    def _options(self, quality: int) -> dict[str, str]:
+    def _options(self, quality: int, width: int) -> dict[str, str]:
         options = {"preset": self.preset, "crf": str(quality), "threads": str(self._threads)}
         if self._library == "svtav1":
             os.environ.setdefault("SVT_LOG", "1")  # errors alone; it prints forty lines a clip otherwise
@@ -104,7 +105,9 @@ class VideoCodec(Anchor):
             options["tune"] = "zerolatency"
         if self._library == "x265":
             pools = "none" if self._threads == 1 else str(self._threads)
-            options["x265-params"] = f"log-level=none:pools={pools}:frame-threads=1"
+            # Pictures of 48 columns corrupt its heap (PyAV 18.1), not so without assembler or adaptive quantisation.
+            assembler = ":asm=0" if width < 64 else ""
+            options["x265-params"] = f"log-level=none:pools={pools}:frame-threads=1{assembler}"
         return options
 
 
