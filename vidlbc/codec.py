@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -23,16 +24,12 @@ from torch import Tensor
 
 from vidlbc import models
 from vidlbc.bitstream import Header, Reader
-from vidlbc.codec_input import check_qp, frame_rate, frames_tensor, pick_device, repack
-from vidlbc.coding import EncodeReport, PacketWriter, Priors, RateDistortionQuantiser, decode, dequantised
-from vidlbc.entropy import coder
+from vidlbc.codec_input import check_qp, frame_rate, frames_tensor, repack
+from vidlbc.coding import EncodeReport, PacketWriter, Priors, RateDistortionQuantiser, decode
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
-from vidlbc.frame_pool import FramePool
-from vidlbc.image_stage.base import channels_first, channels_last, truncated
-from vidlbc.prior.grid import check_device, to_grid
-from vidlbc.prior.topdown import Gains, Level
+from vidlbc.image_codec import ImageCodec
+from vidlbc.prior.grid import to_grid
 from vidlbc.temporal_stage import TemporalStage
-from vidlbc.traced import Traced
 
 PACKET_FRAMES = 16
 
@@ -57,7 +54,7 @@ def load(
     return Codec(image, stage, digest, device=device, precision=precision)
 
 
-class Codec:
+class Codec(ImageCodec):
     """See the module. Frames are uint8 (T, H, W, 3) RGB; T >= 1, H and W >= 16."""
 
     def __init__(
@@ -68,42 +65,16 @@ class Codec:
         device: str = "auto",
         precision: str = "fp32",
     ):
-        if precision not in ("fp32", "bf16"):
-            raise InputError(f"unknown precision {precision!r}: expected fp32 or bf16")
-        self.device = pick_device(device)
-        check_device(self.device)
-        self.image = image.to(self.device)
-        self.stage = self.image.stage.to(memory_format=torch.channels_last)
+        super().__init__(image, device, precision)
         self.temporal = to_grid(temporal).to(self.device)
         self.kind = temporal.kind
         self._digest = hashlib.sha256(image.digest + temporal_digest).digest()[:16]
-        self._pool = FramePool(self.device, precision)
         self._priors = Priors(self.image, self.temporal, self._pool)
-        self._analysis, self._scaling = Traced(self._analysis_step), Traced(self._scaling_step)
-        self._synthesis, self._pictures = Traced(self._synthesis_step), Traced(self._pictures_step)
 
     @property
     def fingerprint(self) -> str:
         """Identifies the weights that decode: 32 hexadecimal digits."""
         return self._digest.hex()
-
-    @property
-    def levels(self) -> tuple[Level, ...]:
-        return self.stage.levels
-
-    @property
-    def variants(self) -> tuple[str, ...]:
-        """Names of the truncations that the image stage was trained for."""
-        return tuple(self.stage.variants)
-
-    def kept(self, variant: str | None) -> tuple[int, ...]:
-        """Channels that a variant codes of each level, fine to coarse; () is all. Raises InputError."""
-        if variant is None:
-            return ()
-        if variant not in self.stage.variants:
-            known = ", ".join(self.variants) or "none"
-            raise InputError(f"unknown variant {variant!r}: this model has {known}")
-        return self.stage.variants[variant]
 
     # -- encoding ----------------------------------------------------------------------------------------------------
 
@@ -115,14 +86,24 @@ class Codec:
         fps: float | Fraction = 0,
         variant: str | None = None,
         rdo: bool = False,
+        psnr: float | None = None,
+        bitrate: float | None = None,
     ) -> bytes:
         """uint8 (T, H, W, 3) -> bytes. `context=False` codes every frame from the null context (the baseline).
 
         `variant`: one of `variants`, which codes only the first channels of each level. `rdo`: symbols are chosen for
-        rate and distortion under this codec's priors (vidlbc.coding.rdo): fewer bits at equal quality, slower.
+        rate and distortion under this codec's priors (vidlbc.coding.rdo): fewer bits at equal quality, slower. `psnr`
+        (dB) or `bitrate` (kbit/s, which needs `fps`) find the QP, and without a variant that too (vidlbc.rate_control).
         """
         sink = io.BytesIO()
-        self.compress_stream([frames], sink, qp, context, fps, variant, rdo)
+        if psnr is None and bitrate is None:
+            self.compress_stream([frames], sink, qp, context, fps, variant, rdo)
+        else:
+            from vidlbc.rate_control import Target, compress_to_target  # which needs this module
+
+            variants = None if variant is None else (variant,)
+            target = Target.of(psnr=psnr, bitrate=bitrate)
+            compress_to_target(self, frames, sink, target, context, fps, variants, rdo)
         return sink.getvalue()
 
     def compress_stream(
@@ -143,47 +124,52 @@ class Codec:
         qp = check_qp(qp)
         frame_rate(fps)
         kept = self.kept(variant)
-        writer: PacketWriter | None = None
-        for packet in repack(blocks, PACKET_FRAMES):
-            if writer is None:
-                header = self._header(packet.shape[1], packet.shape[2], qp, fps, context, kept)
-                writer = PacketWriter(self._priors, sink, header, variant)
-                chooser = RateDistortionQuantiser(self._priors, header) if rdo else None
-            writer.add(chooser.choose(self.scaled(packet, qp)) if chooser else self.analyse(packet, qp, variant))
-        if writer is None:
+        packets = repack(blocks, PACKET_FRAMES)
+        first = next(packets, None)
+        if first is None:
             raise InputError("nothing to encode: expected at least one frame")
+        header = self._header(first.shape[1], first.shape[2], qp, fps, context, kept)
+        writer = PacketWriter(self._priors, sink, header, variant)
+        packets = chain([first], packets)
+        if rdo:
+            scaled = (self.scaled(self.unquantised(packet), qp) for packet in packets)
+            for symbols in RateDistortionQuantiser(self._priors, header).packets(scaled):
+                writer.add(symbols)
+        else:
+            for packet in packets:
+                writer.add(self.analyse(packet, qp, variant))
         return writer.finish()
 
-    def analyse(self, frames: np.ndarray | Tensor, qp: int, variant: str | None = None) -> list[Tensor]:
+    def analyse(
+        self,
+        frames: np.ndarray | Tensor,
+        qp: int,
+        variant: str | None = None,
+        rdo: bool = False,
+        context: bool = True,
+    ) -> list[Tensor]:
         """uint8 (T, H, W, 3) -> symbols, int32 (T, H_l, W_l, C_l) a level, fine to coarse, padded size.
 
-        Channels that the variant leaves out are 0.
+        They are those that `compress` codes with the same options. Channels that the variant leaves out are 0.
         """
-        levels = self._analysed(frames, qp, self._analysis)
-        return self._truncated(levels, self.kept(variant))
+        height, width = frames_tensor(frames).shape[1:3]
+        return self.quantise(self.unquantised(frames), qp, height, width, variant, rdo, context)
 
-    def scaled(self, frames: np.ndarray | Tensor, qp: int) -> list[Tensor]:
-        """uint8 (T, H, W, 3) -> what `analyse` rounds: gain * y, float32 (T, H_l, W_l, C_l) a level, padded size."""
-        return self._analysed(frames, qp, self._scaling)
-
-    def _analysed(self, frames: np.ndarray | Tensor, qp: int, traced: Traced) -> list[Tensor]:
-        gains = [g.gain for g in self._gains(qp)]
-        run = self._in_precision(traced)
-        parts = self._pool.map(lambda batch: run(batch, *gains), frames_tensor(frames))
-        return [torch.cat(level) for level in zip(*parts, strict=True)]
-
-    def _analysis_step(self, batch: Tensor, *gains: Tensor) -> tuple[Tensor, ...]:
-        """uint8 (B, H, W, 3), gains (1, C_l) of every level -> symbols."""
-        return tuple(y.round().to(torch.int32) for y in self._scaling_step(batch, *gains))
-
-    def _scaling_step(self, batch: Tensor, *gains: Tensor) -> tuple[Tensor, ...]:
-        """The same before it is rounded."""
-        x = self.stage.pad(batch.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
-        limit = coder.SYMBOL_LIMIT
-        return tuple(
-            (channels_last(y.float()) * gain).clamp(-limit, limit)
-            for y, gain in zip(self._pool.cast(self.stage.analysis, x), gains, strict=True)
-        )
+    def quantise(
+        self,
+        latents: Sequence[Tensor],
+        qp: int,
+        height: int,
+        width: int,
+        variant: str | None = None,
+        rdo: bool = False,
+        context: bool = True,
+    ) -> list[Tensor]:
+        """What `unquantised` gives of a whole clip of frames of that true size -> what `analyse` gives."""
+        scaled, kept = self.scaled(latents, check_qp(qp)), self.kept(variant)
+        if rdo:
+            return RateDistortionQuantiser(self._priors, self._header(height, width, qp, 0, context, kept)).choose(scaled)
+        return self._truncated([y.round_().to(torch.int32) for y in scaled], kept)
 
     # -- decoding ----------------------------------------------------------------------------------------------------
 
@@ -239,16 +225,6 @@ class Codec:
     def _whole(self, reader: Reader, base: bool) -> list[Tensor]:
         return [torch.cat(level) for level in zip(*self._decode([reader], base=base), strict=True)]
 
-    def crop(self, levels: Sequence[Tensor], height: int, width: int) -> list[Tensor]:
-        """(..., H_l, W_l) of the padded frame -> the cells that hold some of the true frame.
-
-        Here and in `dequantise`, fewer levels than the codec has are its coarsest ones.
-        """
-        return [
-            y[..., : -(-height // level.stride), : -(-width // level.stride)]
-            for y, level in zip(levels, self.levels[len(self.levels) - len(levels) :], strict=True)
-        ]
-
     def compress_symbols(
         self,
         symbols: Sequence[Tensor],
@@ -258,15 +234,16 @@ class Codec:
         context: bool = True,
         fps: float | Fraction = 0,
         kept: Sequence[int] = (),
+        variant: str | None = None,
     ) -> tuple[bytes, EncodeReport]:
         """Symbols of one clip (int32 (T, H_l, W_l, C_l), padded size) -> bytes: the second half of `compress`.
 
-        `kept`: how many channels of each level to code; () is all of them.
+        `kept`: how many channels of each level to code; () is all of them, or those of `variant`.
         """
         sink = io.BytesIO()
-        header = self._header(height, width, check_qp(qp), fps, context, tuple(kept))
+        header = self._header(height, width, check_qp(qp), fps, context, tuple(kept) or self.kept(variant))
         symbols = self._truncated(symbols, header.kept)
-        writer = PacketWriter(self._priors, sink, header)
+        writer = PacketWriter(self._priors, sink, header, variant)
         for packet in zip(*[level.split(PACKET_FRAMES) for level in symbols], strict=True):
             writer.add(packet)
         report = writer.finish()
@@ -282,47 +259,12 @@ class Codec:
             symbols, header.qp, header.height, header.width, context, header.fps, header.kept
         )
 
-    def dequantise(self, symbols: Sequence[Tensor], qp: int) -> list[Tensor]:
-        """int32 (T, H_l, W_l, C_l) -> float32 latents (T, C_l, H_l, W_l)."""
-        gains = self._gains(qp)[len(self.levels) - len(symbols) :]
-        return [channels_first(dequantised(q, g.step)) for q, g in zip(symbols, gains, strict=True)]
-
-    def synthesize(self, latents: Sequence[Tensor], qp: int, height: int, width: int) -> np.ndarray:
-        """Latents of the padded frames (T, C_l, H_l, W_l) -> uint8 (T, H, W, 3) of the true size."""
-        qps = torch.tensor([qp], device=self.device)
-        run = self._in_precision(self._synthesis)
-        parts = self._pool.map(lambda *levels: run(qps, *levels)[:, :height, :width], *latents)
-        return torch.cat(parts).cpu().numpy()
-
-    def _synthesis_step(self, qps: Tensor, *latents: Tensor) -> Tensor:
-        """Latents (B, C_l, H_l, W_l) -> padded frames, uint8 (B, H, W, 3)."""
-        levels_last = [y.contiguous(memory_format=torch.channels_last) for y in latents]
-        x = self._pool.cast(self.stage.synthesis, levels_last, qps).float()
-        return (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-
-    def _pictures_step(self, qps: Tensor, *tensors: Tensor) -> Tensor:
-        """Symbols (B, H_l, W_l, C_l) and steps (1, C_l) of every level -> padded frames, uint8 (B, H, W, 3)."""
-        count = len(self.levels)
-        latents = [channels_first(dequantised(*pair)) for pair in zip(tensors[:count], tensors[count:], strict=True)]
-        return self._synthesis_step(qps, *latents)
-
-    def _in_precision(self, traced: Traced) -> Callable[..., Tensor]:
-        # In bfloat16 the casts depend on a context that a graph does not record.
-        return traced if self._pool.precision == "fp32" else traced.function
-
-    @staticmethod
-    def _truncated(symbols: Sequence[Tensor], kept: Sequence[int]) -> list[Tensor]:
-        return [truncated(q, k, -1) for q, k in zip(symbols, kept, strict=True)] if kept else list(symbols)
-
     def _header(
         self, height: int, width: int, qp: int, fps: float | Fraction, context: bool, kept: tuple[int, ...]
     ) -> Header:
         levels = tuple((level.stride, level.channels) for level in self.levels)
         base = self.stage.base_levels
         return Header(height, width, qp, self._digest, self.kind, levels, frame_rate(fps), context, kept, base)
-
-    def _gains(self, qp: int) -> list[Gains]:
-        return self.image.gains(torch.tensor([qp], device=self.device))
 
     def _check(self, header: Header) -> None:
         if header.fingerprint != self._digest:

@@ -21,7 +21,7 @@ from vidlbc.temporal_stage import Maps, State
 from vidlbc.traced import Traced
 
 # The intra prior is tried on frames that need at least this share of the bits that it takes for the packet's first.
-_NEAR_INTRA = 0.75
+NEAR_INTRA = 0.75
 # Levels of one frame take different priors where that saves at least this share of it: decoding such a frame takes a
 # third longer. At 0.005 it was one frame in ten of five clips, for 0.2% of their bytes. Frames that the intra prior
 # alone would code (first ones, scene cuts) are rare, so that their time counts less.
@@ -146,7 +146,7 @@ def coded_frames(
         frames = []
         for t in range(size):
             frame = CodedFrame.of([q[t] for q in known], out, t, coded)
-            if first is not None and frame.bits >= _NEAR_INTRA * first.bits:
+            if first is not None and frame.bits >= NEAR_INTRA * first.bits:
                 frame = frame.or_intra(intra(span.start + t) if span.start + t else first)
             frames.append(frame)
         return frames

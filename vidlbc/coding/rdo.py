@@ -12,13 +12,15 @@ a BD-rate of +1.9, -2.2, -4.2, -4.7, -4.4 and -3.8% (transformer, 10 frames). A 
 prior loses (+1 to +8%).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vidlbc.bitstream import Header
-from vidlbc.coding.encoding import ideal_bits
+from vidlbc.coding.encoding import NEAR_INTRA, ideal_bits
 from vidlbc.coding.priors import Priors
 from vidlbc.prior.topdown import Distribution
 from vidlbc.traced import Traced
@@ -26,49 +28,104 @@ from vidlbc.traced import Traced
 ERROR_PRICE = 20.0
 
 
+class _Choice(NamedTuple):
+    """Symbols of one frame under one prior, their bits, and bits with the price of their errors."""
+
+    symbols: list[Tensor]
+    bits: float
+    cost: float
+
+
 class RateDistortionQuantiser:
-    """Symbols of one clip, frame by frame, under the priors that will code them."""
+    """Symbols of one clip, frame by frame, under the priors that will code them.
+
+    All runs on one thread: vectorised and plain instructions may round a logarithm differently, and how a tensor is
+    shared out among threads would say which elements take which.
+    """
 
     def __init__(self, priors: Priors, header: Header):
         self._priors, self._header = priors, header
         self._qps = torch.tensor([header.qp], device=priors.pool.device)
         self._gains = priors.image.gains(self._qps)
         self._state = priors.start(1, header)
-        self._first = True
+        self._context = header.context and priors.context
+        # Frames without a past, and scene cuts, are coded by the intra prior.
+        self._try_intra = self._context and priors.intra_frames
+        self._intra_bits: float | None = None  # of the last frame that the intra prior was tried on
 
-    @torch.inference_mode()
     def choose(self, scaled: Sequence[Tensor]) -> list[Tensor]:
         """gain * y, float (T, H_l, W_l, C_l) a level -> symbols, int32; channels that the header leaves out are 0."""
+        return self._ahead(scaled).result()
+
+    def packets(self, scaled: Iterable[Sequence[Tensor]]) -> Iterator[list[Tensor]]:
+        """The same packet by packet, one ahead of the caller."""
+        coming: Future[list[Tensor]] | None = None
+        for packet in scaled:
+            ready, coming = coming, self._ahead(packet)
+            if ready is not None:
+                yield ready.result()
+        if coming is not None:
+            yield coming.result()
+
+    def _ahead(self, scaled: Sequence[Tensor]) -> "Future[list[Tensor]]":
+        return self._priors.pool.ahead(lambda: self._choose(scaled))
+
+    @torch.inference_mode()
+    def _choose(self, scaled: Sequence[Tensor]) -> list[Tensor]:
         frames = [self._frame([y[t : t + 1] for y in scaled]) for t in range(len(scaled[0]))]
         return [torch.cat(level) for level in zip(*frames, strict=True)]
 
     def _frame(self, scaled: Sequence[Tensor]) -> list[Tensor]:
+        if self._try_intra and self._intra_bits is None:
+            chosen = self._under(True, scaled)
+            self._intra_bits = chosen.bits
+        else:
+            chosen = self._under(False, scaled)
+            if self._intra_bits is not None and chosen.bits >= NEAR_INTRA * self._intra_bits:
+                other = self._under(True, scaled)
+                self._intra_bits = other.bits
+                chosen = min(chosen, other, key=lambda choice: choice.cost)
+        if self._context:
+            observed = self._priors.observe(chosen.symbols, self._gains)
+            self._state = self._priors.advance(self._state, observed)
+        return chosen.symbols
+
+    def _under(self, by_intra: bool, scaled: Sequence[Tensor]) -> _Choice:
         priors, gains = self._priors, self._gains
-        # The writer codes a frame without a past by the intra prior, or by the null context where that is shorter.
-        by_intra = self._first and priors.context and priors.intra_frames and self._header.context
         memory = {} if by_intra else priors.memory(self._state)
         hidden = priors.hidden(by_intra, self._qps, self._header)
         symbols: list[Tensor] = [torch.empty(0)] * len(scaled)
+        bits = cost = 0.0
         for index in reversed(range(len(scaled))):
             hidden, distribution = priors.expect(by_intra, index, hidden, gains[index], memory.get(index, ()))
             coded = self._header.coded[index]
-            q = _CHOOSE(scaled[index], distribution.mean, distribution.log2_scale)
-            q[..., coded:] = 0
-            symbols[index] = q
+            here = (..., slice(coded))
+            q, *sums = _CHOOSE(scaled[index][here], distribution.mean[here], distribution.log2_scale[here])
+            symbols[index] = torch.nn.functional.pad(q, (0, scaled[index].shape[-1] - coded))
+            level_bits, level_cost = map(float, sums)
+            bits, cost = bits + level_bits, cost + level_cost
             if index:
-                hidden = priors.absorb(by_intra, index, hidden, q, gains[index], self._qps)
-        if self._header.context and priors.context:
-            self._state = priors.advance(self._state, priors.observe(symbols, gains))
-            self._first = False
-        return symbols
+                hidden = priors.absorb(by_intra, index, hidden, symbols[index], gains[index], self._qps)
+        return _Choice(symbols, bits, cost)
 
 
-def _choose(scaled: Tensor, mean: Tensor, log2_scale: Tensor) -> Tensor:
+def _choose(scaled: Tensor, mean: Tensor, log2_scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Symbols of one level of one frame, the sum of their bits, and that of their costs."""
     distribution = Distribution(mean, log2_scale)
     nearest, expected = scaled.round(), mean.round().to(scaled.dtype)
     nearer = nearest + (expected - nearest).sign()
-    costs = [ideal_bits(q, distribution) + ERROR_PRICE * (q - scaled).square() for q in (nearest, nearer)]
-    return torch.where(costs[1] < costs[0], nearer, nearest).to(torch.int32)
+    (bits, cost), (bits_nearer, cost_nearer) = (_costs(q, scaled, distribution) for q in (nearest, nearer))
+    better = cost_nearer < cost
+    return (
+        torch.where(better, nearer, nearest).to(torch.int32),
+        torch.where(better, bits_nearer, bits).sum(dtype=torch.float64),
+        torch.where(better, cost_nearer, cost).sum(dtype=torch.float64),
+    )
+
+
+def _costs(q: Tensor, scaled: Tensor, distribution: Distribution) -> tuple[Tensor, Tensor]:
+    bits = ideal_bits(q, distribution)
+    return bits, bits + ERROR_PRICE * (q - scaled).square()
 
 
 _CHOOSE = Traced(_choose)
