@@ -25,7 +25,7 @@ from torch import Tensor
 from vidlbc import models
 from vidlbc.bitstream import Header, Reader
 from vidlbc.codec_input import check_qp, frame_rate, frames_tensor, repack
-from vidlbc.coding import EncodeReport, PacketWriter, Priors, RateDistortionQuantiser, decode
+from vidlbc.coding import SKIP, EncodeReport, PacketWriter, Priors, RateDistortionQuantiser, decode
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
 from vidlbc.image_codec import ImageCodec
 from vidlbc.prior.grid import to_grid
@@ -115,11 +115,13 @@ class Codec(ImageCodec):
         fps: float | Fraction = 0,
         variant: str | None = None,
         rdo: bool = False,
+        skip: int = SKIP,
     ) -> EncodeReport:
         """Encode blocks of frames as they come; memory does not grow with their number.
 
-        Raises InputError where a block is no uint8 (n, H, W, 3) array, sizes differ, there is no frame at all, or qp,
-        fps or variant is no such thing.
+        `skip`: with `rdo`, symbols whose scale index is below it are not coded; 0: all are. Raises InputError where a
+        block is no uint8 (n, H, W, 3) array, sizes differ, there is no frame at all, or qp, fps or variant is no such
+        thing.
         """
         qp = check_qp(qp)
         frame_rate(fps)
@@ -128,7 +130,7 @@ class Codec(ImageCodec):
         first = next(packets, None)
         if first is None:
             raise InputError("nothing to encode: expected at least one frame")
-        header = self._header(first.shape[1], first.shape[2], qp, fps, context, kept)
+        header = self._header(first.shape[1], first.shape[2], qp, fps, context, kept, skip if rdo else 0)
         writer = PacketWriter(self._priors, sink, header, variant)
         packets = chain([first], packets)
         if rdo:
@@ -147,13 +149,14 @@ class Codec(ImageCodec):
         variant: str | None = None,
         rdo: bool = False,
         context: bool = True,
+        skip: int = SKIP,
     ) -> list[Tensor]:
         """uint8 (T, H, W, 3) -> symbols, int32 (T, H_l, W_l, C_l) a level, fine to coarse, padded size.
 
         They are those that `compress` codes with the same options. Channels that the variant leaves out are 0.
         """
         height, width = frames_tensor(frames).shape[1:3]
-        return self.quantise(self.unquantised(frames), qp, height, width, variant, rdo, context)
+        return self.quantise(self.unquantised(frames), qp, height, width, variant, rdo, context, skip)
 
     def quantise(
         self,
@@ -164,11 +167,13 @@ class Codec(ImageCodec):
         variant: str | None = None,
         rdo: bool = False,
         context: bool = True,
+        skip: int = SKIP,
     ) -> list[Tensor]:
         """What `unquantised` gives of a whole clip of frames of that true size -> what `analyse` gives."""
         scaled, kept = self.scaled(latents, check_qp(qp)), self.kept(variant)
         if rdo:
-            return RateDistortionQuantiser(self._priors, self._header(height, width, qp, 0, context, kept)).choose(scaled)
+            header = self._header(height, width, qp, 0, context, kept, skip)
+            return RateDistortionQuantiser(self._priors, header).choose(scaled)
         return self._truncated([y.round_().to(torch.int32) for y in scaled], kept)
 
     # -- decoding ----------------------------------------------------------------------------------------------------
@@ -235,13 +240,15 @@ class Codec(ImageCodec):
         fps: float | Fraction = 0,
         kept: Sequence[int] = (),
         variant: str | None = None,
+        skip: int = 0,
     ) -> tuple[bytes, EncodeReport]:
         """Symbols of one clip (int32 (T, H_l, W_l, C_l), padded size) -> bytes: the second half of `compress`.
 
-        `kept`: how many channels of each level to code; () is all of them, or those of `variant`.
+        `kept`: how many channels of each level to code; () is all of them, or those of `variant`. `skip`: as the
+        symbols were chosen for; ValueError where they were not.
         """
         sink = io.BytesIO()
-        header = self._header(height, width, check_qp(qp), fps, context, tuple(kept) or self.kept(variant))
+        header = self._header(height, width, check_qp(qp), fps, context, tuple(kept) or self.kept(variant), skip)
         symbols = self._truncated(symbols, header.kept)
         writer = PacketWriter(self._priors, sink, header, variant)
         for packet in zip(*[level.split(PACKET_FRAMES) for level in symbols], strict=True):
@@ -260,11 +267,20 @@ class Codec(ImageCodec):
         )
 
     def _header(
-        self, height: int, width: int, qp: int, fps: float | Fraction, context: bool, kept: tuple[int, ...]
+        self,
+        height: int,
+        width: int,
+        qp: int,
+        fps: float | Fraction,
+        context: bool,
+        kept: tuple[int, ...],
+        skip: int = 0,
     ) -> Header:
         levels = tuple((level.stride, level.channels) for level in self.levels)
-        base = self.stage.base_levels
-        return Header(height, width, qp, self._digest, self.kind, levels, frame_rate(fps), context, kept, base)
+        return Header(
+            height, width, qp, self._digest, self.kind, levels, frame_rate(fps), context, kept, self.stage.base_levels,
+            skip=skip,
+        )  # fmt: skip
 
     def _check(self, header: Header) -> None:
         if header.fingerprint != self._digest:

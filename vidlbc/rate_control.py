@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vidlbc.codec import PACKET_FRAMES, Codec
 from vidlbc.codec_input import frames_tensor
-from vidlbc.coding import EncodeReport
+from vidlbc.coding import SKIP, EncodeReport
 from vidlbc.errors import InputError
 from vidlbc.evaluation.distortion import psnr
 from vidlbc.evaluation.rate import bits_per_pixel, kilobits_per_second
@@ -146,7 +146,7 @@ class _Clip:
         symbols = self.symbols(variant, qp) if symbols is None else symbols
         height, width = self.frames.shape[1:3]
         data, report = self._codec.compress_symbols(
-            symbols, qp, height, width, self._context, self._fps, variant=variant
+            symbols, qp, height, width, self._context, self._fps, variant=variant, skip=SKIP if self._rdo else 0
         )
         return _Coded(symbols, data, report)
 

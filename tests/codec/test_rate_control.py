@@ -17,7 +17,7 @@ from vidlbc.evaluation.distortion import psnr
 from vidlbc.evaluation.rate import bits_per_pixel
 from vidlbc.image_stage import build_image_stage
 from vidlbc.image_stage.klt import initialise
-from vidlbc.rate_control import compress_at_price, compress_to_psnr
+from vidlbc.rate_control import Target, compress_to_target
 from vidlbc.training.image_data import CropSampler
 
 VARIANTS = {"long": [1, 12, 16, 16], "short": [0, 0, 4, 16]}
@@ -49,7 +49,7 @@ def smooth(count: int, seed: int) -> np.ndarray:
 
 def code(codec: Codec, frames: np.ndarray, target: float, **options) -> tuple[bytes, float]:
     sink = io.BytesIO()
-    report = compress_to_psnr(codec, frames, sink, target, **options)
+    report = compress_to_target(codec, frames, sink, Target("psnr", target), **options)
     data = sink.getvalue()
     info = vidlbc.inspect(data)
     assert (report.bytes, report.qp) == (len(data), info.qp) and report.variant in codec.variants
@@ -89,7 +89,7 @@ def test_the_choice_can_be_narrowed(codec):
 def test_at_a_price_no_other_choice_costs_less(codec):
     frames, price = smooth(3, 2), 0.08
     sink = io.BytesIO()
-    report = compress_at_price(codec, frames, sink, price)
+    report = compress_to_target(codec, frames, sink, Target("bpp_per_db", price))
     assert vidlbc.inspect(sink.getvalue()).qp == report.qp
 
     def cost(variant, qp):
@@ -98,14 +98,14 @@ def test_at_a_price_no_other_choice_costs_less(codec):
 
     best = min(cost(variant, qp) for variant in codec.variants for qp in range(0, 64, 3))
     assert cost(report.variant, report.qp) <= best + 0.02  # curves are not smooth to the last hundredth
-    dear = compress_at_price(codec, frames, io.BytesIO(), 10 * price)
+    dear = compress_to_target(codec, frames, io.BytesIO(), Target("bpp_per_db", 10 * price))
     assert dear.bytes > report.bytes
 
 
 @pytest.mark.parametrize("price", [0, -1, float("nan"), "much", True])
 def test_bad_prices(codec, price):
     with pytest.raises(InputError, match="^bpp_per_db=.*: expected bits per pixel above 0, or null$"):
-        compress_at_price(codec, smooth(1, 0), io.BytesIO(), price)
+        compress_to_target(codec, smooth(1, 0), io.BytesIO(), Target("bpp_per_db", price))
 
 
 @pytest.mark.parametrize("target", [0, -3, float("nan"), float("inf"), "good", True])

@@ -109,7 +109,7 @@ def test_a_ratio_per_clip_is_in_rows_and_headers_and_verifies(
     [
         (("variant=V9",), "unknown variant 'V9': this model has V2, V3"),
         (("psnr=-1",), "psnr=-1: expected dB above 0 and below 100, or null"),
-        (("psnr=30", "variant=V2"), "psnr and variant are both given: expected one of psnr, bpp_per_db and variant"),
+        (("psnr=30", "variant=V2"), "psnr and variant are both given: expected one of psnr, bitrate, bpp_per_db and variant"),
         (("bpp_per_db=0",), "bpp_per_db=0: expected bits per pixel above 0 and below 100, or null"),
     ],
 )

@@ -14,6 +14,15 @@ Both are exact arithmetic (vidlbc.prior.grid), hence the same distributions.
 from vidlbc.coding.decoding import decode
 from vidlbc.coding.encoding import CodedFrame, EncodeReport, PacketWriter
 from vidlbc.coding.priors import Priors, dequantised
-from vidlbc.coding.rdo import RateDistortionQuantiser
+from vidlbc.coding.rdo import SKIP, RateDistortionQuantiser
 
-__all__ = ["CodedFrame", "EncodeReport", "PacketWriter", "Priors", "RateDistortionQuantiser", "decode", "dequantised"]
+__all__ = [
+    "SKIP",
+    "CodedFrame",
+    "EncodeReport",
+    "PacketWriter",
+    "Priors",
+    "RateDistortionQuantiser",
+    "decode",
+    "dequantised",
+]

@@ -87,7 +87,7 @@ class _Packets:
         self._decoders: dict[int, coder.Decoder] = {}
         self.intra = [0] * self.frames  # masks of the levels that the intra prior codes
         for packet, levels in zip(packets, self._sections, strict=True):
-            self._decoders |= dict.fromkeys(levels, coder.Decoder(packet.payload))
+            self._decoders |= dict.fromkeys(levels, coder.Decoder(packet.payload, header.skip))
             for t, mask in enumerate(unpack_modes(packet.modes, packet.frames, len(levels))):
                 self.intra[t] |= mask << levels.start
 

@@ -10,6 +10,9 @@ units of the step. High-resolution theory puts it at 6 / ln 2 = 8.7 bits; errors
 add up in the synthesis and in later frames, which asks for more: on three training clips 6, 9, 14, 20, 30 and 45 gave
 a BD-rate of +1.9, -2.2, -4.2, -4.7, -4.4 and -3.8% (transformer, 10 frames). A dead zone that does not look at the
 prior loses (+1 to +8%).
+
+Symbols whose scale index is below the header's `skip` are not coded at all and take the prior's rounded mean, whatever
+the image stage says. SKIP
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,10 +25,12 @@ from torch import Tensor
 from vidlbc.bitstream import Header
 from vidlbc.coding.encoding import NEAR_INTRA, ideal_bits
 from vidlbc.coding.priors import Priors
+from vidlbc.entropy import coder
 from vidlbc.prior.topdown import Distribution
 from vidlbc.traced import Traced
 
 ERROR_PRICE = 20.0
+SKIP = 10
 
 
 class _Choice(NamedTuple):
@@ -48,6 +53,7 @@ class RateDistortionQuantiser:
         self._qps = torch.tensor([header.qp], device=priors.pool.device)
         self._gains = priors.image.gains(self._qps)
         self._state = priors.start(1, header)
+        self._bound = torch.tensor(coder.first_table(header.skip), device=priors.pool.device)
         self._context = header.context and priors.context
         # Frames without a past, and scene cuts, are coded by the intra prior.
         self._try_intra = self._context and priors.intra_frames
@@ -100,7 +106,7 @@ class RateDistortionQuantiser:
             hidden, distribution = priors.expect(by_intra, index, hidden, gains[index], memory.get(index, ()))
             coded = self._header.coded[index]
             here = (..., slice(coded))
-            q, *sums = _CHOOSE(scaled[index][here], distribution.mean[here], distribution.log2_scale[here])
+            q, *sums = _CHOOSE(scaled[index][here], distribution.mean[here], distribution.log2_scale[here], self._bound)
             symbols[index] = torch.nn.functional.pad(q, (0, scaled[index].shape[-1] - coded))
             level_bits, level_cost = map(float, sums)
             bits, cost = bits + level_bits, cost + level_cost
@@ -109,23 +115,24 @@ class RateDistortionQuantiser:
         return _Choice(symbols, bits, cost)
 
 
-def _choose(scaled: Tensor, mean: Tensor, log2_scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Symbols of one level of one frame, the sum of their bits, and that of their costs."""
+def _choose(scaled: Tensor, mean: Tensor, log2_scale: Tensor, bound: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Symbols of one level of one frame, the sum of their bits, and that of their costs. Tables below `bound` are not
+    coded."""
     distribution = Distribution(mean, log2_scale)
+    table, centre, _ = coder.quantise_tensors(distribution)
+    skipped = table < bound
     nearest, expected = scaled.round(), mean.round().to(scaled.dtype)
     nearer = nearest + (expected - nearest).sign()
-    (bits, cost), (bits_nearer, cost_nearer) = (_costs(q, scaled, distribution) for q in (nearest, nearer))
-    better = cost_nearer < cost
-    return (
-        torch.where(better, nearer, nearest).to(torch.int32),
-        torch.where(better, bits_nearer, bits).sum(dtype=torch.float64),
-        torch.where(better, cost_nearer, cost).sum(dtype=torch.float64),
-    )
+    bits = [ideal_bits(q, distribution) for q in (nearest, nearer)]
+    better = bits[1] + _price(nearer, scaled) < bits[0] + _price(nearest, scaled)
+    q = torch.where(skipped, centre.to(scaled.dtype), torch.where(better, nearer, nearest))
+    paid = torch.where(skipped, 0.0, torch.where(better, bits[1], bits[0]))
+    cost = paid + _price(q, scaled)
+    return q.to(torch.int32), paid.sum(dtype=torch.float64), cost.sum(dtype=torch.float64)
 
 
-def _costs(q: Tensor, scaled: Tensor, distribution: Distribution) -> tuple[Tensor, Tensor]:
-    bits = ideal_bits(q, distribution)
-    return bits, bits + ERROR_PRICE * (q - scaled).square()
+def _price(q: Tensor, scaled: Tensor) -> Tensor:
+    return ERROR_PRICE * (q - scaled).square()
 
 
 _CHOOSE = Traced(_choose)

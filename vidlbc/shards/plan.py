@@ -47,6 +47,8 @@ class Settings:
     variant: str | None = None
     psnr: float | None = None
     bpp_per_db: float | None = None
+    bitrate: float | None = None
+    rdo: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.qp <= 63:
@@ -62,19 +64,28 @@ class Settings:
             raise InputError(f"psnr={self.psnr}: expected dB above 0 and below 100, or null")
         if self.bpp_per_db is not None and not 0 < self.bpp_per_db < 100:
             raise InputError(f"bpp_per_db={self.bpp_per_db}: expected bits per pixel above 0 and below 100, or null")
-        given = [name for name in ("psnr", "bpp_per_db", "variant") if getattr(self, name) is not None]
+        if self.bitrate is not None and not 0 < self.bitrate < 1e9:
+            raise InputError(f"bitrate={self.bitrate}: expected kbit/s above 0, or null")
+        given = [name for name in (*_TARGETS, "variant") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise InputError(f"{given[0]} and {given[1]} are both given: expected one of psnr, bpp_per_db and variant")
+            choices = f"{', '.join(_TARGETS)} and variant"
+            raise InputError(f"{given[0]} and {given[1]} are both given: expected one of {choices}")
+
+    @property
+    def target(self) -> tuple[str, float] | None:
+        """What rate control aims at (`vidlbc.rate_control.Target`); None: `qp` for all clips."""
+        return next(((n, getattr(self, n)) for n in _TARGETS if getattr(self, n) is not None), None)
 
     def visible(self) -> dict[str, Any]:
         """The settings that show in the bytes; those of _LATER only where set, so that older shards keep their keys."""
         shown = {name: value for name, value in asdict(self).items() if name not in _INVISIBLE}
-        return {name: value for name, value in shown.items() if name not in _LATER or value is not None}
+        return {name: value for name, value in shown.items() if name not in _LATER or value not in (None, False)}
 
 
 # `model` and `temporal` say where the weights were found; the fingerprint says what they are.
 _INVISIBLE = ("block", "deadline_s", "model", "temporal")
-_LATER = ("variant", "psnr", "bpp_per_db")
+_TARGETS = ("psnr", "bitrate", "bpp_per_db")
+_LATER = ("variant", *_TARGETS, "rdo")
 
 
 @dataclass(frozen=True)
