@@ -29,7 +29,7 @@ from vidlbc.coding import SKIP, EncodeReport, PacketWriter, Priors, RateDistorti
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
 from vidlbc.image_codec import ImageCodec
 from vidlbc.prior.grid import to_grid
-from vidlbc.temporal_stage import TemporalStage
+from vidlbc.temporal_stage import ChunkStage, TemporalStage
 
 PACKET_FRAMES = 16
 
@@ -44,18 +44,24 @@ def load(
     folder = models.find_model(str(name))
     image = models.load_image_stage(folder / "image_stage")
     kind = temporal or models.default_kind(folder)
+    if kind not in (kinds := models.kinds_of(folder)):
+        raise InputError(f"model {name} has no temporal stage {kind!r}: it has {', '.join(kinds)}")
+    if kind == "chunk":
+        from vidlbc.chunk_codec import ChunkCodec
+
+        return ChunkCodec(image, models.load_chunk(folder / "temporal" / kind, image), device, precision)
     if kind == "none":
         stage, digest = models.no_context(image)
     else:
-        choices = sorted(p.name for p in (folder / "temporal").glob("*") if p.is_dir())
-        if kind not in choices:
-            raise InputError(f"model {name} has no temporal stage {kind!r}: it has none, {', '.join(choices)}")
         stage, digest = models.load_temporal(folder / "temporal" / kind, image)
     return Codec(image, stage, digest, device=device, precision=precision)
 
 
 class Codec(ImageCodec):
-    """See the module. Frames are uint8 (T, H, W, 3) RGB; T >= 1, H and W >= 16."""
+    """See the module. Frames are uint8 (T, H, W, 3) RGB; T >= 1, H and W >= 16.
+
+    Symbols are those of units of frames; here, where `unit` is 1, of frames.
+    """
 
     def __init__(
         self,
@@ -64,12 +70,14 @@ class Codec(ImageCodec):
         temporal_digest: bytes,
         device: str = "auto",
         precision: str = "fp32",
+        coded: models.ChunkModel | None = None,
     ):
-        super().__init__(image, device, precision)
+        """`coded`: the model whose symbols are coded, where they are not the image stage's own."""
+        super().__init__(image, device, precision, coded)
         self.temporal = to_grid(temporal).to(self.device)
-        self.kind = temporal.kind
+        self.kind = self.coded.stage.kind if isinstance(self.coded.stage, ChunkStage) else temporal.kind
         self._digest = hashlib.sha256(image.digest + temporal_digest).digest()[:16]
-        self._priors = Priors(self.image, self.temporal, self._pool)
+        self._priors = Priors(self.coded, self.temporal, self._pool)
 
     @property
     def fingerprint(self) -> str:
@@ -132,15 +140,22 @@ class Codec(ImageCodec):
             raise InputError("nothing to encode: expected at least one frame")
         header = self._header(first.shape[1], first.shape[2], qp, fps, context, kept, skip if rdo else 0)
         writer = PacketWriter(self._priors, sink, header, variant)
-        packets = chain([first], packets)
+        length = 0
+
+        def counted() -> Iterator[Tensor]:
+            nonlocal length
+            for packet in chain([first], packets):
+                length += len(packet)
+                yield packet
+
         if rdo:
-            scaled = (self.scaled(self.unquantised(packet), qp) for packet in packets)
+            scaled = (self.scaled(self.unquantised(packet), qp) for packet in counted())
             for symbols in RateDistortionQuantiser(self._priors, header).packets(scaled):
                 writer.add(symbols)
         else:
-            for packet in packets:
+            for packet in counted():
                 writer.add(self.analyse(packet, qp, variant))
-        return writer.finish()
+        return writer.finish(length)
 
     def analyse(
         self,
@@ -153,7 +168,8 @@ class Codec(ImageCodec):
     ) -> list[Tensor]:
         """uint8 (T, H, W, 3) -> symbols, int32 (T, H_l, W_l, C_l) a level, fine to coarse, padded size.
 
-        They are those that `compress` codes with the same options. Channels that the variant leaves out are 0.
+        They are those that `compress` codes with the same options; of units of several frames there are
+        ceil(T / unit). Channels that the variant leaves out are 0.
         """
         height, width = frames_tensor(frames).shape[1:3]
         return self.quantise(self.unquantised(frames), qp, height, width, variant, rdo, context, skip)
@@ -201,7 +217,7 @@ class Codec(ImageCodec):
             yield torch.cat([coming.popleft().result() for _ in range(len(symbols[0]))]).numpy()
 
     def symbols(self, data: bytes | BinaryIO | Sequence[bytes | BinaryIO], base: bool = False) -> list[Tensor]:
-        """Bitstream -> int32 (T, C_l, H_l, W_l) a level, fine to coarse, cropped to the frame's own cells.
+        """Bitstream -> int32 (T, C_l, H_l, W_l) a coded level, fine to coarse, cropped to the frame's own cells.
 
         Several clips of equal size and length decode as one batch: (B, T, C_l, H_l, W_l). `base`: the levels of the
         base layer alone; of a file not a byte behind them is read.
@@ -214,20 +230,20 @@ class Codec(ImageCodec):
         decoded = self._decode(readers, base=base)
         parts = [[q.unflatten(0, (len(readers), -1)) for q in symbols] for symbols in decoded]
         whole = [torch.cat(level, 1).permute(0, 1, 4, 2, 3) for level in zip(*parts, strict=True)]
-        return self.crop(whole, readers[0].header.height, readers[0].header.width)
+        return self.crop_symbols(whole, readers[0].header.height, readers[0].header.width)
 
     def latents(self, data: bytes | BinaryIO, base: bool = False) -> list[Tensor]:
         """Bitstream -> dequantised latents, float32 (T, C_l, H_l, W_l) a level; `base` as in `symbols`."""
         reader = Reader(data)
         header = reader.header
         symbols = self._whole(reader, base)
-        return self.crop(self.dequantise(symbols, header.qp), header.height, header.width)
+        return self.crop(self.dequantise(symbols, header.qp, reader.frames), header.height, header.width)
 
     def padded_symbols(self, data: bytes | BinaryIO, base: bool = False) -> list[Tensor]:
         """Bitstream -> int32 (T, H_l, W_l, C_l) a level, of the padded frame: for `dequantise` and `synthesize`."""
         return self._whole(Reader(data), base)
 
-    def _whole(self, reader: Reader, base: bool) -> list[Tensor]:
+    def _whole(self, reader: Reader, base: bool = False) -> list[Tensor]:
         return [torch.cat(level) for level in zip(*self._decode([reader], base=base), strict=True)]
 
     def compress_symbols(
@@ -239,31 +255,33 @@ class Codec(ImageCodec):
         context: bool = True,
         fps: float | Fraction = 0,
         kept: Sequence[int] = (),
+        frames: int | None = None,
         variant: str | None = None,
         skip: int = 0,
     ) -> tuple[bytes, EncodeReport]:
         """Symbols of one clip (int32 (T, H_l, W_l, C_l), padded size) -> bytes: the second half of `compress`.
 
-        `kept`: how many channels of each level to code; () is all of them, or those of `variant`. `skip`: as the
-        symbols were chosen for; ValueError where they were not.
+        `kept`: how many channels of each level to code; () is all of them, or those of `variant`. `frames`: of the
+        clip, where units of several stand for more. `skip`: as the symbols were chosen for; ValueError where they were
+        not.
         """
         sink = io.BytesIO()
         header = self._header(height, width, check_qp(qp), fps, context, tuple(kept) or self.kept(variant), skip)
         symbols = self._truncated(symbols, header.kept)
         writer = PacketWriter(self._priors, sink, header, variant)
-        for packet in zip(*[level.split(PACKET_FRAMES) for level in symbols], strict=True):
+        for packet in zip(*[level.split(PACKET_FRAMES // self.unit) for level in symbols], strict=True):
             writer.add(packet)
-        report = writer.finish()
+        report = writer.finish(frames)
         return sink.getvalue(), report
 
     def transcode(self, data: bytes, target: "Codec", context: bool = True) -> tuple[bytes, EncodeReport]:
         """The same symbols under another prior of the same image stage: other bytes, identical pixels."""
-        if target.image.digest != self.image.digest:
-            raise InputError("transcoding keeps the symbols: both codecs must have the same image stage")
-        header = Reader(data).header
-        symbols = self.padded_symbols(data)
+        if target.coded.digest != self.coded.digest:
+            raise InputError("transcoding keeps the symbols: both codecs must code the latents of the same image stage")
+        reader = Reader(data)
+        header, symbols = reader.header, self._whole(reader)
         return target.compress_symbols(
-            symbols, header.qp, header.height, header.width, context, header.fps, header.kept
+            symbols, header.qp, header.height, header.width, context, header.fps, header.kept, reader.frames
         )
 
     def _header(
@@ -276,11 +294,9 @@ class Codec(ImageCodec):
         kept: tuple[int, ...],
         skip: int = 0,
     ) -> Header:
-        levels = tuple((level.stride, level.channels) for level in self.levels)
-        return Header(
-            height, width, qp, self._digest, self.kind, levels, frame_rate(fps), context, kept, self.stage.base_levels,
-            skip=skip,
-        )  # fmt: skip
+        levels = tuple((level.stride, level.channels) for level in self.coded_levels)
+        base, rate = self.coded.stage.base_levels, frame_rate(fps)
+        return Header(height, width, qp, self._digest, self.kind, levels, rate, context, kept, base, self.unit, skip)
 
     def _check(self, header: Header) -> None:
         if header.fingerprint != self._digest:
@@ -288,9 +304,8 @@ class Codec(ImageCodec):
                 f"bitstream was written with weights {header.fingerprint.hex()} ({header.kind}), "
                 f"these are {self.fingerprint} ({self.kind}): load the model that wrote it"
             )
-        if header.levels != tuple((level.stride, level.channels) for level in self.levels) or (
-            header.base != self.stage.base_levels
-        ):
+        levels = tuple((level.stride, level.channels) for level in self.coded_levels)
+        if (header.levels, header.base, header.unit) != (levels, self.coded.stage.base_levels, self.unit):
             raise BitstreamError("damaged bitstream: its levels are not those of its weights")
 
     def _decode(

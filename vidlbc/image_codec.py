@@ -1,4 +1,4 @@
-"""The image stage as a codec runs it: frames to latents, and back; no bitstream here.
+"""The networks of floating point as a codec runs them: frames to what is quantised, symbols to frames; no bitstream.
 
 On CPU every frame goes through it alone, on one thread, and frames run side by side, so that what becomes of a frame
 does not depend on threads or batch. On a GPU frames go in batches of a fixed size.
@@ -23,40 +23,61 @@ from vidlbc.traced import Traced
 
 
 class ImageCodec:
-    """Frames are uint8 (T, H, W, 3) RGB; H and W >= 16. Lists over levels are fine to coarse."""
+    """Frames are uint8 (T, H, W, 3) RGB; H and W >= 16. Lists over levels are fine to coarse.
 
-    def __init__(self, image: models.ImageModel, device: str = "auto", precision: str = "fp32"):
-        """Raises InputError where there is no such device or precision."""
+    `unit`: frames that are coded as one.
+    """
+
+    unit = 1
+
+    def __init__(
+        self,
+        image: models.ImageModel,
+        device: str = "auto",
+        precision: str = "fp32",
+        coded: models.ChunkModel | None = None,
+    ):
+        """`coded`: the model whose symbols are coded, where they are not the image stage's own.
+
+        Raises InputError where there is no such device or precision.
+        """
         if precision not in ("fp32", "bf16"):
             raise InputError(f"unknown precision {precision!r}: expected fp32 or bf16")
         self.device = pick_device(device)
         check_device(self.device)
         self.image = image.to(self.device)
         self.stage = self.image.stage.to(memory_format=torch.channels_last)
+        self.coded = self.image if coded is None else coded.to(self.device)
         self._pool = FramePool(self.device, precision)
         self._analysis = Traced(self._analysis_step)
         self._synthesis, self._pictures = Traced(self._synthesis_step), Traced(self._pictures_step)
 
     @property
     def levels(self) -> tuple[Level, ...]:
+        """Of the latents of a frame."""
         return self.stage.levels
+
+    @property
+    def coded_levels(self) -> tuple[Level, ...]:
+        """Of the symbols of a unit."""
+        return self.coded.stage.levels
 
     @property
     def variants(self) -> tuple[str, ...]:
         """Names of the truncations that the image stage was trained for."""
-        return tuple(self.stage.variants)
+        return tuple(self.coded.stage.variants)
 
     def kept(self, variant: str | None) -> tuple[int, ...]:
         """Channels that a variant codes of each level, fine to coarse; () is all. Raises InputError."""
         if variant is None:
             return ()
-        if variant not in self.stage.variants:
+        if variant not in self.coded.stage.variants:
             known = ", ".join(self.variants) or "none"
             raise InputError(f"unknown variant {variant!r}: this model has {known}")
-        return self.stage.variants[variant]
+        return self.coded.stage.variants[variant]
 
     def unquantised(self, frames: np.ndarray | Tensor) -> list[Tensor]:
-        """uint8 (T, H, W, 3) -> the image stage's y, float32 (T, H_l, W_l, C_l) a level, padded size: of every QP."""
+        """uint8 (T, H, W, 3) -> y, float32 (T, H_l, W_l, C_l) a coded level, padded size: the same for every QP."""
         parts = self._pool.map(self._in_precision(self._analysis), frames_tensor(frames))
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
@@ -75,13 +96,17 @@ class ImageCodec:
 
         Here and in `dequantise`, fewer levels than the codec has are its coarsest ones.
         """
-        return [
-            y[..., : -(-height // level.stride), : -(-width // level.stride)]
-            for y, level in zip(levels, self.levels[len(self.levels) - len(levels) :], strict=True)
-        ]
+        return _cropped(levels, self.levels[len(self.levels) - len(levels) :], height, width)
 
-    def dequantise(self, symbols: Sequence[Tensor], qp: int) -> list[Tensor]:
-        """int32 (T, H_l, W_l, C_l) -> float32 latents (T, C_l, H_l, W_l)."""
+    def crop_symbols(self, levels: Sequence[Tensor], height: int, width: int) -> list[Tensor]:
+        """The same of symbols, (..., C_l, H_l, W_l) a coded level."""
+        return _cropped(levels, self.coded_levels[len(self.coded_levels) - len(levels) :], height, width)
+
+    def dequantise(self, symbols: Sequence[Tensor], qp: int, frames: int | None = None) -> list[Tensor]:
+        """Symbols int32 (T, H_l, W_l, C_l) -> latents of frames, float32 (T, C_l, H_l, W_l).
+
+        `frames`: how many there are, where units of several stand for more; None is all that they stand for.
+        """
         gains = self._gains(qp)[len(self.levels) - len(symbols) :]
         return [channels_first(dequantised(q, g.step)) for q, g in zip(symbols, gains, strict=True)]
 
@@ -113,4 +138,11 @@ class ImageCodec:
         return [truncated(q, k, -1) for q, k in zip(symbols, kept, strict=True)] if kept else list(symbols)
 
     def _gains(self, qp: int) -> list[Gains]:
-        return self.image.gains(torch.tensor([qp], device=self.device))
+        return self.coded.gains(torch.tensor([qp], device=self.device))
+
+
+def _cropped(tensors: Sequence[Tensor], levels: Sequence[Level], height: int, width: int) -> list[Tensor]:
+    return [
+        y[..., : -(-height // level.stride), : -(-width // level.stride)]
+        for y, level in zip(tensors, levels, strict=True)
+    ]

@@ -122,10 +122,19 @@ class _Clip:
         self._context, self._fps, self._rdo = context, fps, rdo
         self._latents: list[Tensor] | None = None
 
-    def some(self, indices: np.ndarray, rdo: bool | None = None) -> "_Clip":
-        """The clip of these of its frames; `rdo`: other than this one's."""
-        part = self.frames[torch.from_numpy(indices)]
-        return _Clip(self._codec, part, self._context, self._fps, self._rdo if rdo is None else rdo)
+    def glimpse(self) -> "_Clip":
+        """Whole units, evenly spread, whose symbols are rounded."""
+        unit = self._codec.unit
+        last = -(-len(self.frames) // unit) - 1
+        units = np.unique(np.linspace(0, last, min(last + 1, -(-_LOOKED_AT // unit))).round().astype(int))
+        indices = (units[:, None] * unit + np.arange(unit)).reshape(-1)
+        some = self.frames[torch.from_numpy(indices[indices < len(self.frames)])]
+        return _Clip(self._codec, some, self._context, self._fps, rdo=False)
+
+    def middle(self) -> "_Clip":
+        """A packet's frames from the middle."""
+        first = max(0, (len(self.frames) - PACKET_FRAMES) // 2)
+        return _Clip(self._codec, self.frames[first : first + PACKET_FRAMES], self._context, self._fps, self._rdo)
 
     def symbols(self, variant: str | None, qp: int) -> list[Tensor]:
         latents = self._latents
@@ -138,7 +147,8 @@ class _Clip:
 
     def quality(self, symbols: list[Tensor], qp: int) -> float:
         """Mean PSNR in dB of the decoded frames: they depend on the symbols alone, so nothing need be coded."""
-        pictures = self._codec.synthesize(self._codec.dequantise(symbols, qp), qp, *self.frames.shape[1:3])
+        latents = self._codec.dequantise(symbols, qp, len(self.frames))
+        pictures = self._codec.synthesize(latents, qp, *self.frames.shape[1:3])
         return float(np.mean(psnr(pictures, self.frames.cpu().numpy())))
 
     def code(self, variant: str | None, qp: int, symbols: list[Tensor] | None = None) -> _Coded:
@@ -146,8 +156,9 @@ class _Clip:
         symbols = self.symbols(variant, qp) if symbols is None else symbols
         height, width = self.frames.shape[1:3]
         data, report = self._codec.compress_symbols(
-            symbols, qp, height, width, self._context, self._fps, variant=variant, skip=SKIP if self._rdo else 0
-        )
+            symbols, qp, height, width, self._context, self._fps, frames=len(self.frames), variant=variant,
+            skip=SKIP if self._rdo else 0,
+        )  # fmt: skip
         return _Coded(symbols, data, report)
 
     def kbps(self, coded: _Coded) -> float:
@@ -168,8 +179,7 @@ def _lowest_qp(clip: _Clip, variant: str | None, target: float) -> tuple[int, li
 
     Rounding alone is tried on some frames first: symbols that are chosen for their rate too need a QP no lower.
     """
-    last = len(clip.frames) - 1
-    some = clip.some(np.unique(np.linspace(0, last, min(last + 1, _LOOKED_AT)).round().astype(int)), rdo=False)
+    some = clip.glimpse()
     low, high = 0, NUM_QP - 1
     while low < high:
         middle = (low + high) // 2
@@ -224,8 +234,7 @@ def _highest_qp(code: Callable[[int], _Coded], rate: Callable[[_Coded], float], 
 
 
 def _at_price(clip: _Clip, variants: tuple[str | None, ...], price: float) -> _Coded:
-    first = max(0, (len(clip.frames) - PACKET_FRAMES) // 2)
-    part = clip.some(np.arange(first, min(first + PACKET_FRAMES, len(clip.frames))))
+    part = clip.middle()
     known: dict[tuple[str | None, int], float] = {}
 
     def cost(variant: str | None, qp: int) -> float:

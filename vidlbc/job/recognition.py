@@ -177,7 +177,10 @@ def _latents_at(
         here = wanted[(wanted >= first) & (wanted < first + row["frames"])] - first
         if len(here):
             symbols = codec.padded_symbols(data, base)
-            parts.append(codec.dequantise([q[here] for q in symbols], row["qp"]))
+            if codec.unit == 1:
+                parts.append(codec.dequantise([q[here] for q in symbols], row["qp"]))
+            else:
+                parts.append([y[here] for y in codec.dequantise(symbols, row["qp"])])
         first += row["frames"]
     return [torch.cat(level) for level in zip(*parts, strict=True)]
 
