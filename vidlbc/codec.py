@@ -84,6 +84,11 @@ class Codec(ImageCodec):
         """Identifies the weights that decode: 32 hexadecimal digits."""
         return self._digest.hex()
 
+    @property
+    def sees_past(self) -> bool:
+        """Whether priors are given earlier frames: what rate-distortion optimised quantisation gains from."""
+        return self._priors.context
+
     # -- encoding ----------------------------------------------------------------------------------------------------
 
     def compress(

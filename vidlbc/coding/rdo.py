@@ -48,12 +48,13 @@ class RateDistortionQuantiser:
     shared out among threads would say which elements take which.
     """
 
-    def __init__(self, priors: Priors, header: Header):
+    def __init__(self, priors: Priors, header: Header, error_price: float = ERROR_PRICE):
         self._priors, self._header = priors, header
         self._qps = torch.tensor([header.qp], device=priors.pool.device)
         self._gains = priors.image.gains(self._qps)
         self._state = priors.start(1, header)
-        self._bound = torch.tensor(coder.first_table(header.skip), device=priors.pool.device)
+        device = priors.pool.device
+        self._rule = torch.tensor(coder.first_table(header.skip), device=device), torch.tensor(error_price, device=device)
         self._context = header.context and priors.context
         # Frames without a past, and scene cuts, are coded by the intra prior.
         self._try_intra = self._context and priors.intra_frames
@@ -106,7 +107,7 @@ class RateDistortionQuantiser:
             hidden, distribution = priors.expect(by_intra, index, hidden, gains[index], memory.get(index, ()))
             coded = self._header.coded[index]
             here = (..., slice(coded))
-            q, *sums = _CHOOSE(scaled[index][here], distribution.mean[here], distribution.log2_scale[here], self._bound)
+            q, *sums = _CHOOSE(scaled[index][here], distribution.mean[here], distribution.log2_scale[here], *self._rule)
             symbols[index] = torch.nn.functional.pad(q, (0, scaled[index].shape[-1] - coded))
             level_bits, level_cost = map(float, sums)
             bits, cost = bits + level_bits, cost + level_cost
@@ -115,24 +116,22 @@ class RateDistortionQuantiser:
         return _Choice(symbols, bits, cost)
 
 
-def _choose(scaled: Tensor, mean: Tensor, log2_scale: Tensor, bound: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Symbols of one level of one frame, the sum of their bits, and that of their costs. Tables below `bound` are not
-    coded."""
+def _choose(scaled: Tensor, mean: Tensor, log2_scale: Tensor, bound: Tensor, price: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Symbols of one level of one frame, the sum of their bits, and that of their costs.
+
+    Tables below `bound` are not coded; `price` is that of errors.
+    """
     distribution = Distribution(mean, log2_scale)
     table, centre, _ = coder.quantise_tensors(distribution)
     skipped = table < bound
     nearest, expected = scaled.round(), mean.round().to(scaled.dtype)
     nearer = nearest + (expected - nearest).sign()
     bits = [ideal_bits(q, distribution) for q in (nearest, nearer)]
-    better = bits[1] + _price(nearer, scaled) < bits[0] + _price(nearest, scaled)
+    better = bits[1] + price * (nearer - scaled).square() < bits[0] + price * (nearest - scaled).square()
     q = torch.where(skipped, centre.to(scaled.dtype), torch.where(better, nearer, nearest))
     paid = torch.where(skipped, 0.0, torch.where(better, bits[1], bits[0]))
-    cost = paid + _price(q, scaled)
+    cost = paid + price * (q - scaled).square()
     return q.to(torch.int32), paid.sum(dtype=torch.float64), cost.sum(dtype=torch.float64)
-
-
-def _price(q: Tensor, scaled: Tensor) -> Tensor:
-    return ERROR_PRICE * (q - scaled).square()
 
 
 _CHOOSE = Traced(_choose)

@@ -17,7 +17,7 @@ from vidlbc.evaluation.comparison import MEASURES, Difference, comparison_matrix
 from vidlbc.evaluation.distortion import psnr
 from vidlbc.evaluation.means import CELLS, means, of_shared_clips
 from vidlbc.evaluation.rate import bits_per_pixel
-from vidlbc.evaluation.rate_distortion import Point
+from vidlbc.evaluation.rate_distortion import RDO, Point
 from vidlbc.report.page import Page, Panel, Player
 
 _CHARTS = [
@@ -96,7 +96,7 @@ def make_player(
     kind = list(codecs)[-1]
     qps = sorted({p.qp for p in ours if p.kind == kind})
     qp = qps[len(qps) // 2]
-    coded = codecs[kind].compress(source, qp=qp)
+    coded = codecs[kind].compress(source, qp=qp, rdo=kind.endswith(RDO))
     decoded = codecs[kind].decompress(coded)
     panels = [Panel("source", best, source), _panel(f"vidlbc {kind}", f"qp {qp}", coded, decoded, source)]
     other = next((anchors[name] for name in _ORDER if name in anchors), None)

@@ -265,6 +265,19 @@ def differences(there: Plan, here: Plan) -> list[str]:
     return found or ["other shard sizes (shard_videos)"]
 
 
+def choice_of_rdo(wanted: bool | None, output: str | Path, sees_past: bool) -> bool:
+    """What `rdo` of None stands for: what an earlier run into `output` did, else whether the codec's priors see the past.
+
+    Under the intra prior alone there is nothing to gain.
+    """
+    if wanted is not None:
+        return wanted
+    try:
+        return Plan.load(output).settings.rdo
+    except ShardError:
+        return sees_past
+
+
 def known_contents(output: str | Path, corpus: Corpus) -> dict[str, Content]:
     """Contents of a corpus, from the plan in `output` where a file's size is still the same: resuming hashes nothing.
 
