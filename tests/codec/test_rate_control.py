@@ -112,3 +112,63 @@ def test_bad_prices(codec, price):
 def test_bad_targets(codec, target):
     with pytest.raises(InputError, match="^psnr=.*: expected a number of dB above 0, or null$"):
         code(codec, smooth(1, 0), target)
+
+
+# ---- bitrate
+
+
+def at_bitrate(codec: Codec, frames: np.ndarray, target: float, **options) -> tuple[bytes, float]:
+    sink = io.BytesIO()
+    report = compress_to_target(codec, frames, sink, Target("bitrate", target), fps=25, **options)
+    assert report.bytes == len(sink.getvalue())
+    assert report.reached == 8 * len(sink.getvalue()) * 25 / len(frames) / 1000
+    return sink.getvalue(), report.reached
+
+
+@pytest.mark.parametrize("rdo", [False, True])
+@pytest.mark.parametrize(("target", "seed"), [(30, 1), (55, 1), (120, 3)])
+def test_a_bitrate_gives_the_highest_qp_whose_file_is_no_larger(codec, target, seed, rdo):
+    frames = smooth(3, seed)
+    data, reached = at_bitrate(codec, frames, target, variants=("long",), rdo=rdo)
+    qp = vidlbc.inspect(data).qp
+    assert reached <= target and 0 < qp < 63
+    assert data == codec.compress(frames, qp, fps=25, variant="long", rdo=rdo)
+    assert 8 * len(codec.compress(frames, qp + 1, fps=25, variant="long", rdo=rdo)) * 25 / 3 / 1000 > target
+
+
+def test_of_variants_that_fit_the_best_is_taken(codec):
+    frames = smooth(3, 3)
+    data, _ = at_bitrate(codec, frames, 80)
+    alone = [at_bitrate(codec, frames, 80, variants=(variant,))[0] for variant in codec.variants]
+    assert data == max(alone, key=lambda stream: np.mean(psnr(codec.decompress(stream), frames)))
+
+
+@pytest.mark.parametrize(("target", "qp"), [(0.1, 0), (1e6, 63)])
+def test_a_bitrate_out_of_reach_gives_the_nearest_there_is(codec, target, qp):
+    data, _ = at_bitrate(codec, smooth(2, 1), target, variants=("short",))
+    assert vidlbc.inspect(data).qp == qp
+
+
+def test_targets_of_compress(codec):
+    frames = smooth(2, 1)
+    quality = codec.compress(frames, psnr=26, rdo=True)
+    assert np.mean(psnr(codec.decompress(quality), frames)) >= 26
+    small = codec.compress(frames, bitrate=40, fps=25, variant="long")
+    assert small == at_bitrate(codec, frames, 40, variants=("long",))[0]
+    with pytest.raises(InputError, match="^bitrate=40: the frame rate is not known, and kbit/s need it; give fps, or qp$"):
+        codec.compress(frames, bitrate=40)
+    with pytest.raises(InputError, match="^psnr and bitrate are both given: expected one of psnr, bitrate$"):
+        codec.compress(frames, bitrate=40, psnr=30, fps=25)
+    with pytest.raises(InputError, match="^bitrate=0: expected kbit/s above 0, or null$"):
+        codec.compress(frames, bitrate=0, fps=25)
+
+
+def test_a_clip_is_analysed_once(codec, monkeypatch):
+    calls = []
+    analyse = codec.unquantised
+    monkeypatch.setattr(codec, "unquantised", lambda frames: calls.append(len(frames)) or analyse(frames))
+    at_bitrate(codec, smooth(3, 1), 50)
+    assert calls == [3]
+    monkeypatch.setattr("vidlbc.rate_control._KEPT_BYTES", 0)
+    at_bitrate(codec, smooth(3, 1), 50)
+    assert len(calls) > 3
