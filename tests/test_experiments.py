@@ -71,7 +71,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def overrides(experiment: str, data: Path, model: Path) -> tuple[str, ...]:
     """What makes an experiment small. A new experiment fails here until it says how."""
-    if experiment.startswith(("default_transformer", "default_lstm", "demo")):
+    if experiment.startswith(("default_transformer", "default_lstm", "default_chunk", "demo")):
         start = "train.start=scratch"  # the small model has no temporal stage to go on from
         return (f"data.root={data / 'actions' / 'labels.csv'}", f"image_stage={model}", start, *JOB)
     small_stage = tuple(f"image_stage.{name}={value}".replace(" ", "") for name, value in SMALL.items())
@@ -94,6 +94,8 @@ def overrides(experiment: str, data: Path, model: Path) -> tuple[str, ...]:
                              "enhancement.steps=2", "enhancement.size=64", "enhancement.batch=2", "eval.frames=2"),
         "blocks_default": ("train.steps=2", "train.size=64", "train.batch=2", "train.same_time=false",
                            "eval.pictures=1", "device=cpu"),
+        "rates_default": ("train.steps=2", "train.size=64", "train.batch=2", "eval.pictures=1", "qps=[32]",
+                          "device=cpu"),
         "transfer_default": (f"model={model}", *(f"classes.{name}" for name in CLIPS_OF_TRANSFER),
                              "boundaries.training.steps=2", "boundaries.training.size=64",
                              "boundaries.training.batch=2", "super_resolution.training.steps=2",

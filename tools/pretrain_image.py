@@ -23,6 +23,7 @@ def settings_of(config: DictConfig) -> ImageJobSettings:
     crops = CropSettings(
         train["size"], train["batch"],
         data["frames_per_video"], data["max_side"], data["pool_mb"], data["steps_per_pool"],
+        None if train["qps"] is None else tuple(train["qps"]),
     )  # fmt: skip
     return ImageJobSettings(
         train=sources(data["train"]), out=Path(config.out), family=stage.pop("family"), options=stage,

@@ -210,6 +210,26 @@ def _read_temporal_config(folder: Path, image: ImageModel) -> dict[str, Any]:
     return config
 
 
+def load_kind(folder: Path, image: ImageModel) -> TemporalStage | ChunkStage:
+    """The stage of a folder that is named after its kind, for training on. Raises InputError."""
+    return load_chunk(folder, image).stage if folder.name == ChunkStage.kind else load_temporal(folder, image)[0]
+
+
+def build_kind(kind: str, stage: ImageStage, **options: Any) -> TemporalStage | ChunkStage:
+    """Raises InputError."""
+    return build_chunk(stage, **options) if kind == ChunkStage.kind else build_temporal(kind, stage, **options)
+
+
+def save_kind(
+    temporal: TemporalStage | ChunkStage, folder: Path, config: Mapping[str, Any], image_digest: bytes
+) -> None:
+    """`config`: {"kind": ..., "options": {...}}."""
+    if isinstance(temporal, ChunkStage):
+        save_chunk(temporal, folder, config, image_digest)
+    else:
+        save_temporal(temporal, folder, config, image_digest)
+
+
 def no_context(image: ImageModel) -> tuple[TemporalStage, bytes]:
     """Kind `none`: the image stage's own intra prior."""
     temporal = build_temporal(NoContext.kind, image.stage)

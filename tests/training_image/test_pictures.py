@@ -87,7 +87,7 @@ def test_one_pool_where_everything_fits(large):
     crops = pooled(large, pool_mb=64)
     sampler = crops.sampler(0)
     assert len(sampler.pictures) == 9 and crops.sampler(10**6) is sampler
-    plain = CropSampler([read_pictures(path, 1)[0] for path in large], 32, 2, 7, CPU, 64)
+    plain = CropSampler([read_pictures(path, 1)[0] for path in large], 32, 2, 7, CPU, range(64))
     for step in (0, 8):
         assert all(torch.equal(a, b) for a, b in zip(crops(step), plain(step), strict=True))
 
@@ -105,7 +105,7 @@ def test_what_is_no_use_is_named(corpus):
 def test_a_crop_comes_from_its_picture(step, seed, size):
     ramp = np.arange(24 * 20 * 3, dtype=np.uint32).reshape(24, 20, 3)
     picture = (ramp % 251).astype(np.uint8)
-    frames, qp = CropSampler([picture], size, 3, seed, CPU, 64)(step)
+    frames, qp = CropSampler([picture], size, 3, seed, CPU, range(64))(step)
     assert frames.shape == (3, 3, size, size) and qp.shape == (3,) and 0 <= int(qp.min()) <= int(qp.max()) < 64
     found = (frames * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     for crop in found:

@@ -100,13 +100,13 @@ def _train(settings: JobSettings, corpus: Corpus) -> None:
     ready = shipped / "temporal" / settings.temporal
     start_from_shipped = settings.train.start == "shipped" and ready.is_dir()
     if start_from_shipped:
-        temporal = _load(ready, image)
+        temporal = models.load_kind(ready, image)
         config = json.loads((ready / "config.json").read_text())
     else:
         if distributed.rank() == 0 and settings.train.start == "shipped":
             print(f"no shipped weights of temporal={settings.temporal}: training from scratch", file=sys.stderr)
         torch.manual_seed(settings.train.seed)
-        temporal = _build(settings.temporal, image)
+        temporal = models.build_kind(settings.temporal, image.stage)
         config = {"kind": settings.temporal, "options": {}}
     if settings.train.budget is not None:
         temporal.requires_grad_(True)
@@ -117,22 +117,8 @@ def _train(settings: JobSettings, corpus: Corpus) -> None:
         )
     if distributed.rank() == 0:
         keep = {name: config[name] for name in ("kind", "options")}
-        folder = settings.model / "temporal" / settings.temporal
-        if isinstance(temporal, ChunkStage):
-            models.save_chunk(temporal, folder, keep, image.digest)
-        else:
-            models.save_temporal(temporal, folder, keep, image.digest)
+        models.save_kind(temporal, settings.model / "temporal" / settings.temporal, keep, image.digest)
     distributed.barrier()
-
-
-def _load(folder: Path, image: models.ImageModel) -> TemporalStage | ChunkStage:
-    if folder.name == ChunkStage.kind:
-        return models.load_chunk(folder, image).stage
-    return models.load_temporal(folder, image)[0]
-
-
-def _build(kind: str, image: models.ImageModel) -> TemporalStage | ChunkStage:
-    return models.build_chunk(image.stage) if kind == ChunkStage.kind else models.build_temporal(kind, image.stage)
 
 
 def _pictures(sources: Sequence[str]) -> list[np.ndarray]:

@@ -58,7 +58,7 @@ def crops_of(pictures: Sequence[NDArray[np.uint8]], size: int, batch: int, seed:
     fitting = [p for p in pictures if min(p.shape[:2]) >= size]
     if not fitting:
         raise InputError(f"size={size}: no training picture has sides of that many pixels")
-    return CropSampler(fitting, size, batch, seed, torch.device("cpu"), 1)
+    return CropSampler(fitting, size, batch, seed, torch.device("cpu"), [0])
 
 
 def klt_pictures(pictures: Sequence[NDArray[np.uint8]], size: int, seed: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vidlbc.image_stage.base import QuantisationGains, gains_at
 from vidlbc.prior.topdown import Gains, Level, TopDownPrior
-from vidlbc.temporal_stage.chunk_transform import ChunkTransform
+from vidlbc.temporal_stage.chunk_transform import ChunkTransform, joined_channels
 from vidlbc.temporal_stage.transformer import TransformerPrior
 
 # Chunk latents of the coarsest stride reach some 60; priors look at less than 16.
@@ -32,20 +32,28 @@ class ChunkStage(nn.Module):
         self,
         levels: Sequence[Level],
         frames: int = 8,
-        channels: Sequence[int] = (192, 288, 384),
-        widths: Sequence[int] = (64, 96, 128),
+        channels: Sequence[int] | None = None,
+        widths: Sequence[int] | None = None,
         blocks: int = 2,
-        prior_widths: Sequence[int] = (96, 128, 160),
+        prior_widths: Sequence[int] | None = None,
         prior_blocks: int = 2,
         context: int = 1,
         margin: int = 4,
     ):
         """`levels`: of the image stage. The three sequences have an entry for each of its working strides, fine to
-        coarse; `channels` are those of the chunk latent. Raises ValueError, InputError where they cannot be.
+        coarse; `channels` are those of the chunk latent, by default half of the frames' own at the finest stride and
+        three quarters at the others: what lies behind them is below half a step of quantisation at the highest QP.
+
+        Raises ValueError, InputError where they cannot be.
         """
         super().__init__()
+        inputs = joined_channels(levels)
+        strides = sorted(inputs)
+        if channels is None:
+            channels = [frames * inputs[s] * (2 if s == strides[0] else 3) // 4 for s in strides]
+        widths = [64 + 32 * i for i in range(len(strides))] if widths is None else widths
+        prior_widths = [96 + 32 * i for i in range(len(strides))] if prior_widths is None else prior_widths
         self.transform = ChunkTransform(levels, frames, channels, widths, blocks)
-        strides = self.transform.strides
         coarsest = strides[-1]
         bits = [_COARSE_VIEW_BITS if stride == coarsest else 0 for stride in strides]
         self.levels = tuple(Level(s, c, b) for s, c, b in zip(strides, channels, bits, strict=True))

@@ -96,9 +96,10 @@ class ChunkTransform(nn.Module):
         """
         super().__init__()
         self.image_levels, self.frames = tuple(levels), frames
-        self.strides = sorted({level.work_stride for level in levels})
-        folded = [level.channels * level.fold**2 for level in levels]
-        self.inputs = [sum(folded[i] for i in levels_at(levels, s)) for s in self.strides]
+        joined = joined_channels(levels)
+        self.strides, self.inputs = sorted(joined), [joined[s] for s in sorted(joined)]
+        if not len(channels) == len(widths) == len(self.strides):
+            raise ValueError(f"channels and widths: expected one a working stride, {len(self.strides)} of each")
         for wanted, given in zip(channels, self.inputs, strict=True):
             if not 0 < wanted <= given * frames:
                 raise ValueError(f"chunk channels {wanted}: expected 1 to {given * frames}, those of {frames} frames")
@@ -120,8 +121,9 @@ class ChunkTransform(nn.Module):
             self.synthesis_blocks.append(Stack(width, frames, blocks))
             self.modulate.append(QPTable(width))
             if index:
-                self.down.append(nn.Conv2d(4 * widths[index - 1], width, 1))
-                self.up.append(nn.Conv2d(width, 4 * widths[index - 1], 1))
+                folded = widths[index - 1] * self._ratio(index) ** 2
+                self.down.append(nn.Conv2d(folded, width, 1))
+                self.up.append(nn.Conv2d(width, folded, 1))
 
     # -- latents of frames and maps ------------------------------------------------------------------------------------
 
@@ -153,7 +155,7 @@ class ChunkTransform(nn.Module):
         for index, u in enumerate(maps):
             x = _each(self.embed[index], u)
             if finer is not None:
-                x = x + _each(self.down[index - 1], F.pixel_unshuffle(finer, 2))
+                x = x + _each(self.down[index - 1], F.pixel_unshuffle(finer, self._ratio(index)))
             finer = self.analysis_blocks[index](x)
             linear = torch.einsum("mk,bkhw->bmhw", self.axes[index].to(u.dtype), u.flatten(1, 2))
             out.append(linear + self.squeeze[index](finer.flatten(1, 2)))
@@ -167,7 +169,7 @@ class ChunkTransform(nn.Module):
             c = chunk[index]
             x = self.expand[index](c).unflatten(1, (self.frames, -1))
             if coarser is not None:
-                x = x + F.pixel_shuffle(_each(self.up[index], coarser), 2)
+                x = x + F.pixel_shuffle(_each(self.up[index], coarser), self._ratio(index + 1))
             # How far to trust a coefficient depends on how coarsely it was quantised.
             x = x * (1 + self.modulate[index](qp)[:, None, :, None, None])
             coarser = self.synthesis_blocks[index](x)
@@ -199,9 +201,20 @@ class ChunkTransform(nn.Module):
     def _levels_at(self, stride: int) -> list[int]:
         return levels_at(self.image_levels, stride)
 
+    def _ratio(self, index: int) -> int:
+        """Between stride `index` and the next finer one."""
+        return self.strides[index] // self.strides[index - 1]
+
     def _scale(self, index: int) -> Tensor:
         scale: Tensor = getattr(self, f"scale_{index}")
         return scale[:, None, None]
+
+
+def joined_channels(levels: Sequence[Level]) -> dict[int, int]:
+    """Channels of a frame's latents at each working stride, the finer levels folded."""
+    folded = [level.channels * level.fold**2 for level in levels]
+    strides = {level.work_stride for level in levels}
+    return {s: sum(folded[i] for i in levels_at(levels, s)) for s in strides}
 
 
 def _each(layer: nn.Module, x: Tensor) -> Tensor:

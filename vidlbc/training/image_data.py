@@ -21,7 +21,10 @@ _RANK_STRIDE = 7_919_000_017
 
 @dataclass(frozen=True)
 class CropSettings:
-    """Crops of `size` pixels a side, `batch` a step and process; `pool_mb` of pictures in memory, a process."""
+    """Crops of `size` pixels a side, `batch` a step and process; `pool_mb` of pictures in memory, a process.
+
+    `qps`: those that are drawn from, all alike; None: all.
+    """
 
     size: int = 128
     batch: int = 8
@@ -29,23 +32,24 @@ class CropSettings:
     max_side: int | None = None
     pool_mb: int = 4096
     steps_per_pool: int = 10_000
+    qps: tuple[int, ...] | None = None
 
 
 class CropSampler:
     """`sampler(step)` -> (frames (B, 3, S, S) float in [0, 1], qp (B,)), from the pictures given."""
 
     def __init__(
-        self, pictures: Sequence[np.ndarray], size: int, batch: int, seed: int, device: torch.device, num_qp: int
+        self, pictures: Sequence[np.ndarray], size: int, batch: int, seed: int, device: torch.device, qps: Sequence[int]
     ):
         self.pictures, self.size, self.batch = pictures, size, batch
-        self.seed, self.device, self.num_qp = seed, device, num_qp
+        self.seed, self.device, self.qps = seed, device, qps
         # Large pictures are drawn more often, by the root of their area: a crop of them shows a smaller share.
         self.weights = np.cumsum([float(p.shape[0] * p.shape[1]) ** 0.5 for p in pictures])
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         draw = random.Random(self.seed * 1_000_003 + step)
         crops = np.stack([self._crop(draw) for _ in range(self.batch)])
-        qp = torch.tensor([draw.randrange(self.num_qp) for _ in range(self.batch)])
+        qp = torch.tensor([self.qps[draw.randrange(len(self.qps))] for _ in range(self.batch)])
         frames = torch.from_numpy(crops).to(self.device, non_blocking=True)
         return frames.permute(0, 3, 1, 2).float() / 255, qp.to(self.device)
 
@@ -92,7 +96,8 @@ class PooledCrops:
         if self._sampler is None or index != self._index:
             s = self.settings
             seed = self.seed + self.rank * _RANK_STRIDE
-            self._sampler = CropSampler(self._read(index), s.size, s.batch, seed, self.device, self.num_qp)
+            qps = range(self.num_qp) if s.qps is None else s.qps
+            self._sampler = CropSampler(self._read(index), s.size, s.batch, seed, self.device, qps)
             self._index = 0 if self._whole else index
         return self._sampler
 

@@ -93,7 +93,7 @@ def run_image_job(settings: ImageJobSettings) -> dict[str, Any] | None:
 
 def _check(settings: ImageJobSettings) -> tuple[list[Path], list[Path]]:
     """Training and validation files."""
-    for qp in settings.eval_qps:
+    for qp in (*settings.eval_qps, *(settings.crops.qps or ())):
         check_qp(qp)
     if settings.crops.batch < 1 or settings.crops.size < _KLT_MULTIPLE:
         wrong = f"train.batch={settings.crops.batch}, train.size={settings.crops.size}"
@@ -136,7 +136,7 @@ def _train(settings: ImageJobSettings, start: Start, files: list[Path], device: 
         if start.fresh and not (folder / "checkpoint.safetensors").is_file():
             size = settings.crops.size - settings.crops.size % _KLT_MULTIPLE
             pictures = crops.sampler(0).pictures
-            sample = CropSampler(pictures, size, _KLT_CROPS, settings.seed + 1, torch.device("cpu"), NUM_QP)
+            sample = CropSampler(pictures, size, _KLT_CROPS, settings.seed + 1, torch.device("cpu"), range(NUM_QP))
             set_to_pictures(start.stage, sample(0)[0])
     stage = start.stage.to(device).to(memory_format=torch.channels_last)
     logger = start_wandb(settings.wandb, settings.out)
@@ -172,9 +172,9 @@ def _save(settings: ImageJobSettings, start: Start) -> None:
         kind = models.default_kind(folder)
         for place in sorted((folder / "temporal").glob("*/config.json")):
             config = json.loads(place.read_text())
-            temporal, _ = models.load_temporal(place.parent, old)
+            temporal = models.load_kind(place.parent, old)
             keep = {name: config[name] for name in ("kind", "options") if name in config}
-            models.save_temporal(temporal, settings.out / "temporal" / place.parent.name, keep, new.digest)
+            models.save_kind(temporal, settings.out / "temporal" / place.parent.name, keep, new.digest)
     described = {"format": models.FORMAT, "temporal": kind}
     write_atomic(settings.out / "config.json", dump_json(described, indent=1))
 
