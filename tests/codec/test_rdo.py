@@ -75,13 +75,14 @@ def skipping(codec, frames, skip, qp=30, **options):
 )
 def test_skipped_symbols_come_back_in_another_process_and_by_the_specification(codecs, folder, kind, context, tmp_path):
     """Under these weights few scales are small, so that a large bound is needed for many to be skipped."""
-    codec, frames = codecs[kind], noisy_frames(18, 40, 48)
+    codec, frames = codecs[kind], noisy_frames(5, 32, 40)
     data = skipping(codec, frames, 40, context=context)
     info = vidlbc.inspect(data)
     assert (info.version, info.skip, vidlbc.inspect(codec.compress(frames, 30)).skip) == (4, 40, 0)
     chosen = codec.analyse(frames, 30, rdo=True, context=context, skip=40)
     unskipped = codec.analyse(frames, 30, rdo=True, context=context, skip=0)
-    assert sum(int((a != b).sum()) for a, b in zip(chosen, unskipped, strict=True)) > 1000
+    changed = sum(int((a != b).sum()) for a, b in zip(chosen, unskipped, strict=True))
+    assert changed > 0.05 * sum(q.numel() for q in chosen)
     (tmp_path / "clip.vlbc").write_bytes(data)
     code = (
         "import sys, numpy, torch, vidlbc; torch.set_num_threads(3); model, kind, path, out = sys.argv[1:];"

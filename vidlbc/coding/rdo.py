@@ -12,7 +12,9 @@ a BD-rate of +1.9, -2.2, -4.2, -4.7, -4.4 and -3.8% (transformer, 10 frames). A 
 prior loses (+1 to +8%).
 
 Symbols whose scale index is below the header's `skip` are not coded at all and take the prior's rounded mean, whatever
-the image stage says. SKIP
+the image stage says. On six training clips (10 frames of 256x192, QPs 8 to 56) 83 to 39% of the symbols lie below 10,
+which held 1.3 to 0.1% of the bits, and 1 in 10,000 of them is not the rounded mean when it may be chosen. A skip of 8, 10,
+12, 16, 20 and 24 gave a BD-rate of 0.0, -0.1, -0.1, +1.3, +6.9 and +20%: beyond 12 it undoes what the prior got wrong.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -68,9 +70,11 @@ class RateDistortionQuantiser:
         """The same packet by packet, one ahead of the caller."""
         coming: Future[list[Tensor]] | None = None
         for packet in scaled:
-            ready, coming = coming, self._ahead(packet)
+            # One after another: each goes on from the state that the one before it left.
+            ready = None if coming is None else coming.result()
+            coming = self._ahead(packet)
             if ready is not None:
-                yield ready.result()
+                yield ready
         if coming is not None:
             yield coming.result()
 

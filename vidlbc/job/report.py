@@ -72,6 +72,7 @@ def collect(
         "verified_sources": verified.sources,
         "qp": settings.qp if settings.psnr is None and settings.bitrate is None else None,
         "rate": settings.rate,
+        "rdo": settings.rdo,
         "temporal": codec.kind,
         "fingerprint": codec.fingerprint,
         "environment": environment(codec.device),
@@ -141,14 +142,15 @@ def table(settings: JobSettings, figures: Mapping[str, Any], probes: Mapping[str
     saved = round(100 * (1 - f["bpp"] / f["bpp_no_context"]), 1) or 0.0
     saved_none = round(100 * (1 - f["bpp"] / f["bpp_none"]), 1) or 0.0
     smaller = f["source_bytes"] / max(1, f["shard_bytes"])
+    same = "same pixels, chosen for the context" if f["rdo"] else "same pixels"
     machine = f"{f['environment']['device']}, {f['environment']['threads']} threads"
     verified = f"{f['verified_clips']} clips, {f['verified_frames']} frames"
     rows: list[tuple[str, str]] = [
         ("videos", f"{f['n_videos']}, {f['n_failed']} unreadable, {f['n_damaged']} damaged; {f['n_clips']} clips"),
         ("size", f"{f['shard_bytes']:,} bytes from {f['source_bytes']:,} ({smaller:.1f}x smaller)"),
         ("bits per pixel", f"{f['bpp']:.4f}   ({f['rate']}, {f['n_measured']} test clips, true sizes)"),
-        ("  without context", f"{f['bpp_no_context']:.4f}   ({saved:.1f}% saved by context, same pixels)"),
-        ("  temporal=none", f"{f['bpp_none']:.4f}   ({saved_none:.1f}% saved, same pixels)"),
+        ("  without context", f"{f['bpp_no_context']:.4f}   ({saved:.1f}% saved by context, {same})"),
+        ("  temporal=none", f"{f['bpp_none']:.4f}   ({saved_none:.1f}% saved, {same})"),
         ("PSNR, MS-SSIM", f"{f['psnr']:.2f} dB, {f['ms_ssim']:.4f}   (RGB, against the decoded source)"),
         ("encode, decode", f"{f['encode_fps'] or 0:.1f}, {f['decode_fps']:.1f} frames/s   ({machine})"),
         ("verified", f"{verified} decode to the same symbols in another process"),

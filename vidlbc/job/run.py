@@ -24,7 +24,6 @@ from vidlbc.shards import (
     LatentShards,
     Manifest,
     Plan,
-    choice_of_rdo,
     contents_of,
     encode_corpus,
     known_contents,
@@ -111,8 +110,7 @@ def _after_training(settings: JobSettings, job: Checked, codec: Codec) -> dict[s
 
 def _encode(settings: JobSettings, job: Checked, codec: Codec) -> tuple[Manifest, tuple[int, float]]:
     contents = contents_of(job.corpus, job.contents or known_contents(settings.shards, job.corpus))
-    rdo = choice_of_rdo(settings.rdo, settings.shards, codec.sees_past)
-    how = replace(shard_settings(settings), temporal=codec.kind, rdo=rdo)
+    how = replace(shard_settings(settings), temporal=codec.kind)
     plan = make_plan(
         job.corpus, settings.shards, codec, how, shard_videos=settings.shard_videos, contents=contents
     )

@@ -50,7 +50,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class JobSettings:
-    """`psnr`, `bitrate`: see vidlbc.rate_control; `rdo`: see vidlbc.shards.choice_of_rdo."""
+    """`psnr`, `bitrate`: see vidlbc.rate_control; `rdo`: see vidlbc.coding.rdo."""
 
     root: str
     out: Path
@@ -71,7 +71,7 @@ class JobSettings:
     deadline_s: float = 60.0
     psnr: float | None = None
     bitrate: float | None = None
-    rdo: bool | None = None
+    rdo: bool = False
     wandb: bool = False
 
     @property

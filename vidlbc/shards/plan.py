@@ -60,12 +60,12 @@ class Settings:
             raise InputError(f"max_side={self.max_side}: expected at least 16 pixels, or null")
         if self.deadline_s <= 0:
             raise InputError(f"deadline_s={self.deadline_s}: expected seconds above 0")
-        if self.psnr is not None and not 0 < self.psnr < 100:
-            raise InputError(f"psnr={self.psnr}: expected dB above 0 and below 100, or null")
-        if self.bpp_per_db is not None and not 0 < self.bpp_per_db < 100:
-            raise InputError(f"bpp_per_db={self.bpp_per_db}: expected bits per pixel above 0 and below 100, or null")
-        if self.bitrate is not None and not 0 < self.bitrate < 1e9:
-            raise InputError(f"bitrate={self.bitrate}: expected kbit/s above 0, or null")
+        if not isinstance(self.rdo, bool):
+            raise InputError(f"rdo={self.rdo}: expected true, false or null")
+        for name, (unit, most) in _TARGETS.items():
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int | float) or not 0 < value < most):
+                raise InputError(f"{name}={value}: expected {unit} above 0 and below {most}, or null")
         given = [name for name in (*_TARGETS, "variant") if getattr(self, name) is not None]
         if len(given) > 1:
             choices = f"{', '.join(_TARGETS)} and variant"
@@ -84,7 +84,7 @@ class Settings:
 
 # `model` and `temporal` say where the weights were found; the fingerprint says what they are.
 _INVISIBLE = ("block", "deadline_s", "model", "temporal")
-_TARGETS = ("psnr", "bitrate", "bpp_per_db")
+_TARGETS = {"psnr": ("dB", 100), "bitrate": ("kbit/s", 10**9), "bpp_per_db": ("bits per pixel", 100)}
 _LATER = ("variant", *_TARGETS, "rdo")
 
 
