@@ -115,7 +115,7 @@ class Codec(ImageCodec):
             from vidlbc.rate_control import Target, compress_to_target  # which needs this module
 
             variants = None if variant is None else (variant,)
-            target = Target.of(psnr=psnr, bitrate=bitrate)
+            target = Target.one_of(psnr=psnr, bitrate=bitrate)
             compress_to_target(self, frames, sink, target, context, fps, variants, rdo)
         return sink.getvalue()
 

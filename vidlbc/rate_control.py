@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import count
 from typing import BinaryIO
 
@@ -48,14 +49,14 @@ class Target:
     value: float
 
     @classmethod
-    def of(cls, **given: float | None) -> "Target | None":
-        """The one target that is not None. Raises InputError where there are two, or it is no number above 0."""
+    def one_of(cls, **given: float | None) -> "Target":
+        """The one that is not None. Raises InputError where there are two, or it is no number above 0."""
         found = [cls(name, value) for name, value in given.items() if value is not None]
-        if len(found) > 1:
-            raise InputError(f"{found[0].name} and {found[1].name} are both given: expected one of {', '.join(given)}")
-        if found:
-            found[0].check()
-        return found[0] if found else None
+        if len(found) != 1:
+            both = " and ".join(target.name for target in found[:2])
+            raise InputError(f"{both or 'none'} given: expected one of {', '.join(given)}")
+        found[0].check()
+        return found[0]
 
     def check(self) -> None:
         value = self.value
@@ -65,7 +66,9 @@ class Target:
     def check_rate(self, fps: float | Fraction) -> None:
         """Raises InputError where a bitrate is wanted of frames whose rate is not known."""
         if self.name == "bitrate" and not fps > 0:
-            raise InputError(f"bitrate={self.value!r}: the frame rate is not known, and kbit/s need it; give fps, or qp")
+            raise InputError(
+                f"bitrate={self.value!r}: the frame rate is not known, and kbit/s need it; give fps, or qp"
+            )
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,7 @@ def _lowest_qp(clip: _Clip, variant: str | None, target: float) -> tuple[int, li
 def _to_bitrate(clip: _Clip, variants: tuple[str | None, ...], target: float) -> _Coded:
     found = []
     for variant in variants:
-        coded = _highest_qp(lambda qp, variant=variant: clip.code(variant, qp), clip.kbps, target)
+        coded = _highest_qp(partial(clip.code, variant), clip.kbps, target)
         over = max(0.0, clip.kbps(coded) - target)
         quality = clip.quality(coded.symbols, coded.report.qp) if len(variants) > 1 else 0.0
         found.append((over, -quality, coded))

@@ -1,4 +1,4 @@
-"""Rate-distortion optimised quantisation: a bitstream of symbols that cost less; the all but certain ones are left out."""
+"""Rate-distortion optimised quantisation: symbols that cost less; those that are all but certain are left out."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ def skipping(codec, frames, skip, qp=30, **options):
 
 
 @pytest.mark.parametrize(
-    ("kind", "context"), [("none", True), ("lstm", True), ("transformer", True), ("transformer", False), ("chunk", True)]
+    ("kind", "context"),
+    [("none", True), ("lstm", True), ("transformer", True), ("transformer", False), ("chunk", True)],
 )
 def test_skipped_symbols_come_back_in_another_process_and_by_the_specification(codecs, folder, kind, context, tmp_path):
     """Under these weights few scales are small, so that a large bound is needed for many to be skipped."""

@@ -1,4 +1,4 @@
-"""Rate-distortion optimised quantisation: symbols that cost less than their error is worth. No decoder knows of it.
+"""Rate-distortion optimised quantisation: symbols that cost less than their error is worth.
 
 Where rounding takes a symbol one further from what the prior expects than it would have to be, the nearer neighbour is
 weighed against it, level by level as a decoder meets them:
@@ -12,9 +12,10 @@ a BD-rate of +1.9, -2.2, -4.2, -4.7, -4.4 and -3.8% (transformer, 10 frames). A 
 prior loses (+1 to +8%).
 
 Symbols whose scale index is below the header's `skip` are not coded at all and take the prior's rounded mean, whatever
-the image stage says. On six training clips (10 frames of 256x192, QPs 8 to 56) 83 to 39% of the symbols lie below 10,
-which held 1.3 to 0.1% of the bits, and 1 in 10,000 of them is not the rounded mean when it may be chosen. A skip of 8, 10,
-12, 16, 20 and 24 gave a BD-rate of 0.0, -0.1, -0.1, +1.3, +6.9 and +20%: beyond 12 it undoes what the prior got wrong.
+the image stage says: this alone needs a decoder that knows of it. On six training clips (10 frames of 256x192, QPs 8 to
+56) 83 to 39% of the symbols lie below 10; they held 1.3 to 0.1% of the bits, and 1 in 10,000 of them would otherwise have
+been chosen to be something else. A skip of 8, 10, 12, 16, 20 and 24 gave a BD-rate of -0.0, -0.1, -0.1, +1.3, +6.9 and
++20% (the last three: four of the clips): where the prior is wrong a large one keeps its error.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,7 +57,10 @@ class RateDistortionQuantiser:
         self._gains = priors.image.gains(self._qps)
         self._state = priors.start(1, header)
         device = priors.pool.device
-        self._rule = torch.tensor(coder.first_table(header.skip), device=device), torch.tensor(error_price, device=device)
+        self._rule = (
+            torch.tensor(coder.first_table(header.skip), device=device),
+            torch.tensor(error_price, device=device),
+        )
         self._context = header.context and priors.context
         # Frames without a past, and scene cuts, are coded by the intra prior.
         self._try_intra = self._context and priors.intra_frames
@@ -120,7 +124,9 @@ class RateDistortionQuantiser:
         return _Choice(symbols, bits, cost)
 
 
-def _choose(scaled: Tensor, mean: Tensor, log2_scale: Tensor, bound: Tensor, price: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _choose(
+    scaled: Tensor, mean: Tensor, log2_scale: Tensor, bound: Tensor, price: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Symbols of one level of one frame, the sum of their bits, and that of their costs.
 
     Tables below `bound` are not coded; `price` is that of errors.

@@ -30,12 +30,12 @@ _STILL = Fraction(25)
 
 @dataclass(frozen=True)
 class Point:
-    """One clip at one quality under one kind: `none`, `transformer`, `transformer-rdo`, ..., or another codec, whose `qp` is its own
-    quality (CRF, JPEG's quality).
+    """One clip at one quality under one kind: `none`, `transformer`, `transformer-rdo`, ..., or another codec, whose
+    `qp` is its own quality (CRF, JPEG's quality).
 
-    `bytes_no_context`: the same network's null context, where its symbols were not chosen for the context. `weights`: fingerprint, or the other codec's settings. `psnr`
-    (dB) and `ms_ssim`: means over the frames. `damage`: what kept a video from being measured whole. `fps`: of the
-    clip, 0 for a picture. `encode_seconds`: analysis and entropy coding; `decode_seconds`: entropy decoding and
+    `bytes_no_context`: the same network's null context, but for symbols that were chosen for the context. `weights`:
+    fingerprint, or the other codec's settings. `psnr` (dB) and `ms_ssim`: means over the frames. `damage`: what kept a
+    video from being measured whole. `fps`: of the clip, 0 for a picture. `encode_seconds`: analysis and entropy coding; `decode_seconds`: entropy decoding and
     synthesis, 0 where nothing was decoded; both of RGB frames in memory to bytes in memory and back.
     """
 

@@ -266,7 +266,7 @@ def differences(there: Plan, here: Plan) -> list[str]:
 
 
 def choice_of_rdo(wanted: bool | None, output: str | Path, sees_past: bool) -> bool:
-    """What `rdo` of None stands for: what an earlier run into `output` did, else whether the codec's priors see the past.
+    """What `rdo` of None stands for: what an earlier run into `output` did, else whether the priors see the past.
 
     Under the intra prior alone there is nothing to gain.
     """
