@@ -78,6 +78,9 @@ def overrides(experiment: str, data: Path, model: Path) -> tuple[str, ...]:
     return (f"data.folder={data}",) + {
         "default_image": (*small_stage, "train.minutes=null", "train.steps=3", "train.size=64", "train.batch=2",
                           "eval.qps=[32]", "eval.pictures=1", "device=cpu"),
+        "default_decoder": (f"model={model}", "train.minutes=null", "train.steps=3", "train.size=32", "train.frames=3",
+                            "train.batch=2", "video_decoder.width=16", "video_decoder.fine=16", "eval.qps=[32]",
+                            "eval.videos=1", "eval.frames=3", "device=cpu"),
         "lbc_adaptive": (f"model={model}", *CLIPS, "device=cpu"),
         "lbc_two_step": (*TINY_LBC, "train.size=64", "train.batch=4", "loop.first=2", "loop.raising=2",
                          "loop.holding=2", "loop.rq_threshold=-9", "recogniser.steps=2",

@@ -35,7 +35,7 @@ def decode_folder(source: Path, config: DictConfig) -> list[DecodedVideo]:
     shards = LatentShards(source, config.split)
     settings = shards.plan.settings
     codec = vidlbc.load(
-        config.model or settings.model, device=config.device, temporal=config.temporal or settings.temporal
+        config.model or settings.model, config.device, config.temporal or settings.temporal, refine=config.refine
     )
     shards = LatentShards(source, config.split, codec=codec)
     with tqdm(total=len(videos_of(shards)), unit="video", desc="decode") as meter:
@@ -55,7 +55,7 @@ def decode_file(source: Path, config: DictConfig) -> DecodedVideo:
         info = vidlbc.inspect(data)
     except BitstreamError as error:
         raise BitstreamError(f"{source}: {error}") from None
-    codec = vidlbc.load(config.model or "default", device=config.device, temporal=config.temporal or info.kind)
+    codec = vidlbc.load(config.model or "default", config.device, config.temporal or info.kind, refine=config.refine)
     path = Path(config.output) / source.stem
     with tqdm(total=info.frames, unit="frame", desc="decode") as meter:
 

@@ -23,6 +23,7 @@ from vidlbc.models import find_model, kinds_of
 from vidlbc.report import make_player, write_evaluation_report
 
 OURS = "vidlbc"
+REFINED = "+refine"
 
 
 def main(config: DictConfig) -> None:
@@ -37,14 +38,14 @@ def main(config: DictConfig) -> None:
     weights = None if config.compressai_weights is None else Path(config.compressai_weights)
     device = "cpu" if config.device == "auto" else config.device
     anchors, left_out = build_anchors(names, values["preset"], config.threads, weights, device)
-    codecs = {}
+    codecs: dict[str, vidlbc.Codec] = {}
     if OURS in config.codecs:
         kinds = kinds_of(find_model(config.model)) if config.temporal is None else list(config.temporal)
-        codecs = {
-            kind: vidlbc.load(config.model, config.device, temporal=kind, precision=config.precision) for kind in kinds
-        }
+        for name in kinds:
+            kind = name.removesuffix(REFINED)
+            codecs[name] = vidlbc.load(config.model, config.device, kind, config.precision, refine=kind != name)
         if config.rdo:
-            codecs |= {f"{kind}{RDO}": codec for kind, codec in codecs.items() if codec.sees_past}
+            codecs |= {f"{name}{RDO}": codec for name, codec in codecs.items() if codec.sees_past}
     found = evaluate_clips(settings, codecs, anchors)
     write_csv(settings.out / "points.csv", found.points)
     print(tables(found.points, found.problems))

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from vidlbc.cli import run
 from vidlbc.training.image_data import CropSettings
 from vidlbc.training.image_job import ImageJobSettings, run_image_job
-from vidlbc.training.pictures import Source
+from vidlbc.training.pictures import sources
 from vidlbc.training.schedule import Budget
 
 
@@ -33,11 +33,6 @@ def settings_of(config: DictConfig) -> ImageJobSettings:
         val=sources(data["val"]), eval_qps=tuple(config.eval.qps), eval_pictures=config.eval.pictures,
         device=config.device, wandb=config.wandb,
     )  # fmt: skip
-
-
-def sources(entries: Any) -> tuple[Source, ...]:
-    """One source, several, or none."""
-    return tuple(Source.of(entry) for entry in (entries if isinstance(entries, list) else [entries] if entries else []))
 
 
 def main(config: DictConfig) -> None:

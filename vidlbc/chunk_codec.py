@@ -41,15 +41,15 @@ class ChunkCodec(Codec):
     def decompress_stream(self, source: bytes | BinaryIO) -> Iterator[np.ndarray]:
         reader = Reader(source)
         h = reader.header
-        waiting, shown = None, 0
+        shown, waiting, count = self._shown(h), None, 0
         for symbols in self._decode([reader]):
             if waiting is not None:
                 yield waiting
-                shown += len(waiting)
-            waiting = self.synthesize(self.dequantise(symbols, h.qp), h.qp, h.height, h.width)
+                count += len(waiting)
+            waiting = shown(self.dequantise(symbols, h.qp))
         # How many frames of the last chunk are the clip's is known at the end.
         assert waiting is not None
-        yield waiting[: reader.frames - shown]
+        yield waiting[: reader.frames - count]
 
     def dequantise(self, symbols: Sequence[Tensor], qp: int, frames: int | None = None) -> list[Tensor]:
         steps, qps = [g.step for g in self._gains(qp)], torch.tensor([qp], device=self.device)

@@ -35,11 +35,16 @@ PACKET_FRAMES = 16
 
 
 def load(
-    name: str | Path = "default", device: str = "auto", temporal: str | None = None, precision: str = "fp32"
+    name: str | Path = "default",
+    device: str = "auto",
+    temporal: str | None = None,
+    precision: str = "fp32",
+    refine: bool = False,
 ) -> "Codec":
     """Load a codec: a shipped name or a model folder. `temporal`: kind to use, by default the model's own.
 
-    Raises InputError where there is no such model, kind, device or precision.
+    `refine`: `decompress` refines frames from those before them (vidlbc.video_decoder); the bytes stay the same.
+    Raises InputError where there is no such model, kind, device or precision, or no video decoder to refine with.
     """
     folder = models.find_model(str(name))
     image = models.load_image_stage(folder / "image_stage")
@@ -49,12 +54,15 @@ def load(
     if kind == "chunk":
         from vidlbc.chunk_codec import ChunkCodec
 
-        return ChunkCodec(image, models.load_chunk(folder / "temporal" / kind, image), device, precision)
-    if kind == "none":
-        stage, digest = models.no_context(image)
+        chunk = models.load_chunk(folder / "temporal" / kind, image)
+        codec: Codec = ChunkCodec(image, chunk, device, precision)
     else:
-        stage, digest = models.load_temporal(folder / "temporal" / kind, image)
-    return Codec(image, stage, digest, device=device, precision=precision)
+        path = folder / "temporal" / kind
+        stage, digest = models.no_context(image) if kind == "none" else models.load_temporal(path, image)
+        codec = Codec(image, stage, digest, device=device, precision=precision)
+    if refine:
+        codec.refine_with(*models.load_video_decoder(folder, image))
+    return codec
 
 
 class Codec(ImageCodec):
@@ -83,6 +91,11 @@ class Codec(ImageCodec):
     def fingerprint(self) -> str:
         """Identifies the weights that decode: 32 hexadecimal digits."""
         return self._digest.hex()
+
+    @property
+    def picture_fingerprint(self) -> str:
+        """Identifies the weights that decode and those that refine, if any."""
+        return self.fingerprint + (f"+{self.refiner.digest.hex()[:8]}" if self.refiner is not None else "")
 
     @property
     def sees_past(self) -> bool:
@@ -207,9 +220,10 @@ class Codec(ImageCodec):
         """Blocks of up to 16 frames, uint8 (n, H, W, 3), as they are decoded."""
         reader = Reader(source)
         h = reader.header
-        if self.device.type != "cpu":
+        if self.device.type != "cpu" or self.refiner is not None:
+            shown = self._shown(h)
             for symbols in self._decode([reader]):
-                yield self.synthesize(self.dequantise(symbols, h.qp), h.qp, h.height, h.width)
+                yield shown(self.dequantise(symbols, h.qp))
             return
         # Frames are synthesised while the priors, which go frame by frame, decode the ones after them.
         coming: deque[Future[Tensor]] = deque()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vidlbc import models
+from vidlbc.bitstream import Header
 from vidlbc.codec_input import frames_tensor, pick_device
 from vidlbc.coding import dequantised
 from vidlbc.entropy import coder
@@ -20,6 +21,7 @@ from vidlbc.image_stage.base import channels_first, channels_last, truncated
 from vidlbc.prior.grid import check_device
 from vidlbc.prior.topdown import Gains, Level
 from vidlbc.traced import Traced
+from vidlbc.video_decoder import Refiner, VideoDecoder
 
 
 class ImageCodec:
@@ -49,6 +51,7 @@ class ImageCodec:
         self.stage = self.image.stage.to(memory_format=torch.channels_last)
         self.coded = self.image if coded is None else coded.to(self.device)
         self._pool = FramePool(self.device, precision)
+        self.refiner: Refiner | None = None
         self._analysis = Traced(self._analysis_step)
         self._synthesis, self._pictures = Traced(self._synthesis_step), Traced(self._pictures_step)
 
@@ -111,11 +114,23 @@ class ImageCodec:
         return [channels_first(dequantised(q, g.step)) for q, g in zip(symbols, gains, strict=True)]
 
     def synthesize(self, latents: Sequence[Tensor], qp: int, height: int, width: int) -> np.ndarray:
-        """Latents of the padded frames (T, C_l, H_l, W_l) -> uint8 (T, H, W, 3) of the true size."""
+        """Latents of the padded frames (T, C_l, H_l, W_l) -> uint8 (T, H, W, 3) of the true size, each frame alone."""
         qps = torch.tensor([qp], device=self.device)
         run = self._in_precision(self._synthesis)
         parts = self._pool.map(lambda *levels: run(qps, *levels)[:, :height, :width], *latents)
         return torch.cat(parts).cpu().numpy()
+
+    def refine_with(self, decoder: VideoDecoder, digest: bytes) -> None:
+        """From now on `decompress` refines frames from those before them (see `vidlbc.models.load_video_decoder`)."""
+        self.refiner = Refiner(self.stage, decoder, digest, self._pool)
+
+    def _shown(self, header: Header) -> Callable[[Sequence[Tensor]], np.ndarray]:
+        """Takes the latents of a clip's padded frames, block after block; gives uint8 (n, H, W, 3)."""
+        place = header.qp, header.height, header.width
+        if self.refiner is None:
+            return lambda latents: self.synthesize(latents, *place)
+        clip = self.refiner.start(*place)
+        return lambda latents: clip.add(latents).numpy()
 
     def _synthesis_step(self, qps: Tensor, *latents: Tensor) -> Tensor:
         """Latents (B, C_l, H_l, W_l) -> padded frames, uint8 (B, H, W, 3)."""

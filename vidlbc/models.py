@@ -3,6 +3,7 @@
     MODEL/config.json                      {"format": 1, "temporal": "transformer"}   which kind by default
     MODEL/image_stage/{config.json,model.safetensors}
     MODEL/temporal/KIND/{config.json,model.safetensors}
+    MODEL/video_decoder/{config.json,model.safetensors}   optional; decides pictures, no symbol and no byte
     MODEL/README.md                        the model card
 
 The *coding tables* (gain, step and log2 gain of every QP and channel, multiples of 2^-12) are computed
@@ -25,6 +26,7 @@ from vidlbc.image_stage import ImageStage, build_image_stage
 from vidlbc.prior.topdown import NUM_QP, Gains
 from vidlbc.temporal_stage import KINDS, ChunkStage, NoContext, TemporalStage
 from vidlbc.training.checkpoint import load_tensors, save_tensors
+from vidlbc.video_decoder.network import VideoDecoder
 
 SHIPPED = Path(__file__).parent / "weights"
 FORMAT = 1
@@ -234,6 +236,39 @@ def no_context(image: ImageModel) -> tuple[TemporalStage, bytes]:
     """Kind `none`: the image stage's own intra prior."""
     temporal = build_temporal(NoContext.kind, image.stage)
     return temporal.eval().requires_grad_(False), b""
+
+
+def save_video_decoder(decoder: VideoDecoder, folder: Path, options: Mapping[str, Any], image_digest: bytes) -> None:
+    """Stored in float16, as the synthesis that it follows. `options`: what `build_video_decoder` was given."""
+    _write_json(folder / "config.json", {"format": FORMAT, "image_stage": image_digest.hex(), "options": dict(options)})
+    save_tensors(folder / "model.safetensors", {n: t.half() for n, t in decoder.state_dict().items()}, {})
+
+
+def build_video_decoder(stage: ImageStage, **options: Any) -> VideoDecoder:
+    """Untrained: it gives back the image stage's own pictures. Raises InputError for options that it does not have."""
+    try:
+        return VideoDecoder(stage.feature_channels, **options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"video decoder: {error}") from None
+
+
+def load_video_decoder(model: Path, image: ImageModel) -> tuple[VideoDecoder, bytes]:
+    """Of a model folder. Raises InputError where it has none, or one that was trained for another image stage."""
+    folder = model / "video_decoder"
+    if not folder.is_dir():
+        raise InputError(
+            f"model {model} has no video decoder: use refine=false, or train one with tools/pretrain_decoder.py"
+        )
+    config = _read_config(folder, image_stage=str)
+    if config["image_stage"] != image.digest.hex():
+        raise InputError(
+            f"{folder} was trained for image stage {config['image_stage'][:12]}, not {image.digest.hex()[:12]}"
+        )
+    tensors, _ = load_tensors(folder / "model.safetensors")
+    with _options_of(folder):
+        decoder = build_video_decoder(image.stage, **config.get("options", {}))
+    _load_state(decoder, {name: tensor.float() for name, tensor in tensors.items()}, folder)
+    return decoder.eval().requires_grad_(False), digest(tensors, config)
 
 
 def find_model(name: str) -> Path:

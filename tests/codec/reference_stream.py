@@ -210,7 +210,7 @@ class RangeDecoder:
         return value - 32768
 
     def level(self, mean: Array, log2_scale: Array, skip: int) -> Array:
-        """Symbols of one level, (H, W, C), from its distributions, float32; those of scale index < skip are not coded."""
+        """Symbols of one level, (H, W, C), from its distributions, float32; scale indices < skip are not coded."""
         index = np.clip(np.rint((log2_scale + np.float32(5)) * np.float32(8)), 0, 88).reshape(-1).astype(np.int64)
         sixteenths = np.clip(np.rint(mean * np.float32(16)), -32767 * 16, 32767 * 16).reshape(-1)
         centre = np.rint(sixteenths / np.float32(16)).astype(np.int64)

@@ -12,10 +12,10 @@ a BD-rate of +1.9, -2.2, -4.2, -4.7, -4.4 and -3.8% (transformer, 10 frames). A 
 prior loses (+1 to +8%).
 
 Symbols whose scale index is below the header's `skip` are not coded at all and take the prior's rounded mean, whatever
-the image stage says: this alone needs a decoder that knows of it. On six training clips (10 frames of 256x192, QPs 8 to
-56) 83 to 39% of the symbols lie below 10; they held 1.3 to 0.1% of the bits, and 1 in 10,000 of them would otherwise have
-been chosen to be something else. A skip of 8, 10, 12, 16, 20 and 24 gave a BD-rate of -0.0, -0.1, -0.1, +1.3, +6.9 and
-+20% (the last three: four of the clips): where the prior is wrong a large one keeps its error.
+the image stage says: this alone needs a decoder that knows of it. On six training clips (10 frames of 256x192, QPs 8
+to 56) 83 to 39% of the symbols lie below 10; they held 1.3 to 0.1% of the bits, and 1 in 10,000 of them would otherwise
+have been chosen to be something else. A skip of 8, 10, 12, 16, 20 and 24 gave a BD-rate of -0.0, -0.1, -0.1, +1.3, +6.9
+and +20% (the last three: four of the clips): where the prior is wrong a large one keeps its error.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

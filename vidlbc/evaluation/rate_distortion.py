@@ -35,8 +35,9 @@ class Point:
 
     `bytes_no_context`: the same network's null context, but for symbols that were chosen for the context. `weights`:
     fingerprint, or the other codec's settings. `psnr` (dB) and `ms_ssim`: means over the frames. `damage`: what kept a
-    video from being measured whole. `fps`: of the clip, 0 for a picture. `encode_seconds`: analysis and entropy coding; `decode_seconds`: entropy decoding and
-    synthesis, 0 where nothing was decoded; both of RGB frames in memory to bytes in memory and back.
+    video from being measured whole. `fps`: of the clip, 0 for a picture. `encode_seconds`: analysis and entropy coding;
+    `decode_seconds`: entropy decoding and synthesis, 0 where nothing was decoded; both of RGB frames in memory to bytes
+    in memory and back.
     """
 
     clip: str
@@ -64,7 +65,7 @@ class Point:
     @property
     def with_context(self) -> bool:
         """It can be compared with its own null context at the same pixels."""
-        return self.learned and self.kind != "none" and not self.kind.endswith(RDO)
+        return self.learned and not self.kind.startswith("none") and not self.kind.endswith(RDO)
 
     @property
     def codec(self) -> str:
@@ -98,8 +99,8 @@ def measure_clip(
 ) -> list[Point]:
     """One point a kind; frames are uint8 (T, H, W, 3). With `verify`, each bitstream is decoded and compared.
 
-    The symbols of a kind whose name ends in RDO are chosen under its own priors: pictures of its own.
-
+    Kinds share the pictures, but for codecs that refine them, which decode their own bitstream, and kinds whose name
+    ends in RDO: their symbols are chosen under their own priors.
     Raises VidlbcError where a kind decodes to other symbols, InputError where frames are none or image stages differ.
     """
     check_kinds(codecs)
@@ -124,24 +125,29 @@ def _measure_kinds(
     analysed = time.perf_counter()
     decoded = first.synthesize(first.dequantise(symbols, qp, count), qp, height, width)
     analysis, synthesis = analysed - start, time.perf_counter() - analysed
-    quality, similarity = _quality(decoded, frames)
+    shared = _quality(decoded, frames)
     points = []
     for kind, codec in codecs.items():
         start = time.perf_counter()
         data, report = codec.compress_symbols(symbols, qp, height, width, frames=count, skip=skip)
         coding, decoding = time.perf_counter() - start, 0.0
         null = data
-        if kind != "none" and not rdo:
+        if codec.kind != "none" and not rdo:
             null = codec.compress_symbols(symbols, qp, height, width, context=False, frames=count)[0]
         if verify:
             what = f"{name}: temporal={kind} at qp {qp}"
             decoding = _same_symbols(codec, data, symbols, what) + synthesis
             if null != data:
                 _same_symbols(codec, null, symbols, what)
+        seen = shared
+        if codec.refiner is not None:
+            start = time.perf_counter()
+            refined = codec.decompress(data)
+            decoding, seen = time.perf_counter() - start, _quality(refined, frames)
         points.append(
             Point(
-                name, kind, qp, count, height, width, len(data), len(null), report.estimated_bits, quality,
-                similarity, codec.fingerprint, fps=fps, encode_seconds=analysis + coding, decode_seconds=decoding,
+                name, kind, qp, count, height, width, len(data), len(null), report.estimated_bits, *seen,
+                codec.picture_fingerprint, fps=fps, encode_seconds=analysis + coding, decode_seconds=decoding,
             )
         )  # fmt: skip
     return points

@@ -66,7 +66,7 @@ def evaluate_clips(
     clips = find_clips(settings.data)
     request = {name: getattr(settings, name) for name in ("frames", "precision", "verify")}
     request["data"] = str(settings.data.resolve())
-    weights = {kind: codec.fingerprint for kind, codec in codecs.items()}
+    weights = {kind: codec.picture_fingerprint for kind, codec in codecs.items()}
     weights |= {name: anchor.settings for name, anchor in anchors.items()}
     store = PointStore(settings.out, request, weights)
     problems: dict[str, str] = {}

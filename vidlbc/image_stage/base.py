@@ -22,6 +22,9 @@ from vidlbc.prior.topdown import NUM_QP, Level
 # its hyperprior models span 0.0018 to 0.18).
 LAMBDA_MIN, LAMBDA_MAX = 0.0009, 0.09
 
+# Where a video decoder (vidlbc.video_decoder) looks at the synthesis' features.
+FEATURE_STRIDE = 8
+
 
 def qp_lambda(qp: Tensor) -> Tensor:
     """lambda of each QP in 0..63: higher QP, higher rate."""
@@ -57,6 +60,7 @@ class ImageStage(nn.Module):
     family = ""
     synthesis_modules: tuple[str, ...] = ()
     base_levels = 0
+    feature_channels = 3 * FEATURE_STRIDE**2
 
     def __init__(
         self,
@@ -93,6 +97,11 @@ class ImageStage(nn.Module):
     @abstractmethod
     def synthesis(self, latents: Sequence[Tensor], qp: Tensor) -> Tensor:
         """Dequantised latents -> padded frames (B, 3, H, W), not clamped; qp (B,)."""
+
+    def synthesis_with_features(self, latents: Sequence[Tensor], qp: Tensor) -> tuple[Tensor, Tensor]:
+        """`synthesis`, and what it knows at stride 8, (B, feature_channels, H/8, W/8): by default the frame, folded."""
+        x = self.synthesis(latents, qp)
+        return x, F.pixel_unshuffle(x - 0.5, FEATURE_STRIDE)
 
     def pad(self, x: Tensor) -> Tensor:
         """Replicate the last row and column up to the next multiple."""

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidlbc.image_stage.base import ImageStage
+from vidlbc.image_stage.base import FEATURE_STRIDE, ImageStage
 from vidlbc.image_stage.blocks import stack
 from vidlbc.prior.topdown import Level, QPTable
 
@@ -68,6 +68,7 @@ class LBC(ImageStage):
         self.decode = nn.ModuleList([stack(block, w, n) for w, n in zip(widths, decoder_blocks, strict=True)])
         self.up = nn.ModuleList([nn.Conv2d(w, i, 1) for i, w in zip(inputs, widths, strict=True)])
         self.modulate = nn.ModuleList([QPTable(w) for w in widths])
+        self.feature_channels = widths[STRIDES.index(FEATURE_STRIDE)]
 
     def analysis(self, x: Tensor) -> list[Tensor]:
         return self.projected(self.features(x))
@@ -89,12 +90,19 @@ class LBC(ImageStage):
         return [project(x) for project, x in zip(self.project, features, strict=True)]
 
     def synthesis(self, latents: Sequence[Tensor], qp: Tensor) -> Tensor:
+        return self.synthesis_with_features(latents, qp)[0]
+
+    def synthesis_with_features(self, latents: Sequence[Tensor], qp: Tensor) -> tuple[Tensor, Tensor]:
         x: Tensor | None = None
+        features: Tensor | None = None
         for index in reversed(range(len(self.levels))):
             lifted = self.lift[index](latents[index])
             x = lifted if x is None else lifted + x
             # A scale per channel and QP: how far to trust a coefficient depends on how coarsely it was quantised.
             x = x * (1 + self.modulate[index](qp)[:, :, None, None])
-            x = F.pixel_shuffle(self.up[index](self.decode[index](x)), 4 if index == 0 else 2)
-        assert x is not None
-        return x + 0.5
+            x = self.decode[index](x)
+            if STRIDES[index] == FEATURE_STRIDE:
+                features = x
+            x = F.pixel_shuffle(self.up[index](x), 4 if index == 0 else 2)
+        assert x is not None and features is not None
+        return x + 0.5, features

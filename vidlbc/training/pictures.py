@@ -46,23 +46,31 @@ class Source:
         return source
 
 
-def find_files(sources: Sequence[Source]) -> list[Path]:
-    """Every picture and video file, in a fixed order. Raises InputError where a source is missing or holds none."""
+def sources(entries: Any) -> tuple[Source, ...]:
+    """From a config: one source, several, or none."""
+    return tuple(Source.of(entry) for entry in (entries if isinstance(entries, list) else [entries] if entries else []))
+
+
+def find_files(sources: Sequence[Source], split: str = "train") -> list[Path]:
+    """Every picture and video file, in a fixed order; of a list that has splits, this one's.
+
+    Raises InputError where a source is missing or holds none.
+    """
     found: list[Path] = []
     for source in sources:
-        files = _files_of(source.path)
+        files = _files_of(source.path, split)
         if not files:
             raise InputError(f"data source {source.path}: holds no picture and no video")
         found += files[:: source.every]
     return list(dict.fromkeys(found))
 
 
-def _files_of(text: str) -> list[Path]:
+def _files_of(text: str, split: str) -> list[Path]:
     path = Path(text).expanduser()
     if path.is_dir():
         return _media(path.rglob("*"))
     if path.is_file():
-        return [path] if _is_media(path) else _listed(path)
+        return [path] if _is_media(path) else _listed(path, split)
     if glob.has_magic(text):
         return _media(map(Path, glob.glob(str(path), recursive=True)))
     raise InputError(f"data source {text}: no such file or folder (expected pictures, videos or a list of them)")
@@ -76,9 +84,9 @@ def _is_media(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES or is_video(path.name)
 
 
-def _listed(path: Path) -> list[Path]:
+def _listed(path: Path, split: str) -> list[Path]:
     corpus = read_annotations(path)
-    chosen = corpus.select("train") if corpus.splits else corpus
+    chosen = corpus.select(split) if corpus.splits else corpus
     places = [locate(corpus.root, item.path) for item in chosen.items]
     if any(member is not None for _, member in places):
         raise InputError(
