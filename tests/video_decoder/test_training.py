@@ -14,9 +14,12 @@ import pytest
 
 import vidlbc
 from tests.codec.small_models import save_small_model
-from tests.video_decoder.conftest import OPTIONS
+from tests.video_decoder.conftest import OPTIONS, add_video_decoder
 from vidlbc import models
 from vidlbc.errors import InputError
+from vidlbc.job.settings import EvaluationSettings, JobSettings, TrainSettings
+from vidlbc.job.train import train_temporal
+from vidlbc.shards import read_annotations
 from vidlbc.training.decoder_job import DecoderJobSettings, run_decoder_job
 from vidlbc.training.pictures import Source
 from vidlbc.training.refinement_objective import RefinementDistortion
@@ -158,3 +161,15 @@ def test_bad_requests_are_told_before_anything_is_written(settings_for, model, v
         with pytest.raises(InputError, match=message):
             run_decoder_job(settings_for(**{"out": "refused", **changes}))
         assert not (tmp_path / "refused" / "training").exists()
+
+
+def test_the_main_job_keeps_the_video_decoder_beside_its_shards(videos, tmp_path):
+    shipped = add_video_decoder(save_small_model(tmp_path / "shipped", kinds=()), 5)
+    settings = JobSettings(
+        root=str(videos / "labels.csv"), out=tmp_path / "run", image_stage=str(shipped), temporal="none", qp=32,
+        device="cpu", precision="fp32", train=TrainSettings(None, ClipSettings()), evaluation=EvaluationSettings(),
+    )  # fmt: skip
+    train_temporal(settings, read_annotations(videos / "labels.csv"))
+    kept = vidlbc.load(tmp_path / "run" / "model", device="cpu", refine=True)
+    expected = vidlbc.load(shipped, device="cpu", refine=True)
+    assert kept.picture_fingerprint == expected.picture_fingerprint

@@ -79,12 +79,17 @@ def _clean_stale(settings: JobSettings) -> None:
 
 
 def _keep_image_stage(shipped: Path, model: Path) -> None:
-    """Copied once, whole or not at all: a resumed run goes on with the weights that it began with."""
+    """Copied once, whole or not at all: a resumed run goes on with the weights that it began with.
+
+    Its video decoder, if any, comes along, and first.
+    """
     if (model / "image_stage").is_dir():
         return
-    temporary = model / ".image_stage.tmp"
-    shutil.copytree(shipped / "image_stage", temporary)
-    os.replace(temporary, model / "image_stage")
+    for name in ("video_decoder", "image_stage"):
+        if (shipped / name).is_dir() and not (model / name).is_dir():
+            temporary = model / f".{name}.tmp"
+            shutil.copytree(shipped / name, temporary)
+            os.replace(temporary, model / name)
 
 
 def _train(settings: JobSettings, corpus: Corpus) -> None:
