@@ -16,6 +16,7 @@ from vidlbc.shards import (
     Content,
     Corpus,
     Settings,
+    choice_of_rdo,
     contents_of,
     encode_corpus,
     known_contents,
@@ -40,10 +41,12 @@ def main(config: DictConfig) -> None:
         variant=config.variant,
         psnr=config.psnr,
         bpp_per_db=config.bpp_per_db,
+        bitrate=config.bitrate,
     )
     corpus = read_annotations(config.input, config.labels, fold=config.fold)
     codec = vidlbc.load(settings.model, device=config.device, temporal=settings.temporal, precision=settings.precision)
     codec.kept(settings.variant)  # an unknown one is told before anything is read
+    settings = replace(settings, rdo=choice_of_rdo(config.rdo, config.output, codec.sees_past))
     contents = hashed(corpus, config.output)
     if config.holdout and corpus.classes and not corpus.splits:
         corpus = split_corpus(corpus, test=config.holdout, contents=contents)

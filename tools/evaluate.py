@@ -17,6 +17,7 @@ from vidlbc.cli import run
 from vidlbc.evaluation.anchors import build_anchors
 from vidlbc.evaluation.comparison import MEASURES, compare, comparison_table, write_differences
 from vidlbc.evaluation.plots import plot_rate_distortion
+from vidlbc.evaluation.rate_distortion import RDO
 from vidlbc.evaluation.rate_distortion_job import EvaluateSettings, evaluate_clips
 from vidlbc.evaluation.rate_distortion_tables import tables, write_csv
 from vidlbc.models import find_model, kinds_of
@@ -44,6 +45,8 @@ def main(config: DictConfig) -> None:
         for name in kinds:
             kind = name.removesuffix(REFINED)
             codecs[name] = vidlbc.load(config.model, config.device, kind, config.precision, refine=kind != name)
+        if config.rdo:
+            codecs |= {f"{name}{RDO}": codec for name, codec in codecs.items() if codec.sees_past}
     found = evaluate_clips(settings, codecs, anchors)
     write_csv(settings.out / "points.csv", found.points)
     print(tables(found.points, found.problems))

@@ -27,7 +27,7 @@ def settings_of(config: DictConfig) -> JobSettings:
     )  # fmt: skip
     return JobSettings(
         root=data.root, out=Path(config.out), image_stage=config.image_stage, temporal=config.temporal, qp=config.qp,
-        device=config.device, precision=config.precision,
+        psnr=config.psnr, bitrate=config.bitrate, rdo=config.rdo, device=config.device, precision=config.precision,
         train=TrainSettings(
             budget, clips, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema, start=train.start,
             bf16=train.bf16, seed=train.seed, save_seconds=train.save_seconds, pictures=tuple(train.pictures or ()),

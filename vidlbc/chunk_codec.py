@@ -17,7 +17,6 @@ from vidlbc.bitstream import Reader
 from vidlbc.codec import Codec
 from vidlbc.codec_input import frames_tensor
 from vidlbc.coding import dequantised
-from vidlbc.entropy import coder
 from vidlbc.image_stage.base import channels_first, channels_last
 from vidlbc.models import ChunkModel, ImageModel
 from vidlbc.traced import Traced
@@ -33,16 +32,10 @@ class ChunkCodec(Codec):
         self._latents = Traced(self._latents_step)
         self._to_chunk, self._from_chunk = Traced(self._to_chunk_step), Traced(self._from_chunk_step)
 
-    def analyse(self, frames: np.ndarray | Tensor, qp: int, variant: str | None = None) -> list[Tensor]:
-        scaled = self.scaled(frames, qp)
-        return self._truncated([c.round().to(torch.int32) for c in scaled], self.kept(variant))
-
-    def scaled(self, frames: np.ndarray | Tensor, qp: int) -> list[Tensor]:
-        run = self._in_precision(self._latents)
-        parts = self._pool.map(lambda batch: run(batch), frames_tensor(frames))
+    def unquantised(self, frames: np.ndarray | Tensor) -> list[Tensor]:
+        parts = self._pool.map(self._in_precision(self._latents), frames_tensor(frames))
         latents = [self._units(torch.cat(level)) for level in zip(*parts, strict=True)]
-        gains = [g.gain for g in self._gains(qp)]
-        chunks = self._pool.map(lambda *levels: self._to_chunk(*levels, *gains), *latents)
+        chunks = self._pool.map(lambda *levels: self._to_chunk(*levels), *latents)
         return [torch.cat(level) for level in zip(*chunks, strict=True)]
 
     def decompress_stream(self, source: bytes | BinaryIO) -> Iterator[np.ndarray]:
@@ -73,14 +66,10 @@ class ChunkCodec(Codec):
         x = self.stage.pad(batch.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
         return tuple(y.float() for y in self._pool.cast(self.stage.analysis, x))
 
-    def _to_chunk_step(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Latents (U, unit, C_l, H_l, W_l) and gains (1, M_s) of every level -> gain * c (U, H_s, W_s, M_s)."""
-        count, limit = len(self.levels), coder.SYMBOL_LIMIT
-        maps = self._transform.maps([y.flatten(0, 1) for y in tensors[:count]])
-        chunk = self._transform.analysis(maps)
-        return tuple(
-            (channels_last(c) * gain).clamp(-limit, limit) for c, gain in zip(chunk, tensors[count:], strict=True)
-        )
+    def _to_chunk_step(self, *latents: Tensor) -> tuple[Tensor, ...]:
+        """Latents (U, unit, C_l, H_l, W_l) of every level -> c, float32 (U, H_s, W_s, M_s)."""
+        chunk = self._transform.analysis(self._transform.maps([y.flatten(0, 1) for y in latents]))
+        return tuple(map(channels_last, chunk))
 
     def _from_chunk_step(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Symbols (U, H_s, W_s, M_s), steps (1, M_s) and QP (1,) -> latents (U, unit, C_l, H_l, W_l)."""

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -23,17 +24,12 @@ from torch import Tensor
 
 from vidlbc import models
 from vidlbc.bitstream import Header, Reader
-from vidlbc.codec_input import check_qp, frame_rate, frames_tensor, pick_device, repack
-from vidlbc.coding import EncodeReport, OnLevel, PacketWriter, Priors, RateDistortionQuantiser, decode, dequantised
-from vidlbc.entropy import coder
+from vidlbc.codec_input import check_qp, frame_rate, frames_tensor, repack
+from vidlbc.coding import SKIP, EncodeReport, OnLevel, PacketWriter, Priors, RateDistortionQuantiser, decode
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
-from vidlbc.frame_pool import FramePool
-from vidlbc.image_stage.base import channels_first, channels_last, truncated
-from vidlbc.prior.grid import check_device, to_grid
-from vidlbc.prior.topdown import Gains, Level
+from vidlbc.image_codec import ImageCodec
+from vidlbc.prior.grid import to_grid
 from vidlbc.temporal_stage import ChunkStage, TemporalStage
-from vidlbc.traced import Traced
-from vidlbc.video_decoder import Refiner, VideoDecoder
 
 PACKET_FRAMES = 16
 
@@ -69,13 +65,11 @@ def load(
     return codec
 
 
-class Codec:
+class Codec(ImageCodec):
     """See the module. Frames are uint8 (T, H, W, 3) RGB; T >= 1, H and W >= 16.
 
-    `unit`: frames that are coded as one. Symbols are those of units; here, where it is 1, of frames.
+    Symbols are those of units of frames; here, where `unit` is 1, of frames.
     """
-
-    unit = 1
 
     def __init__(
         self,
@@ -87,21 +81,11 @@ class Codec:
         coded: models.ChunkModel | None = None,
     ):
         """`coded`: the model whose symbols are coded, where they are not the image stage's own."""
-        if precision not in ("fp32", "bf16"):
-            raise InputError(f"unknown precision {precision!r}: expected fp32 or bf16")
-        self.device = pick_device(device)
-        check_device(self.device)
-        self.image = image.to(self.device)
-        self.stage = self.image.stage.to(memory_format=torch.channels_last)
+        super().__init__(image, device, precision, coded)
         self.temporal = to_grid(temporal).to(self.device)
-        self.coded = self.image if coded is None else coded.to(self.device)
         self.kind = self.coded.stage.kind if isinstance(self.coded.stage, ChunkStage) else temporal.kind
         self._digest = hashlib.sha256(image.digest + temporal_digest).digest()[:16]
-        self._pool = FramePool(self.device, precision)
         self._priors = Priors(self.coded, self.temporal, self._pool)
-        self.refiner: Refiner | None = None
-        self._analysis, self._scaling = Traced(self._analysis_step), Traced(self._scaling_step)
-        self._synthesis, self._pictures = Traced(self._synthesis_step), Traced(self._pictures_step)
 
     @property
     def fingerprint(self) -> str:
@@ -114,28 +98,9 @@ class Codec:
         return self.fingerprint + (f"+{self.refiner.digest.hex()[:8]}" if self.refiner is not None else "")
 
     @property
-    def levels(self) -> tuple[Level, ...]:
-        """Of the latents of a frame, fine to coarse."""
-        return self.stage.levels
-
-    @property
-    def coded_levels(self) -> tuple[Level, ...]:
-        """Of the symbols of a unit, fine to coarse."""
-        return self.coded.stage.levels
-
-    @property
-    def variants(self) -> tuple[str, ...]:
-        """Names of the truncations that the image stage was trained for."""
-        return tuple(self.coded.stage.variants)
-
-    def kept(self, variant: str | None) -> tuple[int, ...]:
-        """Channels that a variant codes of each level, fine to coarse; () is all. Raises InputError."""
-        if variant is None:
-            return ()
-        if variant not in self.coded.stage.variants:
-            known = ", ".join(self.variants) or "none"
-            raise InputError(f"unknown variant {variant!r}: this model has {known}")
-        return self.coded.stage.variants[variant]
+    def sees_past(self) -> bool:
+        """Whether priors are given earlier frames: what rate-distortion optimised quantisation gains from."""
+        return self._priors.context
 
     # -- encoding ----------------------------------------------------------------------------------------------------
 
@@ -147,14 +112,24 @@ class Codec:
         fps: float | Fraction = 0,
         variant: str | None = None,
         rdo: bool = False,
+        psnr: float | None = None,
+        bitrate: float | None = None,
     ) -> bytes:
         """uint8 (T, H, W, 3) -> bytes. `context=False` codes every frame from the null context (the baseline).
 
         `variant`: one of `variants`, which codes only the first channels of each level. `rdo`: symbols are chosen for
-        rate and distortion under this codec's priors (vidlbc.coding.rdo): fewer bits at equal quality, slower.
+        rate and distortion under this codec's priors (vidlbc.coding.rdo): fewer bits at equal quality, slower. `psnr`
+        (dB) or `bitrate` (kbit/s, which needs `fps`) find the QP, and without a variant that too (vidlbc.rate_control).
         """
         sink = io.BytesIO()
-        self.compress_stream([frames], sink, qp, context, fps, variant, rdo)
+        if psnr is None and bitrate is None:
+            self.compress_stream([frames], sink, qp, context, fps, variant, rdo)
+        else:
+            from vidlbc.rate_control import Target, compress_to_target  # which needs this module
+
+            variants = None if variant is None else (variant,)
+            target = Target.one_of(psnr=psnr, bitrate=bitrate)
+            compress_to_target(self, frames, sink, target, context, fps, variants, rdo)
         return sink.getvalue()
 
     def compress_stream(
@@ -166,58 +141,74 @@ class Codec:
         fps: float | Fraction = 0,
         variant: str | None = None,
         rdo: bool = False,
+        skip: int = SKIP,
     ) -> EncodeReport:
         """Encode blocks of frames as they come; memory does not grow with their number.
 
-        Raises InputError where a block is no uint8 (n, H, W, 3) array, sizes differ, there is no frame at all, or qp,
-        fps or variant is no such thing.
+        `skip`: with `rdo`, symbols whose scale index is below it are not coded; 0: all are. Raises InputError where a
+        block is no uint8 (n, H, W, 3) array, sizes differ, there is no frame at all, or qp, fps or variant is no such
+        thing.
         """
         qp = check_qp(qp)
         frame_rate(fps)
         kept = self.kept(variant)
-        writer: PacketWriter | None = None
-        length = 0
-        for packet in repack(blocks, PACKET_FRAMES):
-            length += len(packet)
-            if writer is None:
-                header = self._header(packet.shape[1], packet.shape[2], qp, fps, context, kept)
-                writer = PacketWriter(self._priors, sink, header, variant)
-                chooser = RateDistortionQuantiser(self._priors, header) if rdo else None
-            writer.add(chooser.choose(self.scaled(packet, qp)) if chooser else self.analyse(packet, qp, variant))
-        if writer is None:
+        packets = repack(blocks, PACKET_FRAMES)
+        first = next(packets, None)
+        if first is None:
             raise InputError("nothing to encode: expected at least one frame")
+        header = self._header(first.shape[1], first.shape[2], qp, fps, context, kept, skip if rdo else 0)
+        writer = PacketWriter(self._priors, sink, header, variant)
+        length = 0
+
+        def counted() -> Iterator[Tensor]:
+            nonlocal length
+            for packet in chain([first], packets):
+                length += len(packet)
+                yield packet
+
+        if rdo:
+            scaled = (self.scaled(self.unquantised(packet), qp) for packet in counted())
+            for symbols in RateDistortionQuantiser(self._priors, header).packets(scaled):
+                writer.add(symbols)
+        else:
+            for packet in counted():
+                writer.add(self.analyse(packet, qp, variant))
         return writer.finish(length)
 
-    def analyse(self, frames: np.ndarray | Tensor, qp: int, variant: str | None = None) -> list[Tensor]:
+    def analyse(
+        self,
+        frames: np.ndarray | Tensor,
+        qp: int,
+        variant: str | None = None,
+        rdo: bool = False,
+        context: bool = True,
+        skip: int = SKIP,
+    ) -> list[Tensor]:
         """uint8 (T, H, W, 3) -> symbols, int32 (T, H_l, W_l, C_l) a level, fine to coarse, padded size.
 
-        Of units of several frames there are ceil(T / unit). Channels that the variant leaves out are 0.
+        They are those that `compress` codes with the same options; of units of several frames there are
+        ceil(T / unit). Channels that the variant leaves out are 0.
         """
-        levels = self._analysed(frames, qp, self._analysis)
-        return self._truncated(levels, self.kept(variant))
+        height, width = frames_tensor(frames).shape[1:3]
+        return self.quantise(self.unquantised(frames), qp, height, width, variant, rdo, context, skip)
 
-    def scaled(self, frames: np.ndarray | Tensor, qp: int) -> list[Tensor]:
-        """uint8 (T, H, W, 3) -> what `analyse` rounds: gain * y, float32 (T, H_l, W_l, C_l) a level, padded size."""
-        return self._analysed(frames, qp, self._scaling)
-
-    def _analysed(self, frames: np.ndarray | Tensor, qp: int, traced: Traced) -> list[Tensor]:
-        gains = [g.gain for g in self._gains(qp)]
-        run = self._in_precision(traced)
-        parts = self._pool.map(lambda batch: run(batch, *gains), frames_tensor(frames))
-        return [torch.cat(level) for level in zip(*parts, strict=True)]
-
-    def _analysis_step(self, batch: Tensor, *gains: Tensor) -> tuple[Tensor, ...]:
-        """uint8 (B, H, W, 3), gains (1, C_l) of every level -> symbols."""
-        return tuple(y.round().to(torch.int32) for y in self._scaling_step(batch, *gains))
-
-    def _scaling_step(self, batch: Tensor, *gains: Tensor) -> tuple[Tensor, ...]:
-        """The same before it is rounded."""
-        x = self.stage.pad(batch.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
-        limit = coder.SYMBOL_LIMIT
-        return tuple(
-            (channels_last(y.float()) * gain).clamp(-limit, limit)
-            for y, gain in zip(self._pool.cast(self.stage.analysis, x), gains, strict=True)
-        )
+    def quantise(
+        self,
+        latents: Sequence[Tensor],
+        qp: int,
+        height: int,
+        width: int,
+        variant: str | None = None,
+        rdo: bool = False,
+        context: bool = True,
+        skip: int = SKIP,
+    ) -> list[Tensor]:
+        """What `unquantised` gives of a whole clip of frames of that true size -> what `analyse` gives."""
+        scaled, kept = self.scaled(latents, check_qp(qp)), self.kept(variant)
+        if rdo:
+            header = self._header(height, width, qp, 0, context, kept, skip)
+            return RateDistortionQuantiser(self._priors, header).choose(scaled)
+        return self._truncated([y.round_().to(torch.int32) for y in scaled], kept)
 
     # -- decoding ----------------------------------------------------------------------------------------------------
 
@@ -243,18 +234,6 @@ class Codec:
 
         for symbols in self._decode([reader], lambda frame: coming.append(self._pool.after(lambda: picture(frame)))):
             yield torch.cat([coming.popleft().result() for _ in range(len(symbols[0]))]).numpy()
-
-    def refine_with(self, decoder: VideoDecoder, digest: bytes) -> None:
-        """From now on `decompress` refines frames from those before them (see `vidlbc.models.load_video_decoder`)."""
-        self.refiner = Refiner(self.stage, decoder, digest, self._pool)
-
-    def _shown(self, header: Header) -> Callable[[Sequence[Tensor]], np.ndarray]:
-        """Takes the latents of a clip's padded frames, block after block; gives uint8 (n, H, W, 3)."""
-        place = header.qp, header.height, header.width
-        if self.refiner is None:
-            return lambda latents: self.synthesize(latents, *place)
-        clip = self.refiner.start(*place)
-        return lambda latents: clip.add(latents).numpy()
 
     def symbols(self, data: bytes | BinaryIO | Sequence[bytes | BinaryIO], base: bool = False) -> list[Tensor]:
         """Bitstream -> int32 (T, C_l, H_l, W_l) a coded level, fine to coarse, cropped to the frame's own cells.
@@ -294,17 +273,6 @@ class Codec:
     def _whole(self, reader: Reader, base: bool = False) -> list[Tensor]:
         return [torch.cat(level) for level in zip(*self._decode([reader], base=base), strict=True)]
 
-    def crop(self, levels: Sequence[Tensor], height: int, width: int) -> list[Tensor]:
-        """(..., H_l, W_l) of the padded frame -> the cells that hold some of the true frame.
-
-        Here and in `dequantise`, fewer levels than the codec has are its coarsest ones.
-        """
-        return _cropped(levels, self.levels[len(self.levels) - len(levels) :], height, width)
-
-    def crop_symbols(self, levels: Sequence[Tensor], height: int, width: int) -> list[Tensor]:
-        """The same of symbols, (..., C_l, H_l, W_l) a coded level."""
-        return _cropped(levels, self.coded_levels[len(self.coded_levels) - len(levels) :], height, width)
-
     def compress_symbols(
         self,
         symbols: Sequence[Tensor],
@@ -315,16 +283,19 @@ class Codec:
         fps: float | Fraction = 0,
         kept: Sequence[int] = (),
         frames: int | None = None,
+        variant: str | None = None,
+        skip: int = 0,
     ) -> tuple[bytes, EncodeReport]:
         """Symbols of one clip (int32 (T, H_l, W_l, C_l), padded size) -> bytes: the second half of `compress`.
 
-        `kept`: how many channels of each level to code; () is all of them. `frames`: of the clip, where units of
-        several stand for more.
+        `kept`: how many channels of each level to code; () is all of them, or those of `variant`. `frames`: of the
+        clip, where units of several stand for more. `skip`: as the symbols were chosen for; ValueError where they were
+        not.
         """
         sink = io.BytesIO()
-        header = self._header(height, width, check_qp(qp), fps, context, tuple(kept))
+        header = self._header(height, width, check_qp(qp), fps, context, tuple(kept) or self.kept(variant), skip)
         symbols = self._truncated(symbols, header.kept)
-        writer = PacketWriter(self._priors, sink, header)
+        writer = PacketWriter(self._priors, sink, header, variant)
         for packet in zip(*[level.split(PACKET_FRAMES // self.unit) for level in symbols], strict=True):
             writer.add(packet)
         report = writer.finish(frames)
@@ -340,50 +311,19 @@ class Codec:
             symbols, header.qp, header.height, header.width, context, header.fps, header.kept, reader.frames
         )
 
-    def dequantise(self, symbols: Sequence[Tensor], qp: int, frames: int | None = None) -> list[Tensor]:
-        """Symbols int32 (T, H_l, W_l, C_l) -> latents of frames, float32 (T, C_l, H_l, W_l).
-
-        `frames`: how many there are, where units of several stand for more; None is all that they stand for.
-        """
-        gains = self._gains(qp)[len(self.levels) - len(symbols) :]
-        return [channels_first(dequantised(q, g.step)) for q, g in zip(symbols, gains, strict=True)]
-
-    def synthesize(self, latents: Sequence[Tensor], qp: int, height: int, width: int) -> np.ndarray:
-        """Latents of the padded frames (T, C_l, H_l, W_l) -> uint8 (T, H, W, 3) of the true size, each frame alone."""
-        qps = torch.tensor([qp], device=self.device)
-        run = self._in_precision(self._synthesis)
-        parts = self._pool.map(lambda *levels: run(qps, *levels)[:, :height, :width], *latents)
-        return torch.cat(parts).cpu().numpy()
-
-    def _synthesis_step(self, qps: Tensor, *latents: Tensor) -> Tensor:
-        """Latents (B, C_l, H_l, W_l) -> padded frames, uint8 (B, H, W, 3)."""
-        levels_last = [y.contiguous(memory_format=torch.channels_last) for y in latents]
-        x = self._pool.cast(self.stage.synthesis, levels_last, qps).float()
-        return (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-
-    def _pictures_step(self, qps: Tensor, *tensors: Tensor) -> Tensor:
-        """Symbols (B, H_l, W_l, C_l) and steps (1, C_l) of every level -> padded frames, uint8 (B, H, W, 3)."""
-        count = len(self.levels)
-        latents = [channels_first(dequantised(*pair)) for pair in zip(tensors[:count], tensors[count:], strict=True)]
-        return self._synthesis_step(qps, *latents)
-
-    def _in_precision(self, traced: Traced) -> Callable[..., Tensor]:
-        # In bfloat16 the casts depend on a context that a graph does not record.
-        return traced if self._pool.precision == "fp32" else traced.function
-
-    @staticmethod
-    def _truncated(symbols: Sequence[Tensor], kept: Sequence[int]) -> list[Tensor]:
-        return [truncated(q, k, -1) for q, k in zip(symbols, kept, strict=True)] if kept else list(symbols)
-
     def _header(
-        self, height: int, width: int, qp: int, fps: float | Fraction, context: bool, kept: tuple[int, ...]
+        self,
+        height: int,
+        width: int,
+        qp: int,
+        fps: float | Fraction,
+        context: bool,
+        kept: tuple[int, ...],
+        skip: int = 0,
     ) -> Header:
         levels = tuple((level.stride, level.channels) for level in self.coded_levels)
         base, rate = self.coded.stage.base_levels, frame_rate(fps)
-        return Header(height, width, qp, self._digest, self.kind, levels, rate, context, kept, base, self.unit)
-
-    def _gains(self, qp: int) -> list[Gains]:
-        return self.coded.gains(torch.tensor([qp], device=self.device))
+        return Header(height, width, qp, self._digest, self.kind, levels, rate, context, kept, base, self.unit, skip)
 
     def _check(self, header: Header) -> None:
         if header.fingerprint != self._digest:
@@ -410,10 +350,3 @@ class Codec:
         while (symbols := coming.result()) is not None:
             coming = self._pool.ahead(lambda: next(packets, None))
             yield symbols
-
-
-def _cropped(tensors: Sequence[Tensor], levels: Sequence[Level], height: int, width: int) -> list[Tensor]:
-    return [
-        y[..., : -(-height // level.stride), : -(-width // level.stride)]
-        for y, level in zip(tensors, levels, strict=True)
-    ]

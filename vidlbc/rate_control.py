@@ -1,128 +1,257 @@
-"""A compression ratio per clip, found by the encoder and told by the header: how much a clip needs depends on it.
+"""Variant and QP of a clip, found by the encoder and told by the header: how much a clip needs depends on it.
 
-    compress_to_psnr     the fewest bytes that reach a quality: each variant's lowest QP that does, then the smallest
-    compress_at_price    each clip stops where a further dB would cost more than a price: min bpp - price * PSNR
+    psnr        the fewest bytes that reach a quality: each variant's lowest QP that does, then the smallest
+    bitrate     the best quality that fits: each variant's highest QP whose file is no larger, then the best
+    bpp_per_db  each clip stops where a further dB would cost more than a price: min bpp - price * PSNR
 
 "It is possible to use a shorter vector to represent an image with simple geometry and clean background, while a longer
 vector to represent a web image with rich details" (Xie et al., arXiv 2105.13978, section 3.1). The first gives every
-clip the same quality; the second gives a set of clips the best mean quality for its bytes, since at its optimum no byte
+clip the same quality; the last gives a set of clips the best mean quality for its bytes, since at its optimum no byte
 can be moved from one clip to another to gain (Shoham and Gersho, 1988). A decoder needs no more than for a constant
-ratio: variant and QP are in every header.
+ratio: variant and QP are in every header. Real bytes and real pictures decide, never estimates.
 """
 
-import io
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
+from itertools import count
 from typing import BinaryIO
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from vidlbc.codec import PACKET_FRAMES, Codec
-from vidlbc.coding import EncodeReport
+from vidlbc.codec_input import frames_tensor
+from vidlbc.coding import SKIP, EncodeReport
 from vidlbc.errors import InputError
 from vidlbc.evaluation.distortion import psnr
-from vidlbc.evaluation.rate import bits_per_pixel
+from vidlbc.evaluation.rate import bits_per_pixel, kilobits_per_second
 from vidlbc.prior.topdown import NUM_QP
 
-# Frames that the bisection looks at, evenly spread; the QP that it finds is then held against all frames.
+# Frames that the bisection for a quality looks at, evenly spread; what it finds is then held against all frames.
 _LOOKED_AT = 12
+# A QP more makes a file some 7% larger, which is where the search for a bitrate starts from.
+_FIRST_QP, _GROWTH = 32, math.log(1.07)
+# Latents are kept up to so many bytes (some 300 frames of 1280x720); those of larger clips are analysed at every try.
+_KEPT_BYTES = 1 << 30
+
+TARGETS = {"psnr": "a number of dB", "bitrate": "kbit/s", "bpp_per_db": "bits per pixel"}
 
 
-def compress_to_psnr(
+@dataclass(frozen=True)
+class Target:
+    """What rate control aims at: `name` is one of TARGETS."""
+
+    name: str
+    value: float
+
+    @classmethod
+    def one_of(cls, **given: float | None) -> "Target":
+        """The one that is not None. Raises InputError where there are two, or it is no number above 0."""
+        found = [cls(name, value) for name, value in given.items() if value is not None]
+        if len(found) != 1:
+            both = " and ".join(target.name for target in found[:2])
+            raise InputError(f"{both or 'none'} given: expected one of {', '.join(given)}")
+        found[0].check()
+        return found[0]
+
+    def check(self) -> None:
+        value = self.value
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise InputError(f"{self.name}={value!r}: expected {TARGETS[self.name]} above 0, or null")
+
+    def check_rate(self, fps: float | Fraction) -> None:
+        """Raises InputError where a bitrate is wanted of frames whose rate is not known."""
+        if self.name == "bitrate" and not fps > 0:
+            raise InputError(
+                f"bitrate={self.value!r}: the frame rate is not known, and kbit/s need it; give fps, or qp"
+            )
+
+
+@dataclass(frozen=True)
+class TargetReport(EncodeReport):
+    """`reached`: mean PSNR in dB for a target of quality or price, kbit/s for one of bitrate."""
+
+    reached: float
+
+
+def compress_to_target(
     codec: Codec,
-    frames: np.ndarray,
+    frames: np.ndarray | Tensor,
     sink: BinaryIO,
-    target: float,
+    target: Target,
     context: bool = True,
     fps: float | Fraction = 0,
     variants: tuple[str | None, ...] | None = None,
-) -> EncodeReport:
-    """Write the smallest bitstream of uint8 (T, H, W, 3) whose mean PSNR (RGB, over frames) is at least `target` dB.
+    rdo: bool = False,
+) -> TargetReport:
+    """Write the bitstream of uint8 (T, H, W, 3) that meets the target best.
 
-    `variants`: those to choose from, by default all of the codec's. Where none reaches the target, the best that the
-    codec can do is written. Raises InputError for a target that is no number of dB above 0.
+    psnr: the smallest whose mean PSNR (RGB, over frames) is at least the target; where none is, the best there is.
+    bitrate: of those whose whole file is no larger than the target, the one with the highest QP, and over variants the
+    highest mean PSNR; bytes are taken to rise with the QP. Where none is that small, the smallest there is. A step of
+    the QP is some 7% of the bytes: so far below the target may be what is reached.
+    bpp_per_db: the variant and QP that minimise bits per pixel - target * mean PSNR in dB, looked for on a packet of
+    frames from the middle of the clip.
+
+    `variants`: those to choose from, by default all of the codec's. Raises InputError for a target that is no number
+    above 0, and for a bitrate where `fps` is not known.
     """
-    check_psnr(target)
+    target.check()
+    target.check_rate(fps)
+    clip = _Clip(codec, frames_tensor(frames), context, fps, rdo)
+    search = {"psnr": _to_psnr, "bitrate": _to_bitrate, "bpp_per_db": _at_price}[target.name]
+    coded = search(clip, variants or codec.variants or (None,), target.value)
+    sink.write(coded.data)
+    reached = clip.kbps(coded) if target.name == "bitrate" else clip.quality(coded.symbols, coded.report.qp)
+    return TargetReport(**vars(coded.report), reached=reached)
+
+
+@dataclass(frozen=True)
+class _Coded:
+    symbols: list[Tensor]
+    data: bytes
+    report: EncodeReport
+
+
+class _Clip:
+    """A clip in memory, analysed once, to be coded at any QP and variant."""
+
+    def __init__(self, codec: Codec, frames: Tensor, context: bool, fps: float | Fraction, rdo: bool):
+        self._codec, self.frames = codec, frames
+        self._context, self._fps, self._rdo = context, fps, rdo
+        self._latents: list[Tensor] | None = None
+
+    def glimpse(self) -> "_Clip":
+        """Whole units, evenly spread, whose symbols are rounded."""
+        unit = self._codec.unit
+        last = -(-len(self.frames) // unit) - 1
+        units = np.unique(np.linspace(0, last, min(last + 1, -(-_LOOKED_AT // unit))).round().astype(int))
+        indices = (units[:, None] * unit + np.arange(unit)).reshape(-1)
+        some = self.frames[torch.from_numpy(indices[indices < len(self.frames)])]
+        return _Clip(self._codec, some, self._context, self._fps, rdo=False)
+
+    def middle(self) -> "_Clip":
+        """A packet's frames from the middle."""
+        first = max(0, (len(self.frames) - PACKET_FRAMES) // 2)
+        return _Clip(self._codec, self.frames[first : first + PACKET_FRAMES], self._context, self._fps, self._rdo)
+
+    def symbols(self, variant: str | None, qp: int) -> list[Tensor]:
+        latents = self._latents
+        if latents is None:
+            latents = self._codec.unquantised(self.frames)
+            if sum(y.nbytes for y in latents) <= _KEPT_BYTES:
+                self._latents = latents
+        height, width = self.frames.shape[1:3]
+        return self._codec.quantise(latents, qp, height, width, variant, self._rdo, self._context)
+
+    def quality(self, symbols: list[Tensor], qp: int) -> float:
+        """Mean PSNR in dB of the decoded frames: they depend on the symbols alone, so nothing need be coded."""
+        latents = self._codec.dequantise(symbols, qp, len(self.frames))
+        pictures = self._codec.synthesize(latents, qp, *self.frames.shape[1:3])
+        return float(np.mean(psnr(pictures, self.frames.cpu().numpy())))
+
+    def code(self, variant: str | None, qp: int, symbols: list[Tensor] | None = None) -> _Coded:
+        """What `compress` gives."""
+        symbols = self.symbols(variant, qp) if symbols is None else symbols
+        height, width = self.frames.shape[1:3]
+        data, report = self._codec.compress_symbols(
+            symbols, qp, height, width, self._context, self._fps, frames=len(self.frames), variant=variant,
+            skip=SKIP if self._rdo else 0,
+        )  # fmt: skip
+        return _Coded(symbols, data, report)
+
+    def kbps(self, coded: _Coded) -> float:
+        return kilobits_per_second(len(coded.data), len(self.frames), self._fps)
+
+
+def _to_psnr(clip: _Clip, variants: tuple[str | None, ...], target: float) -> _Coded:
     found = []
-    for variant in variants or codec.variants or (None,):
-        qp, reached = _lowest_qp(codec, frames, variant, target)
-        data = io.BytesIO()
-        report = codec.compress_stream([frames], data, qp, context, fps, variant)
-        found.append((not reached, report.bytes if reached else -_quality(codec, frames, qp, variant), data, report))
-    best = min(found, key=lambda entry: entry[:2])
-    sink.write(best[2].getvalue())
-    return best[3]
+    for variant in variants:
+        qp, symbols, quality = _lowest_qp(clip, variant, target)
+        coded = clip.code(variant, qp, symbols)
+        found.append((quality < target, len(coded.data) if quality >= target else -quality, coded))
+    return min(found, key=lambda entry: entry[:2])[2]
 
 
-def compress_at_price(
-    codec: Codec,
-    frames: np.ndarray,
-    sink: BinaryIO,
-    price: float,
-    context: bool = True,
-    fps: float | Fraction = 0,
-    variants: tuple[str | None, ...] | None = None,
-) -> EncodeReport:
-    """Write uint8 (T, H, W, 3) at the variant and QP that minimise bits per pixel - `price` * mean PSNR in dB.
+def _lowest_qp(clip: _Clip, variant: str | None, target: float) -> tuple[int, list[Tensor], float]:
+    """The lowest QP that reaches the target, or the highest there is, with its symbols and quality.
 
-    The search codes a packet of frames from the middle of the clip. Raises InputError for a price that is no number of
-    bits per pixel above 0.
+    Rounding alone is tried on some frames first: symbols that are chosen for their rate too need a QP no lower.
     """
-    check_price(price)
-    first = max(0, (len(frames) - PACKET_FRAMES) // 2)
-    part = frames[first : first + PACKET_FRAMES]
+    some = clip.glimpse()
+    low, high = 0, NUM_QP - 1
+    while low < high:
+        middle = (low + high) // 2
+        if some.quality(some.symbols(variant, middle), middle) >= target:
+            high = middle
+        else:
+            low = middle + 1
+    while True:
+        symbols = clip.symbols(variant, low)
+        quality = clip.quality(symbols, low)
+        if quality >= target or low == NUM_QP - 1:
+            return low, symbols, quality
+        low += 1
+
+
+def _to_bitrate(clip: _Clip, variants: tuple[str | None, ...], target: float) -> _Coded:
+    found = []
+    for variant in variants:
+        coded = _highest_qp(partial(clip.code, variant), clip.kbps, target)
+        over = max(0.0, clip.kbps(coded) - target)
+        quality = clip.quality(coded.symbols, coded.report.qp) if len(variants) > 1 else 0.0
+        found.append((over, -quality, coded))
+    return min(found, key=lambda entry: entry[:2])[2]
+
+
+def _highest_qp(code: Callable[[int], _Coded], rate: Callable[[_Coded], float], target: float) -> _Coded:
+    """What the highest QP gives whose rate is at most `target`, or QP 0 where none is.
+
+    False position on the logarithm of rates, which are nearly a straight line; every third try halves the bracket.
+    """
+    fits: _Coded | None = None
+    low, high = -1, NUM_QP  # `low` fits, `high` does not
+    excess_low = excess_high = 0.0
+    qp = _FIRST_QP
+    for tries in count(1):
+        coded = code(qp)
+        excess = math.log(rate(coded) / target)
+        if excess <= 0:
+            fits, low, excess_low = coded, qp, excess
+        else:
+            high, excess_high = qp, excess
+            if qp == 0:
+                return coded
+        if fits is not None and high - low == 1:
+            break
+        bracketed = low >= 0 and high < NUM_QP
+        growth = (excess_high - excess_low) / (high - low) if bracketed else _GROWTH
+        guess = low - excess_low / growth if low >= 0 else high - excess_high / growth
+        qp = min(max(math.floor(guess), low + 1), high - 1) if tries % 3 else (low + high) // 2
+    assert fits is not None
+    return fits
+
+
+def _at_price(clip: _Clip, variants: tuple[str | None, ...], price: float) -> _Coded:
+    part = clip.middle()
     known: dict[tuple[str | None, int], float] = {}
 
     def cost(variant: str | None, qp: int) -> float:
         if (variant, qp) not in known:
-            report = codec.compress_stream([part], io.BytesIO(), qp, context, fps, variant)
-            rate = bits_per_pixel(report.bytes, report.frames, report.height, report.width)
-            known[variant, qp] = rate - price * _quality(codec, part, qp, variant)
+            coded = part.code(variant, qp)
+            known[variant, qp] = bits_per_pixel(len(coded.data), *part.frames.shape[:3])
+            known[variant, qp] -= price * part.quality(coded.symbols, qp)
         return known[variant, qp]
 
-    for variant in variants or codec.variants or (None,):
+    for variant in variants:
         low, high = 0, NUM_QP - 1
         while high - low > 2:  # the cost falls, then rises
             left, right = low + (high - low) // 3, high - (high - low) // 3
             low, high = (low, right) if cost(variant, left) <= cost(variant, right) else (left, high)
         for qp in range(low, high + 1):
             cost(variant, qp)
-    variant, qp = min(known, key=lambda choice: known[choice])
-    return codec.compress_stream([frames], sink, qp, context, fps, variant)
-
-
-def check_price(price: float) -> None:
-    """Raises InputError where it is no number of bits per pixel above 0."""
-    if isinstance(price, bool) or not isinstance(price, int | float) or not 0 < price < math.inf:
-        raise InputError(f"bpp_per_db={price!r}: expected bits per pixel above 0, or null")
-
-
-def check_psnr(target: float) -> None:
-    """Raises InputError where it is no number of dB above 0."""
-    if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target < math.inf:
-        raise InputError(f"psnr={target!r}: expected a number of dB above 0, or null")
-
-
-def _lowest_qp(codec: Codec, frames: np.ndarray, variant: str | None, target: float) -> tuple[int, bool]:
-    """The lowest QP that reaches the target, and whether any does (the highest QP then stands in)."""
-    # Whole units, evenly spread.
-    units = -(-len(frames) // codec.unit)
-    some_units = np.unique(np.linspace(0, units - 1, min(units, -(-_LOOKED_AT // codec.unit))).round().astype(int))
-    index = (some_units[:, None] * codec.unit + np.arange(codec.unit)).reshape(-1)
-    some = frames[index[index < len(frames)]]
-    low, high = 0, NUM_QP - 1
-    while low < high:
-        middle = (low + high) // 2
-        if _quality(codec, some, middle, variant) >= target:
-            high = middle
-        else:
-            low = middle + 1
-    while (reached := _quality(codec, frames, low, variant) >= target) is False and low < NUM_QP - 1:
-        low += 1
-    return low, reached
-
-
-def _quality(codec: Codec, frames: np.ndarray, qp: int, variant: str | None) -> float:
-    """Mean PSNR in dB of the decoded frames: they depend on the symbols alone, so nothing need be coded."""
-    latents = codec.dequantise(codec.analyse(frames, qp, variant), qp, len(frames))
-    return float(np.mean(psnr(codec.synthesize(latents, qp, *frames.shape[1:3]), frames)))
+    return clip.code(*min(known, key=lambda choice: known[choice]))

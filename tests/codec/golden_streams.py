@@ -22,7 +22,9 @@ from torch import Tensor
 
 import vidlbc
 from tests.codec.small_models import raw_bits, save_small_model
+from vidlbc.bitstream import Header
 from vidlbc.codec import Codec
+from vidlbc.coding import RateDistortionQuantiser
 from vidlbc.image_stage.base import truncated
 
 FOLDER = Path(__file__).resolve().parents[1] / "goldens"
@@ -37,8 +39,11 @@ NAMES = {
     "transformer_layers": ("transformer", True),  # version 3, as those after it
     "lstm_variant": ("lstm", True),
     "none_layers_variant": ("none", True),
-    "chunk": ("chunk", True),  # version 4
+    "chunk": ("chunk", True),  # version 4, as those after it
+    "transformer_skip": ("transformer", True),
+    "chunk_skip": ("chunk", True),
 }
+SKIP = 40
 MODEL_KINDS = ("lstm", "transformer", "chunk")
 UNIT = 4  # of the chunk stage
 VARIANT = {"short": [1, 2, 0, 3]}
@@ -51,7 +56,7 @@ def options_of(name: str) -> dict[str, Any]:
 
 def symbols(name: str = "") -> list[Tensor]:
     """Those that stream `name` holds: 0 where its variant codes none."""
-    if name == "chunk":
+    if name.startswith("chunk"):
         return made([(4, 8, 5), (2, 4, 6), (1, 2, 7)], -(-FRAMES // UNIT), 320)
     kept = VARIANT["short"] if "variant" in name else [q.shape[-1] for q in all_symbols()]
     return [truncated(q, k, -1) for q, k in zip(all_symbols(), kept, strict=True)]
@@ -90,9 +95,11 @@ def encode(model: Path, name: str) -> bytes:
     """With these weights the intra prior is always the shorter: only `transformer_intra` may choose it."""
     kind, context = NAMES[name]
     codec = vidlbc.load(model, device="cpu", temporal=kind)
-    if kind == "chunk":
+    if kind == "chunk" or name.endswith("skip"):
         codec._priors.intra_frames = False
-        return codec.compress_symbols(symbols(name), QP, HEIGHT, WIDTH, context, FPS, frames=FRAMES)[0]
+        skip = SKIP if name.endswith("skip") else 0
+        given = fitted(codec, name)
+        return codec.compress_symbols(given, QP, HEIGHT, WIDTH, context, FPS, frames=FRAMES, skip=skip)[0]
     codec.__class__ = FixedSymbols
     assert isinstance(codec, FixedSymbols)
     codec.given, codec.frame = symbols(name), 0
@@ -101,6 +108,17 @@ def encode(model: Path, name: str) -> bytes:
     with patch.multiple("vidlbc.coding.encoding", _WORTH_BOTH=0, _WORTH_BOTH_AT_CUTS=0):
         variant = "short" if "variant" in name else None
         return codec.compress(np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8), QP, context, FPS, variant)
+
+
+def fitted(codec: Codec, name: str) -> list[Tensor]:
+    """The symbols of stream `name`: those above, but centres where their scales are skipped."""
+    if not name.endswith("skip"):
+        return symbols(name)
+    codec._priors.intra_frames = False
+    levels = tuple((level.stride, level.channels) for level in codec.coded_levels)
+    header = Header(HEIGHT, WIDTH, QP, bytes(16), codec.kind, levels, unit=codec.unit, skip=SKIP)
+    # At this price nothing is changed but what must be.
+    return RateDistortionQuantiser(codec._priors, header, 1e9).choose([q.float() for q in symbols(name)])
 
 
 def write(names: Sequence[str]) -> None:

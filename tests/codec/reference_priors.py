@@ -285,8 +285,9 @@ def decode(data: bytes, model: Path) -> list[list[Array]]:
             said = [next(one) for one in both]
             for i in reversed(range(len(stream.levels))):
                 mean, scale = said[mode >> i & 1]
-                coded = decoders[i].level(mean[..., : stream.kept[i]], scale[..., : stream.kept[i]])
-                symbols[i] = np.pad(coded, ((0, 0), (0, 0), (0, stream.levels[i][1] - stream.kept[i])))
+                kept = stream.kept[i]
+                coded = decoders[i].level(mean[..., :kept], scale[..., :kept], stream.skip)
+                symbols[i] = np.pad(coded, ((0, 0), (0, 0), (0, stream.levels[i][1] - kept)))
                 latents[i] = snap(F(symbols[i]) * prior.coding[i][1] * F(2.0 ** -views[i]))
                 if i:
                     said = [one.send(latents[i]) for one in both]

@@ -36,6 +36,7 @@ class Stream:
     kept: list[int]  # channels coded of each level
     base: int  # levels of the base layer
     unit: int  # frames coded as one; packets count units
+    skip: int  # smaller scale indices are not coded
     frames: int  # of the clip
     sections: list[tuple[range, list[Packet]]]  # levels and packets of each section
 
@@ -78,7 +79,6 @@ def parse(data: bytes) -> Stream:
     levels = [(b.varint(), b.varint()) for _ in range(b.varint())]
     kept, base = ([b.varint() for _ in levels], b.varint()) if version > 2 else ([c for _, c in levels], 0)
     unit, skip = (b.varint(), b.varint()) if version > 3 else (1, 0)
-    assert skip == 0
     b.check()
     cut = len(levels) - base
     parts = [range(cut, len(levels)), range(cut)] if base else [range(len(levels))]
@@ -89,7 +89,7 @@ def parse(data: bytes) -> Stream:
     (count,), (frames,) = units, lengths
     assert (count - 1) * unit < frames <= count * unit
     return Stream(
-        height, width, qp, bool(flags & 1), kind, fingerprint, levels, kept, base, unit, frames, sections
+        height, width, qp, bool(flags & 1), kind, fingerprint, levels, kept, base, unit, skip, frames, sections
     )  # fmt: skip
 
 
@@ -209,15 +209,17 @@ class RangeDecoder:
         self.advance(value << 8, 256)
         return value - 32768
 
-    def level(self, mean: Array, log2_scale: Array) -> Array:
-        """Symbols of one level, (H, W, C), from its distributions, float32."""
+    def level(self, mean: Array, log2_scale: Array, skip: int) -> Array:
+        """Symbols of one level, (H, W, C), from its distributions, float32; scale indices < skip are not coded."""
         index = np.clip(np.rint((log2_scale + np.float32(5)) * np.float32(8)), 0, 88).reshape(-1).astype(np.int64)
         sixteenths = np.clip(np.rint(mean * np.float32(16)), -32767 * 16, 32767 * 16).reshape(-1)
         centre = np.rint(sixteenths / np.float32(16)).astype(np.int64)
         fraction = sixteenths.astype(np.int64) - 16 * centre
         number = 9 * index + np.abs(fraction)
-        out, escaped = np.zeros(number.size, np.int64), []
+        out, escaped = centre.copy(), []
         for i in np.lexsort((np.arange(number.size), number)):
+            if index[i] < skip:
+                continue
             r = self.residual(int(number[i]))
             if r is None:
                 escaped.append(i)

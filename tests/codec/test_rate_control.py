@@ -17,7 +17,7 @@ from vidlbc.evaluation.distortion import psnr
 from vidlbc.evaluation.rate import bits_per_pixel
 from vidlbc.image_stage import build_image_stage
 from vidlbc.image_stage.klt import initialise
-from vidlbc.rate_control import compress_at_price, compress_to_psnr
+from vidlbc.rate_control import Target, compress_to_target
 from vidlbc.training.image_data import CropSampler
 
 VARIANTS = {"long": [1, 12, 16, 16], "short": [0, 0, 4, 16]}
@@ -49,7 +49,7 @@ def smooth(count: int, seed: int) -> np.ndarray:
 
 def code(codec: Codec, frames: np.ndarray, target: float, **options) -> tuple[bytes, float]:
     sink = io.BytesIO()
-    report = compress_to_psnr(codec, frames, sink, target, **options)
+    report = compress_to_target(codec, frames, sink, Target("psnr", target), **options)
     data = sink.getvalue()
     info = vidlbc.inspect(data)
     assert (report.bytes, report.qp) == (len(data), info.qp) and report.variant in codec.variants
@@ -89,7 +89,7 @@ def test_the_choice_can_be_narrowed(codec):
 def test_at_a_price_no_other_choice_costs_less(codec):
     frames, price = smooth(3, 2), 0.08
     sink = io.BytesIO()
-    report = compress_at_price(codec, frames, sink, price)
+    report = compress_to_target(codec, frames, sink, Target("bpp_per_db", price))
     assert vidlbc.inspect(sink.getvalue()).qp == report.qp
 
     def cost(variant, qp):
@@ -98,17 +98,79 @@ def test_at_a_price_no_other_choice_costs_less(codec):
 
     best = min(cost(variant, qp) for variant in codec.variants for qp in range(0, 64, 3))
     assert cost(report.variant, report.qp) <= best + 0.02  # curves are not smooth to the last hundredth
-    dear = compress_at_price(codec, frames, io.BytesIO(), 10 * price)
+    dear = compress_to_target(codec, frames, io.BytesIO(), Target("bpp_per_db", 10 * price))
     assert dear.bytes > report.bytes
 
 
 @pytest.mark.parametrize("price", [0, -1, float("nan"), "much", True])
 def test_bad_prices(codec, price):
     with pytest.raises(InputError, match="^bpp_per_db=.*: expected bits per pixel above 0, or null$"):
-        compress_at_price(codec, smooth(1, 0), io.BytesIO(), price)
+        compress_to_target(codec, smooth(1, 0), io.BytesIO(), Target("bpp_per_db", price))
 
 
 @pytest.mark.parametrize("target", [0, -3, float("nan"), float("inf"), "good", True])
 def test_bad_targets(codec, target):
     with pytest.raises(InputError, match="^psnr=.*: expected a number of dB above 0, or null$"):
         code(codec, smooth(1, 0), target)
+
+
+# ---- bitrate
+
+
+def at_bitrate(codec: Codec, frames: np.ndarray, target: float, **options) -> tuple[bytes, float]:
+    sink = io.BytesIO()
+    report = compress_to_target(codec, frames, sink, Target("bitrate", target), fps=25, **options)
+    assert report.bytes == len(sink.getvalue())
+    assert report.reached == 8 * len(sink.getvalue()) * 25 / len(frames) / 1000
+    return sink.getvalue(), report.reached
+
+
+@pytest.mark.parametrize("rdo", [False, True])
+@pytest.mark.parametrize(("target", "seed"), [(30, 1), (55, 1), (120, 3)])
+def test_a_bitrate_gives_the_highest_qp_whose_file_is_no_larger(codec, target, seed, rdo):
+    frames = smooth(3, seed)
+    data, reached = at_bitrate(codec, frames, target, variants=("long",), rdo=rdo)
+    qp = vidlbc.inspect(data).qp
+    assert reached <= target and 0 < qp < 63
+    assert data == codec.compress(frames, qp, fps=25, variant="long", rdo=rdo)
+    assert 8 * len(codec.compress(frames, qp + 1, fps=25, variant="long", rdo=rdo)) * 25 / 3 / 1000 > target
+
+
+def test_of_variants_that_fit_the_best_is_taken(codec):
+    frames = smooth(3, 3)
+    data, _ = at_bitrate(codec, frames, 80)
+    alone = [at_bitrate(codec, frames, 80, variants=(variant,))[0] for variant in codec.variants]
+    assert data == max(alone, key=lambda stream: np.mean(psnr(codec.decompress(stream), frames)))
+
+
+@pytest.mark.parametrize(("target", "qp"), [(0.1, 0), (1e6, 63)])
+def test_a_bitrate_out_of_reach_gives_the_nearest_there_is(codec, target, qp):
+    data, _ = at_bitrate(codec, smooth(2, 1), target, variants=("short",))
+    assert vidlbc.inspect(data).qp == qp
+
+
+def test_targets_of_compress(codec):
+    frames = smooth(2, 1)
+    quality = codec.compress(frames, psnr=26, rdo=True)
+    assert np.mean(psnr(codec.decompress(quality), frames)) >= 26
+    small = codec.compress(frames, bitrate=40, fps=25, variant="long")
+    assert small == at_bitrate(codec, frames, 40, variants=("long",))[0]
+    with pytest.raises(
+        InputError, match="^bitrate=40: the frame rate is not known, and kbit/s need it; give fps, or qp$"
+    ):
+        codec.compress(frames, bitrate=40)
+    with pytest.raises(InputError, match="^psnr and bitrate given: expected one of psnr, bitrate$"):
+        codec.compress(frames, bitrate=40, psnr=30, fps=25)
+    with pytest.raises(InputError, match="^bitrate=0: expected kbit/s above 0, or null$"):
+        codec.compress(frames, bitrate=0, fps=25)
+
+
+def test_a_clip_is_analysed_once(codec, monkeypatch):
+    calls = []
+    analyse = codec.unquantised
+    monkeypatch.setattr(codec, "unquantised", lambda frames: calls.append(len(frames)) or analyse(frames))
+    at_bitrate(codec, smooth(3, 1), 50)
+    assert calls == [3]
+    monkeypatch.setattr("vidlbc.rate_control._KEPT_BYTES", 0)
+    at_bitrate(codec, smooth(3, 1), 50)
+    assert len(calls) > 3

@@ -50,7 +50,7 @@ def test_any_mixture_of_priors_decodes(
         return choose(self, dataclasses.replace(other, level_bits=bits))
 
     monkeypatch.setattr(CodedFrame, "or_intra", mixed)
-    monkeypatch.setattr("vidlbc.coding.encoding._NEAR_INTRA", 0)
+    monkeypatch.setattr("vidlbc.coding.encoding.NEAR_INTRA", 0)
     for name in ("_WORTH_BOTH", "_WORTH_BOTH_AT_CUTS"):
         monkeypatch.setattr(f"vidlbc.coding.encoding.{name}", -1)
     data = codec.compress(noisy_frames(18, 40, 48), qp=30)

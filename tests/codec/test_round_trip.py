@@ -129,7 +129,9 @@ def test_transcoding_needs_the_same_image_stage(codec_of: CodecOf, other_model: 
     data = codec_of("none").compress(noisy_frames(1, 16, 16))
     with pytest.raises(InputError) as error:
         codec_of("none").transcode(data, other_model)
-    assert str(error.value) == "transcoding keeps the symbols: both codecs must have the same image stage"
+    assert (
+        str(error.value) == "transcoding keeps the symbols: both codecs must code the latents of the same image stage"
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

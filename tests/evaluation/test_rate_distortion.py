@@ -278,9 +278,13 @@ def test_the_tool_prints_the_tables_and_says_where_the_figures_are(
     assert "every figure: rd/points.csv, points.json, bd_rate.json; curves: rd/rd.png" in done.stdout
     assert (tmp_path / "rd" / "rd.png").stat().st_size > 5000
     pairs = json.loads((tmp_path / "rd" / "bd_rate.json").read_text())["differences"]
-    assert {d["of"] for d in pairs} == {*(f"vidlbc {kind}" for kind in KINDS), "x264"}, "jpeg has one quality: no curve"
+    kinds = (*KINDS, "lstm-rdo", "transformer-rdo")
+    assert {d["of"] for d in pairs} == {*(f"vidlbc {kind}" for kind in kinds), "x264"}, "jpeg has one quality: no curve"
     points = json.loads((tmp_path / "rd" / "points.json").read_text())["points"]
-    assert len(points) == 3 * (4 * 3 + 4 + 1)
+    assert len(points) == 3 * (4 * 5 + 4 + 1)
+    sizes = {(p["clip"], p["kind"], p["qp"]): p["bytes"] for p in points}
+    clips = {clip for clip, _, _ in sizes}
+    assert all(sizes[clip, "lstm-rdo", 40] < sizes[clip, "lstm", 40] for clip in clips)
     again = run_tool("evaluate", *command)
     assert again.returncode == 0 and again.stdout == done.stdout
 

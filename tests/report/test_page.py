@@ -43,7 +43,7 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
 
 @pytest.fixture(scope="module")
 def shown(codec: Codec) -> ShownClip:
-    return show_clip("a.mp4", CLIP, 25, codec, codec.analyse(CLIP, 40), 40, VideoCodec("x265"))
+    return show_clip("a.mp4", CLIP, 25, codec, codec.compress(CLIP, 40), VideoCodec("x265"))
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_a_codec_that_cannot_code_the_clip_is_left_out_with_a_line(codec: Codec,
         def encode(self, *_: object) -> bytes:
             raise InputError("x265 cannot code pictures of 47x32 (why)")
 
-    clip = show_clip("a.mp4", CLIP, 25, codec, codec.analyse(CLIP, 40), 40, Refuses("x265"))
+    clip = show_clip("a.mp4", CLIP, 25, codec, codec.compress(CLIP, 40), Refuses("x265"))
     page = Page("one codec")
     add_clip(page, clip)
     page.write(tmp_path / "index.html")

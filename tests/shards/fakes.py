@@ -51,6 +51,7 @@ class FakeCodec:
         context: bool = True,
         fps: Fraction | int = 0,
         variant: None = None,
+        rdo: bool = False,
     ) -> FakeReport:
         sizes, shape = [], (0, 0)
         if self.log:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -104,12 +106,57 @@ def test_a_ratio_per_clip_is_in_rows_and_headers_and_verifies(
     assert set(LatentShards(tmp_path / "v3").table["variant"].to_pylist()) == {"V3"}
 
 
+def test_chosen_symbols_and_bitrates_are_in_the_rows_and_verify(
+    run_tool: Tool, videos: Path, model: Path, tmp_path: Path
+) -> None:
+    done = encode(run_tool, videos, model, tmp_path / "shards", "bitrate=60", "shard_videos=2")
+    assert done.returncode == 0, done.stderr
+    shards = LatentShards(tmp_path / "shards")
+    assert len(shards) == 3 and shards.plan.settings.rdo  # its kind sees the past
+    for index in range(3):
+        row = shards.meta(index)
+        assert row["rdo"] is True and row["target"] == "bitrate=60" and vidlbc.inspect(shards.bitstream(index)).skip > 0
+        kbps = 8 * row["bytes"] * Fraction(row["fps"]) / row["frames"] / 1000
+        assert row["reached"] == pytest.approx(float(kbps), abs=1e-3) and row["reached"] <= 60
+    done = run_tool("verify", f"input={tmp_path / 'shards'}", f"model={model}", "device=cpu")
+    assert done.returncode == 0 and ": 0 differ. 3 clips were compared with a new analysis" in done.stdout, done.stderr
+
+    # A run that goes on where it stopped ends with the same bytes.
+    before = (tmp_path / "shards" / "00001.tar").read_bytes()
+    for name in ("00001.tar", "00001_stats.json"):
+        (tmp_path / "shards" / name).unlink()
+    assert encode(run_tool, videos, model, tmp_path / "shards", "bitrate=60", "shard_videos=2").returncode == 0
+    assert (tmp_path / "shards" / "00001.tar").read_bytes() == before
+    done = encode(run_tool, videos, model, tmp_path / "shards", "bitrate=60", "shard_videos=2", "rdo=false")
+    assert done.returncode == 2 and "rdo=True there, rdo=False here" in done.stderr
+
+
+def test_a_run_begun_before_symbols_were_chosen_goes_on_as_it_began(
+    run_tool: Tool, videos: Path, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "shards"
+    assert encode(run_tool, videos, model, out, "rdo=false").returncode == 0
+    before, plan = (out / "00000.tar").read_bytes(), out / "manifest" / "plan.json"
+    settings = json.loads(plan.read_text())
+    for name in ("rdo", "bitrate"):
+        del settings["settings"][name]
+    plan.write_text(json.dumps(settings))
+    for name in ("00000.tar", "00000_stats.json"):
+        (out / name).unlink()
+    done = encode(run_tool, videos, model, out)
+    assert done.returncode == 0 and (out / "00000.tar").read_bytes() == before, done.stderr
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
         (("variant=V9",), "unknown variant 'V9': this model has V2, V3"),
         (("psnr=-1",), "psnr=-1: expected dB above 0 and below 100, or null"),
-        (("psnr=30", "variant=V2"), "psnr and variant are both given: expected one of psnr, bpp_per_db and variant"),
+        (("psnr=30", "variant=V2"), "psnr and variant are both given: expected one of psnr, bitrate, bpp_per_db and "),
+        (("bitrate=0",), "bitrate=0: expected kbit/s above 0 and below 1000000000, or null"),
+        (("bitrate=fast",), "bitrate=fast: expected kbit/s above 0 and below 1000000000, or null"),
+        (("rdo=sure",), "rdo=sure: expected true, false or null"),
+        (("psnr=30", "bitrate=200"), "psnr and bitrate are both given: expected one of psnr, bitrate, bpp_per_db and"),
         (("bpp_per_db=0",), "bpp_per_db=0: expected bits per pixel above 0 and below 100, or null"),
     ],
 )
@@ -126,7 +173,8 @@ def test_shards_written_before_there_were_layers_still_open(
     assert encode(run_tool, videos, plain, tmp_path / "shards").returncode == 0
     place = tmp_path / "shards" / "00000.parquet"
     size = place.stat().st_size
-    pq.write_table(pq.read_table(place).drop_columns(["variant", "base_bytes", "base_sha256"]), place)
+    later = ["variant", "rdo", "target", "reached", "base_bytes", "base_sha256"]
+    pq.write_table(pq.read_table(place).drop_columns(later), place)
     stats = tmp_path / "shards" / "00000_stats.json"
     stats.write_text(stats.read_text().replace(f'"parquet_bytes": {size}', f'"parquet_bytes": {place.stat().st_size}'))
     shards = LatentShards(tmp_path / "shards", mode="latents")

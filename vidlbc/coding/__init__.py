@@ -14,9 +14,10 @@ Both are exact arithmetic (vidlbc.prior.grid), hence the same distributions.
 from vidlbc.coding.decoding import OnLevel, decode
 from vidlbc.coding.encoding import CodedFrame, EncodeReport, PacketWriter
 from vidlbc.coding.priors import Priors, dequantised
-from vidlbc.coding.rdo import RateDistortionQuantiser
+from vidlbc.coding.rdo import SKIP, RateDistortionQuantiser
 
 __all__ = [
+    "SKIP",
     "CodedFrame",
     "EncodeReport",
     "OnLevel",

@@ -86,13 +86,13 @@ class _Packets:
 
     def __init__(self, header: Header, packets: Sequence[Packet], before: int, on_level: OnLevel | None):
         self.frames, self._before, self._on_level = packets[0].frames, before, on_level
-        self._unit = header.unit
+        self._unit, self._skip = header.unit, header.skip
         self.coded, self._packets, self._sections = header.coded, packets, header.sections[: len(packets)]
         self._crcs = [0] * len(packets)
         self._decoders: dict[int, coder.Decoder] = {}
         self.intra = [0] * self.frames  # masks of the levels that the intra prior codes
         for packet, levels in zip(packets, self._sections, strict=True):
-            self._decoders |= dict.fromkeys(levels, coder.Decoder(packet.payload))
+            self._decoders |= dict.fromkeys(levels, coder.Decoder(packet.payload, header.skip))
             for t, mask in enumerate(unpack_modes(packet.modes, packet.frames, len(levels))):
                 self.intra[t] |= mask << levels.start
 
@@ -103,7 +103,7 @@ class _Packets:
         found = self._decoders[index].decode(parameters)
         shape = quantised[0].shape
         if self._on_level is not None:
-            bits = coder.code_lengths(found, parameters)
+            bits = coder.code_lengths(found, parameters, self._skip)
             self._on_level(index, torch.from_numpy(bits).view(*shape[:-1], count))
         symbols = torch.from_numpy(found).view(*shape[:-1], count)
         return symbols if count == shape[-1] else F.pad(symbols, (0, shape[-1] - count))

@@ -21,7 +21,7 @@ from vidlbc.temporal_stage import Maps, State
 from vidlbc.traced import Traced
 
 # The intra prior is tried on frames that need at least this share of the bits that it takes for the packet's first.
-_NEAR_INTRA = 0.75
+NEAR_INTRA = 0.75
 # Levels of one frame take different priors where that saves at least this share of it: decoding such a frame takes a
 # third longer. At 0.005 it was one frame in ten of five clips, for 0.2% of their bytes. Frames that the intra prior
 # alone would code (first ones, scene cuts) are rare, so that their time counts less.
@@ -62,17 +62,19 @@ class CodedFrame:
 
     @classmethod
     def of(
-        cls, symbols: Sequence[Tensor], distributions: Sequence[Distribution], row: int, coded: Sequence[int]
+        cls, symbols: Sequence[Tensor], distributions: Sequence[Distribution], row: int, coded: Sequence[int], skip: int
     ) -> "CodedFrame":
         """symbols int32 (H_l, W_l, C_l); distributions (B, H_l, W_l, C_l), of which the frame's is `row`.
 
-        `coded`: how many channels of each level are coded, the first ones.
+        `coded`: how many channels of each level are coded, the first ones. `skip`: scale indices below it are not; a
+        level whose symbols do not allow that has infinitely many bits.
         """
+        bound = [torch.tensor(coder.first_table(skip), device=distributions[0].mean.device)] if skip else []
         bits, parameters, arrays, crcs = [], [], [], []
         for q, d, count in zip(symbols, distributions, coded, strict=True):
             here = (slice(row, row + 1), ..., slice(count))
             q = q[..., :count]
-            level_bits, *quantised = _LEVEL(q[None].to(d.mean.device), d.mean[here], d.log2_scale[here])
+            level_bits, *quantised = _LEVEL(q[None].to(d.mean.device), d.mean[here], d.log2_scale[here], *bound)
             bits.append(float(level_bits))
             parameters.append(coder.CodedParameters.of(*quantised))
             arrays.append(q.reshape(-1).cpu().numpy())
@@ -133,7 +135,7 @@ def coded_frames(
 
     def intra(t: int) -> CodedFrame:
         alone = [q[t : t + 1] for q in symbols]
-        return CodedFrame.of([q[t] for q in symbols], priors.frames(True, alone, qps, gains, {}), 0, coded)
+        return CodedFrame.of([q[t] for q in symbols], priors.frames(True, alone, qps, gains, {}), 0, coded, header.skip)
 
     try_intra = priors.intra_frames and context
     first = pool.each(intra, 1)[0].result() if try_intra else None
@@ -146,8 +148,8 @@ def coded_frames(
         out = priors.frames(False, known, qps.expand(size), gains, memory)
         frames = []
         for t in range(size):
-            frame = CodedFrame.of([q[t] for q in known], out, t, coded)
-            if first is not None and frame.bits >= _NEAR_INTRA * first.bits:
+            frame = CodedFrame.of([q[t] for q in known], out, t, coded, header.skip)
+            if first is not None and frame.bits >= NEAR_INTRA * first.bits:
                 frame = frame.or_intra(intra(span.start + t) if span.start + t else first)
             frames.append(frame)
         return frames
@@ -177,12 +179,12 @@ def _side_by_side(states: Sequence[State]) -> State:
 class _Section:
     """Packets of some of the levels, and the running packet's parts."""
 
-    def __init__(self, sink: BinaryIO, levels: range):
-        self.sink, self.levels, self.bytes = sink, levels, 0
+    def __init__(self, sink: BinaryIO, levels: range, skip: int):
+        self.sink, self.levels, self.skip, self.bytes = sink, levels, skip, 0
         self._begin()
 
     def _begin(self) -> None:
-        self._encoder, self._crc, self._checks, self._masks = coder.Encoder(), 0, bytearray(), list[int]()
+        self._encoder, self._crc, self._checks, self._masks = coder.Encoder(self.skip), 0, bytearray(), list[int]()
 
     def add(self, frame: CodedFrame) -> None:
         for index in reversed(self.levels):
@@ -217,8 +219,10 @@ class PacketWriter:
         self._priors, self._sink, self._header, self._variant = priors, sink, header, variant
         self._state = priors.start(1, header)
         first, *later = header.sections
-        self._sections = [_Section(sink, first)]
-        self._sections += [_Section(cast(BinaryIO, SpooledTemporaryFile(_SPOOLED)), levels) for levels in later]
+        self._sections = [_Section(sink, first, header.skip)]
+        self._sections += [
+            _Section(cast(BinaryIO, SpooledTemporaryFile(_SPOOLED)), levels, header.skip) for levels in later
+        ]
         self._sections[0].write(header.to_bytes())
         self._bits: list[float] = []
 
@@ -253,10 +257,18 @@ def crc_bytes(q: Tensor) -> bytes:
     return q.to(torch.int16).contiguous().cpu().numpy().astype("<i2", copy=False).tobytes()
 
 
-def _code_level(q: Tensor, mean: Tensor, log2_scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ideal bits of one level of one frame, and its quantised distributions; all (1, H, W, C)."""
+def _code_level(
+    q: Tensor, mean: Tensor, log2_scale: Tensor, bound: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ideal bits of one level of one frame, and its quantised distributions; all (1, H, W, C).
+
+    Tables below `bound` are not coded.
+    """
     distribution = Distribution(mean, log2_scale)
-    return ideal_bits(q.float(), distribution).sum(dtype=torch.float64), *coder.quantise_tensors(distribution)
+    bits, (table, centre, flip) = ideal_bits(q.float(), distribution), coder.quantise_tensors(distribution)
+    if bound is not None:
+        bits = torch.where(table < bound, torch.where(q == centre, 0.0, torch.inf), bits)
+    return bits.sum(dtype=torch.float64), table, centre, flip
 
 
 def ideal_bits(q: Tensor, distribution: Distribution) -> Tensor:

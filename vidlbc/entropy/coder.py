@@ -4,6 +4,8 @@ The symbols of one level of one frame are coded bucket by bucket: all that share
 raster order within. A bucket is one call on an array (5 ns a symbol to encode, 20 to decode, and 1 us a call,
 measured), where a call with a distribution a symbol takes 58 and 147 ns. Symbols outside their table send the escape
 entry, and then, after the last bucket of the level, 16 plain bits each.
+
+Where a bitstream skips the smallest scales, symbols that have one are not coded: they are their centres.
 """
 
 from dataclasses import dataclass
@@ -68,6 +70,14 @@ class CodedParameters:
         """From what `quantise_tensors` gives for one frame, (H, W, C)."""
         return cls(*[x.reshape(-1).cpu().numpy() for x in (table, centre, flip)])
 
+    def at(self, places: np.ndarray) -> "CodedParameters":
+        return CodedParameters(self.table[places], self.centre[places], self.flip[places])
+
+
+def first_table(skip: int) -> int:
+    """The first table that is coded, where scale indices below `skip` are not."""
+    return skip * t.NUM_FRACTIONS
+
 
 def quantise(distribution: Distribution) -> CodedParameters:
     """Quantise exact distributions (one frame, (H, W, C)) to tables, centres and signs."""
@@ -86,14 +96,14 @@ def quantise_tensors(distribution: Distribution) -> tuple[torch.Tensor, torch.Te
     return table.to(torch.int16), centre.to(torch.int32), flip
 
 
-def code_lengths(symbols: np.ndarray, parameters: CodedParameters) -> np.ndarray:
+def code_lengths(symbols: np.ndarray, parameters: CodedParameters, skip: int = 0) -> np.ndarray:
     """Bits of each symbol, float32, flat, under the very tables that code it, an escape's plain bits included.
 
-    The range coder's bytes are their sum but for its rounding and its end: under 8 bytes a run.
+    `skip`: scale indices below it are not coded, and take none. The range coder's bytes are their sum but for its rounding and its end: under 8 bytes a run.
     """
     bits, starts = _lengths()
     entry, _ = _entries(symbols, parameters.table, parameters.centre, parameters.flip)
-    return bits[starts[parameters.table] + entry]
+    return np.where(parameters.table < first_table(skip), np.float32(0), bits[starts[parameters.table] + entry])
 
 
 def _entries(
@@ -118,15 +128,21 @@ class _Buckets:
 
 
 class Encoder:
-    """Codes levels one after another into one run of bytes."""
+    """Codes levels one after another into one run of bytes. `skip`: scale indices below it are not coded."""
 
-    def __init__(self) -> None:
+    def __init__(self, skip: int = 0) -> None:
         import constriction
 
         self._encoder = constriction.stream.queue.RangeEncoder()
+        self._first = first_table(skip)
 
     def encode(self, symbols: np.ndarray, parameters: CodedParameters) -> None:
-        """symbols int32, flat. Raises ValueError where one exceeds +-32767."""
+        """symbols int32, flat. Raises ValueError where one exceeds +-32767, or should be skipped and is no centre."""
+        if self._first:
+            coded = parameters.table >= self._first
+            if (symbols != parameters.centre)[~coded].any():
+                raise ValueError("a symbol whose scale is not coded differs from the centre of its distribution")
+            symbols, parameters = symbols[coded], parameters.at(np.flatnonzero(coded))
         if symbols.size and int(np.abs(symbols).max()) > SYMBOL_LIMIT:
             raise ValueError(f"symbol {int(np.abs(symbols).max())} exceeds {SYMBOL_LIMIT}")
         buckets, models = _Buckets(parameters.table), _models()
@@ -146,17 +162,26 @@ class Encoder:
 
 
 class Decoder:
-    """Reads levels back in the order they were encoded."""
+    """Reads levels back in the order they were encoded; `skip` as they were."""
 
-    def __init__(self, payload: bytes):
+    def __init__(self, payload: bytes, skip: int = 0):
         import constriction
 
+        self._first = first_table(skip)
         padded = payload + b"\0" * (-len(payload) % 4 + 8)
         words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
         self._decoder = constriction.stream.queue.RangeDecoder(words)
 
     def decode(self, parameters: CodedParameters) -> np.ndarray:
         """int32 symbols, flat. Raises BitstreamError where the bytes are no valid code."""
+        if not self._first:
+            return self._decode(parameters)
+        coded = np.flatnonzero(parameters.table >= self._first)
+        symbols = parameters.centre.astype(np.int32)
+        symbols[coded] = self._decode(parameters.at(coded))
+        return symbols
+
+    def _decode(self, parameters: CodedParameters) -> np.ndarray:
         buckets, models = _Buckets(parameters.table), _models()
         decode = self._decoder.decode
         entry = np.empty(parameters.table.size, dtype=np.int32)

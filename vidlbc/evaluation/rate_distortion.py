@@ -16,24 +16,28 @@ from typing import Any
 import numpy as np
 
 from vidlbc.codec import Codec
+from vidlbc.coding import SKIP
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.evaluation.anchors import Anchor
 from vidlbc.evaluation.distortion import ms_ssim, psnr
 from vidlbc.evaluation.rate import bits_per_pixel, kilobits_per_second
 
+# After a kind's name: its symbols were chosen for rate and distortion (vidlbc.coding.rdo).
+RDO = "-rdo"
 # What a still picture is shown for, where a codec of videos wants to know.
 _STILL = Fraction(25)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One clip at one quality under one kind: `none`, `lstm`, `transformer`, or another codec, whose `qp` is its own
-    quality (CRF, JPEG's quality).
+    """One clip at one quality under one kind: `none`, `transformer`, `transformer-rdo`, ..., or another codec, whose
+    `qp` is its own quality (CRF, JPEG's quality).
 
-    `bytes_no_context`: the same network's null context. `weights`: fingerprint, or the other codec's settings. `psnr`
-    (dB) and `ms_ssim`: means over the frames. `damage`: what kept a video from being measured whole. `fps`: of the
-    clip, 0 for a picture. `encode_seconds`: analysis and entropy coding; `decode_seconds`: entropy decoding and
-    synthesis, 0 where nothing was decoded; both of RGB frames in memory to bytes in memory and back.
+    `bytes_no_context`: the same network's null context, but for symbols that were chosen for the context. `weights`:
+    fingerprint, or the other codec's settings. `psnr` (dB) and `ms_ssim`: means over the frames. `damage`: what kept a
+    video from being measured whole. `fps`: of the clip, 0 for a picture. `encode_seconds`: analysis and entropy coding;
+    `decode_seconds`: entropy decoding and synthesis, 0 where nothing was decoded; both of RGB frames in memory to bytes
+    in memory and back.
     """
 
     clip: str
@@ -57,6 +61,11 @@ class Point:
     def learned(self) -> bool:
         """Of this package: it has an estimate of its bits."""
         return self.estimated_bits > 0
+
+    @property
+    def with_context(self) -> bool:
+        """It can be compared with its own null context at the same pixels."""
+        return self.learned and not self.kind.startswith("none") and not self.kind.endswith(RDO)
 
     @property
     def codec(self) -> str:
@@ -90,14 +99,15 @@ def measure_clip(
 ) -> list[Point]:
     """One point a kind; frames are uint8 (T, H, W, 3). With `verify`, each bitstream is decoded and compared.
 
-    Kinds share the pictures, but for codecs that refine them: those decode their own bitstream.
+    Kinds share the pictures, but for codecs that refine them, which decode their own bitstream, and kinds whose name
+    ends in RDO: their symbols are chosen under their own priors.
     Raises VidlbcError where a kind decodes to other symbols, InputError where frames are none or image stages differ.
     """
     check_kinds(codecs)
     points = []
-    same: dict[bytes, dict[str, Codec]] = {}  # kinds that code the same symbols
+    same: dict[bytes | str, dict[str, Codec]] = {}  # kinds that code the same symbols
     for kind, codec in codecs.items():
-        same.setdefault(codec.coded.digest, {})[kind] = codec
+        same.setdefault(kind if kind.endswith(RDO) else codec.coded.digest, {})[kind] = codec
     for kinds in same.values():
         points += _measure_kinds(name, frames, kinds, qp, verify, fps)
     return points
@@ -107,10 +117,11 @@ def _measure_kinds(
     name: str, frames: np.ndarray, codecs: Mapping[str, Codec], qp: int, verify: bool, fps: float
 ) -> list[Point]:
     """Of codecs that code the same symbols: analysis and synthesis once for all."""
-    first = next(iter(codecs.values()))
+    rdo, first = next((kind.endswith(RDO), codec) for kind, codec in codecs.items())
     count, height, width, _ = frames.shape
     start = time.perf_counter()
-    symbols = first.analyse(frames, qp)
+    skip = SKIP if rdo else 0
+    symbols = first.analyse(frames, qp, rdo=rdo, skip=skip)
     analysed = time.perf_counter()
     decoded = first.synthesize(first.dequantise(symbols, qp, count), qp, height, width)
     analysis, synthesis = analysed - start, time.perf_counter() - analysed
@@ -118,10 +129,10 @@ def _measure_kinds(
     points = []
     for kind, codec in codecs.items():
         start = time.perf_counter()
-        data, report = codec.compress_symbols(symbols, qp, height, width, frames=count)
+        data, report = codec.compress_symbols(symbols, qp, height, width, frames=count, skip=skip)
         coding, decoding = time.perf_counter() - start, 0.0
         null = data
-        if codec.kind != "none":
+        if codec.kind != "none" and not rdo:
             null = codec.compress_symbols(symbols, qp, height, width, context=False, frames=count)[0]
         if verify:
             what = f"{name}: temporal={kind} at qp {qp}"

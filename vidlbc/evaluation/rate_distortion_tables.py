@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vidlbc.evaluation.means import CELLS, frames_per_second, means
-from vidlbc.evaluation.rate_distortion import Point
+from vidlbc.evaluation.rate_distortion import RDO, Point
 from vidlbc.evaluation.report import format_table
 from vidlbc.shards.layout import write_atomic
 
@@ -23,7 +23,7 @@ def tables(points: Sequence[Point], problems: Mapping[str, str]) -> str:
     """A row a clip and QP, then the means a kind and quality, then what could not be measured.
 
     saved: bytes below those of the same network without context; vs none: below the image stage's own prior, where the
-    pictures are the same. Kinds that give other pictures have rows of their own.
+    pictures are the same and were not made for the context. Kinds that give other pictures have rows of their own.
     """
     coded = [p for p in points if p.learned]
     parts = [format_table(_clip_rows(coded), _clip_header(coded))] if coded else []
@@ -56,7 +56,7 @@ def _contexts(points: Sequence[Point]) -> list[str]:
 def _clip_header(points: Sequence[Point]) -> list[str]:
     header = ["clip", "qp", "frames", "size", "PSNR dB", "bpp none"]
     for kind in _contexts(points):
-        header += [f"bpp {kind}", "saved %", "vs none %"]
+        header += [f"bpp {kind}", *([] if kind.endswith(RDO) else ["saved %", "vs none %"])]
     return header
 
 
@@ -70,8 +70,10 @@ def _clip_rows(points: Sequence[Point]) -> list[list[Any]]:
         row: list[Any] = [clip, qp, one.frames, f"{one.width}x{one.height}", f"{one.psnr:.2f}", _bpp(none)]
         for kind in _contexts(points):
             p = by_kind.get(kind)
-            row += [_bpp(p), _saved([(p.bytes, p.bytes_no_context)] if p else [])]
-            row.append(_saved([(p.bytes, none.bytes)] if p and none else []))
+            row.append(_bpp(p))
+            if not kind.endswith(RDO):
+                row.append(_saved([(p.bytes, p.bytes_no_context)] if p else []))
+                row.append(_saved([(p.bytes, none.bytes)] if p and none else []))
         rows.append(row)
     return rows
 
@@ -85,7 +87,7 @@ def _mean_rows(points: Sequence[Point], with_context: bool) -> list[list[Any]]:
         name = f"qp {one.qp} {one.kind}" if one.learned else f"{one.kind} {one.qp}"
         row: list[Any] = [name, len(chosen), *mean.cells()]
         if with_context:
-            null = [(p.bytes, p.bytes_no_context) for p in chosen if one.learned and one.kind != "none"]
+            null = [(p.bytes, p.bytes_no_context) for p in chosen if p.with_context]
             against = [(p.bytes, none[p.clip, p.qp, p.psnr]) for p in chosen if null and (p.clip, p.qp, p.psnr) in none]
             row += [_saved(null), _saved(against)]
             estimate = sum(p.estimated_bits for p in chosen)

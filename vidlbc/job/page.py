@@ -128,7 +128,6 @@ def _add_shown(page: Page, shards: LatentShards, codec: Codec, clip: ClipQuality
     index = next(i for i in range(len(shards)) if shards.meta(i)["key"] == clip.key)
     meta = shards.meta(index)
     source = source_frames_at(shards, meta, meta["frames"], np.arange(min(meta["frames"], SHOWN_FRAMES)))
-    symbols = codec.padded_symbols(shards.bitstream(index))
     fps = Fraction(meta["fps"]) if meta["fps"] and Fraction(meta["fps"]) > 0 else Fraction(25)
     other: Anchor | None = None
     left_out = ""
@@ -136,7 +135,7 @@ def _add_shown(page: Page, shards: LatentShards, codec: Codec, clip: ClipQuality
         other = build_anchors([_BESIDE])[0][_BESIDE]
     except InputError as error:
         left_out = str(error)
-    add_clip(page, show_clip(meta["source"], source, fps, codec, symbols, meta["qp"], other, left_out))
+    add_clip(page, show_clip(meta["source"], source, fps, codec, shards.bitstream(index), other, left_out))
 
 
 def _add_training(page: Page, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from vidlbc.bitstream import inspect
 from vidlbc.codec import Codec
 from vidlbc.errors import VideoError, VidlbcError
 from vidlbc.evaluation import ms_ssim, psnr
@@ -91,7 +92,8 @@ def measure_quality(shards: LatentShards, codec: Codec, plain: Codec, videos: in
             none_data = plain.compress_symbols(alone, qp, height, width)[0]
         if len(source) > longest:
             longest, shown = len(source), len(clips)
-            coded = codec.compress_symbols(symbols, qp, height, width, frames=count)[1].frame_bits
+            skip = inspect(data).skip
+            coded = codec.compress_symbols(symbols, qp, height, width, frames=count, skip=skip)[1].frame_bits
             bits, bits_null = (spread_over_frames(b, codec.unit, count) for b in (coded, null.frame_bits))
         clips.append(
             ClipQuality(

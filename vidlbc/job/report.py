@@ -59,7 +59,9 @@ def collect(
         "verified_clips": verified.clips,
         "verified_frames": verified.frames,
         "verified_sources": verified.sources,
-        "qp": settings.qp,
+        "qp": settings.qp if settings.psnr is None and settings.bitrate is None else None,
+        "rate": settings.rate,
+        "rdo": settings.rdo,
         "temporal": codec.kind,
         "fingerprint": codec.fingerprint,
         "environment": environment(codec.device),
@@ -86,7 +88,7 @@ def write_report(
     meta, data = shards.meta(shown), shards.bitstream(shown)
     source, decoded = source_frames(shards, meta), codec.decompress(data)
     chosen = np.linspace(0, len(source) - 1, min(settings.evaluation.panel_frames, len(source))).astype(int)
-    caption = f"qp {settings.qp}, {8 * len(data) / source[..., 0].size:.3f} bit/pixel"
+    caption = f"qp {meta['qp']}, {8 * len(data) / source[..., 0].size:.3f} bit/pixel"
     plot_reconstruction(plots / "reconstruction.png", source[chosen], decoded[chosen], ["", caption, ""])
     fps = Fraction(meta["fps"]) if meta["fps"] and Fraction(meta["fps"]) > 0 else Fraction(25)
     write_side_by_side(out / "side_by_side.mp4", iter(source), iter(decoded), fps)
@@ -131,14 +133,15 @@ def table(settings: JobSettings, figures: Mapping[str, Any], probes: Mapping[str
     saved = round(100 * (1 - f["bpp"] / f["bpp_no_context"]), 1) or 0.0
     saved_none = round(100 * (1 - f["bpp"] / f["bpp_none"]), 1) or 0.0
     smaller = f["source_bytes"] / max(1, f["shard_bytes"])
+    same = "same pixels, chosen for the context" if f["rdo"] else "same pixels"
     machine = f"{f['environment']['device']}, {f['environment']['threads']} threads"
     verified = f"{f['verified_clips']} clips, {f['verified_frames']} frames"
     rows: list[tuple[str, str]] = [
         ("videos", f"{f['n_videos']}, {f['n_failed']} unreadable, {f['n_damaged']} damaged; {f['n_clips']} clips"),
         ("size", f"{f['shard_bytes']:,} bytes from {f['source_bytes']:,} ({smaller:.1f}x smaller)"),
-        ("bits per pixel", f"{f['bpp']:.4f}   (qp {f['qp']}, {f['n_measured']} test clips, true sizes)"),
-        ("  without context", f"{f['bpp_no_context']:.4f}   ({saved:.1f}% saved by context, same pixels)"),
-        ("  temporal=none", f"{f['bpp_none']:.4f}   ({saved_none:.1f}% saved, same pixels)"),
+        ("bits per pixel", f"{f['bpp']:.4f}   ({f['rate']}, {f['n_measured']} test clips, true sizes)"),
+        ("  without context", f"{f['bpp_no_context']:.4f}   ({saved:.1f}% saved by context, {same})"),
+        ("  temporal=none", f"{f['bpp_none']:.4f}   ({saved_none:.1f}% saved, {same})"),
         ("PSNR, MS-SSIM", f"{f['psnr']:.2f} dB, {f['ms_ssim']:.4f}   (RGB, against the decoded source)"),
         ("encode, decode", f"{f['encode_fps'] or 0:.1f}, {f['decode_fps']:.1f} frames/s   ({machine})"),
         ("verified", f"{verified} decode to the same symbols in another process"),

@@ -50,6 +50,8 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class JobSettings:
+    """`psnr`, `bitrate`: see vidlbc.rate_control; `rdo`: see vidlbc.coding.rdo."""
+
     root: str
     out: Path
     image_stage: str
@@ -67,11 +69,21 @@ class JobSettings:
     max_side: int | None = None
     processes: int = 1
     deadline_s: float = 60.0
+    psnr: float | None = None
+    bitrate: float | None = None
+    rdo: bool = False
     wandb: bool = False
 
     @property
     def model(self) -> Path:
         return self.out / "model"
+
+    @property
+    def rate(self) -> str:
+        """What was asked for, in words."""
+        if self.psnr is not None:
+            return f"{self.psnr:g} dB a clip"
+        return f"qp {self.qp}" if self.bitrate is None else f"{self.bitrate:g} kbit/s a clip"
 
     @property
     def shards(self) -> Path:

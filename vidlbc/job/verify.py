@@ -9,15 +9,15 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from vidlbc.bitstream import Reader
 from vidlbc.codec import Codec, load
 from vidlbc.errors import VideoError, VidlbcError
 from vidlbc.job.sources import source_frames
@@ -67,8 +67,9 @@ def verify(
     """Raises VidlbcError where a clip decodes to other symbols.
 
     The other process runs on `device`, on so many threads, up to `batch` clips of equal size at once. Its symbols must
-    be those that a new analysis of the source gives here; a GPU's analysis is not promised to repeat, nor is a damaged
-    file's content, so where they differ, or the source is gone, this process decodes as well and compares with that.
+    be those that a new analysis of the source gives here, with symbols chosen again where they were chosen (`rdo`); a
+    GPU's analysis is not promised to repeat, nor is a damaged file's content, so where they differ, or the source is
+    gone, this process decodes as well and compares with that.
     `on_clip` is called with the frames of each clip compared.
     """
     request = _Request(
@@ -87,7 +88,7 @@ def verify(
         meta = shards.meta(index)
         digest, count = found[meta["key"]]
         try:
-            as_source = _as_source(codec, shards, meta, digest)
+            as_source = _as_source(codec, shards, index, digest)
         except VideoError as error:
             print(f"not compared with its source: {error}", file=sys.stderr)
             as_source = False
@@ -100,10 +101,12 @@ def verify(
     return Verified(len(indices), frames, symbols, sources)
 
 
-def _as_source(codec: Codec, shards: LatentShards, meta: Mapping[str, Any], digest: str) -> bool:
-    """Are these the symbols of the source file? Raises VidlbcError where they should be and are not."""
-    frames = source_frames(shards, meta)
-    symbols = codec.analyse(frames, meta["qp"], meta["variant"])
+def _as_source(codec: Codec, shards: LatentShards, index: int, digest: str) -> bool:
+    """Are these the symbols that an encoder makes of the source file? Raises VidlbcError where they should be and are
+    not."""
+    meta, settings = shards.meta(index), shards.plan.settings
+    frames, header = source_frames(shards, meta), Reader(shards.bitstream(index)).header
+    symbols = codec.analyse(frames, meta["qp"], meta["variant"], settings.rdo, settings.context, header.skip)
     if symbols_digest(codec.crop_symbols([q.permute(0, 3, 1, 2) for q in symbols], *frames.shape[1:3])) == digest:
         return True
     # Decoders repair some damage differently each time: that is the file's doing, not the codec's.

@@ -1,12 +1,11 @@
 """One clip on a page: source, this codec and another at the same bytes side by side, and where its bits go."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from torch import Tensor
 
+from vidlbc.bitstream import inspect
 from vidlbc.codec import Codec
 from vidlbc.errors import InputError
 from vidlbc.evaluation.anchors import Anchor
@@ -36,18 +35,23 @@ class ShownClip:
 
 
 def show_clip(
-    name: str, source: np.ndarray, fps: Fraction | float, codec: Codec, symbols: Sequence[Tensor], qp: int,
-    other: Anchor | None, left_out: str = "",
+    name: str, source: np.ndarray, fps: Fraction | float, codec: Codec, stream: bytes, other: Anchor | None,
+    left_out: str = "",
 ) -> ShownClip:  # fmt: skip
-    """Code, decode and count one clip: at most the first SHOWN_FRAMES of `source`, uint8 (T, H, W, 3).
+    """Decode and count one clip: at most the first SHOWN_FRAMES of `source`, uint8 (T, H, W, 3).
 
-    `symbols`: of the same frames, padded, int32 (T, H_l, W_l, C_l) a level (of units). `other`: codes the same frames to the bytes
+    `stream`: a bitstream of the same frames, and maybe of more after them. `other`: codes the same frames to the bytes
     nearest to this codec's; left out where it cannot code them.
     """
-    source, symbols = source[:SHOWN_FRAMES], [q[: SHOWN_FRAMES // codec.unit] for q in symbols]
-    count, height, width, _ = source.shape
+    source, info = source[:SHOWN_FRAMES], inspect(stream)
+    symbols = [q[: -(-len(source) // codec.unit)] for q in codec.padded_symbols(stream)]
+    qp, (count, height, width) = info.qp, source.shape[:3]
     rate = Fraction(fps).limit_denominator(1001)
-    coded, _ = codec.compress_symbols(symbols, qp, height, width, fps=rate, frames=count)
+    coded = stream
+    if count < info.frames:
+        coded, _ = codec.compress_symbols(
+            symbols, qp, height, width, info.context, rate, info.kept, frames=count, skip=info.skip
+        )
     decoded = codec.synthesize(codec.dequantise(symbols, qp, count), qp, height, width)
     panels = [
         Panel("source", f"source, {name}", source),
@@ -62,7 +66,9 @@ def show_clip(
             left_out = str(error)
     null = None
     if codec.kind != "none":
-        null = bit_maps(codec, codec.compress_symbols(symbols, qp, height, width, context=False, frames=count)[0])
+        null = bit_maps(
+            codec, codec.compress_symbols(symbols, qp, height, width, False, kept=info.kept, frames=count)[0]
+        )
     return ShownClip(name, Player(tuple(panels), rate), len(coded), bit_maps(codec, coded), null, left_out)
 
 

@@ -11,7 +11,7 @@ from vidlbc.evaluation.anchors import Anchor
 from vidlbc.evaluation.clips import find_clips
 from vidlbc.evaluation.comparison import MEASURES, Difference, comparison_matrix
 from vidlbc.evaluation.means import CELLS, means, of_shared_clips
-from vidlbc.evaluation.rate_distortion import Point
+from vidlbc.evaluation.rate_distortion import RDO, Point
 from vidlbc.report.clip import SHOWN_FRAMES, ShownClip, add_clip, show_clip
 from vidlbc.report.page import Page
 
@@ -90,8 +90,8 @@ def choose_clip(
     qps = sorted({p.qp for p in ours if p.kind == kind})
     qp = qps[len(qps) // 2]
     other = next((anchors[name] for name in _ORDER if name in anchors), None)
-    symbols = codecs[kind].analyse(footage.frames, qp)
-    return show_clip(best, footage.frames, footage.fps, codecs[kind], symbols, qp, other)
+    coded = codecs[kind].compress(footage.frames, qp, rdo=kind.endswith(RDO))
+    return show_clip(best, footage.frames, footage.fps, codecs[kind], coded, other)
 
 
 def _curves(points: Sequence[Point]) -> dict[str, list[dict[str, Any]]]:

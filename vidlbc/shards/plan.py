@@ -47,6 +47,8 @@ class Settings:
     variant: str | None = None
     psnr: float | None = None
     bpp_per_db: float | None = None
+    bitrate: float | None = None
+    rdo: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.qp <= 63:
@@ -58,23 +60,32 @@ class Settings:
             raise InputError(f"max_side={self.max_side}: expected at least 16 pixels, or null")
         if self.deadline_s <= 0:
             raise InputError(f"deadline_s={self.deadline_s}: expected seconds above 0")
-        if self.psnr is not None and not 0 < self.psnr < 100:
-            raise InputError(f"psnr={self.psnr}: expected dB above 0 and below 100, or null")
-        if self.bpp_per_db is not None and not 0 < self.bpp_per_db < 100:
-            raise InputError(f"bpp_per_db={self.bpp_per_db}: expected bits per pixel above 0 and below 100, or null")
-        given = [name for name in ("psnr", "bpp_per_db", "variant") if getattr(self, name) is not None]
+        if not isinstance(self.rdo, bool):
+            raise InputError(f"rdo={self.rdo}: expected true, false or null")
+        for name, (unit, most) in _TARGETS.items():
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int | float) or not 0 < value < most):
+                raise InputError(f"{name}={value}: expected {unit} above 0 and below {most}, or null")
+        given = [name for name in (*_TARGETS, "variant") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise InputError(f"{given[0]} and {given[1]} are both given: expected one of psnr, bpp_per_db and variant")
+            choices = f"{', '.join(_TARGETS)} and variant"
+            raise InputError(f"{given[0]} and {given[1]} are both given: expected one of {choices}")
+
+    @property
+    def target(self) -> tuple[str, float] | None:
+        """What rate control aims at (`vidlbc.rate_control.Target`); None: `qp` for all clips."""
+        return next(((n, getattr(self, n)) for n in _TARGETS if getattr(self, n) is not None), None)
 
     def visible(self) -> dict[str, Any]:
         """The settings that show in the bytes; those of _LATER only where set, so that older shards keep their keys."""
         shown = {name: value for name, value in asdict(self).items() if name not in _INVISIBLE}
-        return {name: value for name, value in shown.items() if name not in _LATER or value is not None}
+        return {name: value for name, value in shown.items() if name not in _LATER or value not in (None, False)}
 
 
 # `model` and `temporal` say where the weights were found; the fingerprint says what they are.
 _INVISIBLE = ("block", "deadline_s", "model", "temporal")
-_LATER = ("variant", "psnr", "bpp_per_db")
+_TARGETS = {"psnr": ("dB", 100), "bitrate": ("kbit/s", 10**9), "bpp_per_db": ("bits per pixel", 100)}
+_LATER = ("variant", *_TARGETS, "rdo")
 
 
 @dataclass(frozen=True)
@@ -252,6 +263,19 @@ def differences(there: Plan, here: Plan) -> list[str]:
         changed = {s.path for s in set(there.sources) ^ set(here.sources)}
         found.append(f"{len(changed)} files changed in content, label, group or split, such as {min(changed)}")
     return found or ["other shard sizes (shard_videos)"]
+
+
+def choice_of_rdo(wanted: bool | None, output: str | Path, sees_past: bool) -> bool:
+    """What `rdo` of None stands for: what an earlier run into `output` did, else whether the priors see the past.
+
+    Under the intra prior alone there is nothing to gain.
+    """
+    if wanted is not None:
+        return wanted
+    try:
+        return Plan.load(output).settings.rdo
+    except ShardError:
+        return sees_past
 
 
 def known_contents(output: str | Path, corpus: Corpus) -> dict[str, Content]:

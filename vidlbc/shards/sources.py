@@ -55,6 +55,7 @@ class Codec(Protocol):
         context: bool = True,
         fps: float | Fraction = 0,
         variant: str | None = None,
+        rdo: bool = False,
     ) -> EncodeReport: ...
 
 
@@ -176,7 +177,7 @@ def _encode_clips(
     for clip in cut_clips(reader.blocks(), settings.clip_frames):
         path = work / f"clip{len(clips):06d}.vlbc"
         with open(path, "w+b") as sink:
-            told = _compress(codec, counted(clip), sink, settings, _rate(reader) or 0)
+            told, reached = _compress(codec, counted(clip), sink, settings, _rate(reader) or 0)
         stop = start + told.frames
         row = {
             "key": plan.key(source, start, stop),
@@ -194,6 +195,9 @@ def _encode_clips(
             "width": told.width,
             "qp": told.qp,
             "variant": told.variant,
+            "rdo": settings.rdo,
+            "target": None if settings.target is None else "{}={:g}".format(*settings.target),
+            "reached": reached,
             "codec": plan.fingerprint,
             "bytes": path.stat().st_size,
             "bits": 8 * path.stat().st_size,
@@ -209,20 +213,21 @@ def _encode_clips(
 
 def _compress(
     codec: Codec, clip: Iterator[Block], sink: BinaryIO, settings: Settings, fps: float | Fraction
-) -> EncodeReport:
-    """A ratio chosen for the clip needs the whole of it in memory: at most `clip_frames` frames."""
-    if settings.psnr is None and settings.bpp_per_db is None:
-        return codec.compress_stream(
-            clip, sink, qp=settings.qp, context=settings.context, fps=fps, variant=settings.variant
+) -> tuple[EncodeReport, float | None]:
+    """What was written, and what a target reached. A target needs the whole clip in memory: up to `clip_frames`."""
+    if settings.target is None:
+        told = codec.compress_stream(
+            clip, sink, qp=settings.qp, context=settings.context, fps=fps, variant=settings.variant, rdo=settings.rdo
         )
+        return told, None
     from vidlbc.codec import Codec as VidlbcCodec
-    from vidlbc.rate_control import compress_at_price, compress_to_psnr
+    from vidlbc.rate_control import Target, compress_to_target
 
+    target = Target(*settings.target)
+    target.check_rate(fps)
     frames, searching = np.concatenate(list(clip)), cast(VidlbcCodec, codec)
-    if settings.psnr is not None:
-        return compress_to_psnr(searching, frames, sink, settings.psnr, settings.context, fps)
-    assert settings.bpp_per_db is not None
-    return compress_at_price(searching, frames, sink, settings.bpp_per_db, settings.context, fps)
+    report = compress_to_target(searching, frames, sink, target, settings.context, fps, rdo=settings.rdo)
+    return report, round(report.reached, 4)
 
 
 def _describe(clips: list[tuple[dict[str, Any], Path]], reader: Reader, verdict: str) -> None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # `offset` and `bytes` say where the bitstream lies in `tar`, `base_bytes` how many of them hold the base layer, where
-# there is one; `[start, stop)` are frames of the source.
+# there is one; `[start, stop)` are frames of the source; `reached`: dB or kbit/s that `target` came to.
 _CLIP_COLUMNS = {
     "key": "string",
     "label": "int64",
@@ -27,6 +27,9 @@ _CLIP_COLUMNS = {
     "fps": "string",
     "qp": "int64",
     "variant": "string",
+    "rdo": "bool",
+    "target": "string",
+    "reached": "double",
     "codec": "string",
     "tar": "string",
     "offset": "int64",
@@ -41,7 +44,8 @@ _CLIP_COLUMNS = {
     "decoder_version": "string",
 }
 
-_ADDED = ("variant", "base_bytes", "base_sha256")  # since the first shards
+# Since the first shards.
+_ADDED = ("variant", "rdo", "target", "reached", "base_bytes", "base_sha256")
 
 _FILE_COLUMNS = {
     "path": "string",

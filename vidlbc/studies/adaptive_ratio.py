@@ -6,10 +6,10 @@ Policies choose a (variant, QP) for each clip:
 
     constant setting   the same variant and QP for all clips; of the variants, the one that needs the fewest bytes
     constant ratio     the same bits per pixel for all clips: the best quality within it
-    target             the fewest bytes that reach a PSNR (what `compress_to_psnr` and `encode psnr=` do)
+    target             the fewest bytes that reach a PSNR (what `encode psnr=` does)
     slope              the fewest bytes + mu * pixels * dB short: every clip stops where a dB costs the same
 
-These choose among the QPs measured. `prices`: the encoder's own choice (`compress_at_price`, as `encode bpp_per_db=`),
+These choose among the QPs measured. `prices`: the encoder's own choice (as `encode bpp_per_db=`),
 over all QPs, without having seen other clips; it is compared with the constant policies at the mean PSNR it gives.
 """
 
@@ -30,7 +30,7 @@ from vidlbc.errors import InputError
 from vidlbc.evaluation import bd_rate, format_table
 from vidlbc.evaluation.distortion import psnr
 from vidlbc.progress import progress_bar
-from vidlbc.rate_control import check_price, compress_at_price
+from vidlbc.rate_control import Target, compress_to_target
 from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.studies.clips import ClipSet, ClipSettings, load_clips
 from vidlbc.training.request import keep_request
@@ -86,7 +86,7 @@ def run_adaptive_ratio(settings: AdaptiveSettings) -> dict[str, Any]:
     for variant in variants:
         codec.kept(variant)
     for price in settings.prices:
-        check_price(price)
+        Target("bpp_per_db", price).check()
     asked = {**asdict(settings), "out": None, "prices": None, "weights": codec.fingerprint}
     keep_request(settings.out / "request.json", asked, settings.out, write=True)
     clips = load_clips(settings.data, settings.clips, settings.out / "cache").split(settings.split)
@@ -150,7 +150,7 @@ def _encoder(
     with bar as meter, open(path, "a", encoding="utf-8") as log:
         for key, frames in list(zip(clips.keys, clips.clips, strict=True))[len(chosen) :]:
             sink = io.BytesIO()
-            report = compress_at_price(codec, frames, sink, price, variants=variants)
+            report = compress_to_target(codec, frames, sink, Target("bpp_per_db", price), variants=variants)
             quality = float(np.mean(psnr(codec.decompress(sink.getvalue()), frames)))
             pixels = frames.shape[0] * frames.shape[1] * frames.shape[2]
             chosen.append(Choice(key, report.variant, report.qp, pixels, report.bytes, quality))

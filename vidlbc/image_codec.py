@@ -1,0 +1,163 @@
+"""The networks of floating point as a codec runs them: frames to what is quantised, symbols to frames; no bitstream.
+
+On CPU every frame goes through it alone, on one thread, and frames run side by side, so that what becomes of a frame
+does not depend on threads or batch. On a GPU frames go in batches of a fixed size.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidlbc import models
+from vidlbc.bitstream import Header
+from vidlbc.codec_input import frames_tensor, pick_device
+from vidlbc.coding import dequantised
+from vidlbc.entropy import coder
+from vidlbc.errors import InputError
+from vidlbc.frame_pool import FramePool
+from vidlbc.image_stage.base import channels_first, channels_last, truncated
+from vidlbc.prior.grid import check_device
+from vidlbc.prior.topdown import Gains, Level
+from vidlbc.traced import Traced
+from vidlbc.video_decoder import Refiner, VideoDecoder
+
+
+class ImageCodec:
+    """Frames are uint8 (T, H, W, 3) RGB; H and W >= 16. Lists over levels are fine to coarse.
+
+    `unit`: frames that are coded as one.
+    """
+
+    unit = 1
+
+    def __init__(
+        self,
+        image: models.ImageModel,
+        device: str = "auto",
+        precision: str = "fp32",
+        coded: models.ChunkModel | None = None,
+    ):
+        """`coded`: the model whose symbols are coded, where they are not the image stage's own.
+
+        Raises InputError where there is no such device or precision.
+        """
+        if precision not in ("fp32", "bf16"):
+            raise InputError(f"unknown precision {precision!r}: expected fp32 or bf16")
+        self.device = pick_device(device)
+        check_device(self.device)
+        self.image = image.to(self.device)
+        self.stage = self.image.stage.to(memory_format=torch.channels_last)
+        self.coded = self.image if coded is None else coded.to(self.device)
+        self._pool = FramePool(self.device, precision)
+        self.refiner: Refiner | None = None
+        self._analysis = Traced(self._analysis_step)
+        self._synthesis, self._pictures = Traced(self._synthesis_step), Traced(self._pictures_step)
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Of the latents of a frame."""
+        return self.stage.levels
+
+    @property
+    def coded_levels(self) -> tuple[Level, ...]:
+        """Of the symbols of a unit."""
+        return self.coded.stage.levels
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Names of the truncations that the image stage was trained for."""
+        return tuple(self.coded.stage.variants)
+
+    def kept(self, variant: str | None) -> tuple[int, ...]:
+        """Channels that a variant codes of each level, fine to coarse; () is all. Raises InputError."""
+        if variant is None:
+            return ()
+        if variant not in self.coded.stage.variants:
+            known = ", ".join(self.variants) or "none"
+            raise InputError(f"unknown variant {variant!r}: this model has {known}")
+        return self.coded.stage.variants[variant]
+
+    def unquantised(self, frames: np.ndarray | Tensor) -> list[Tensor]:
+        """uint8 (T, H, W, 3) -> y, float32 (T, H_l, W_l, C_l) a coded level, padded size: the same for every QP."""
+        parts = self._pool.map(self._in_precision(self._analysis), frames_tensor(frames))
+        return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    def scaled(self, latents: Sequence[Tensor], qp: int) -> list[Tensor]:
+        """What `unquantised` gives -> gain * y, which is rounded to symbols."""
+        limit = coder.SYMBOL_LIMIT
+        return [(y * g.gain).clamp_(-limit, limit) for y, g in zip(latents, self._gains(qp), strict=True)]
+
+    def _analysis_step(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """uint8 (B, H, W, 3) -> y, float32 (B, H_l, W_l, C_l)."""
+        x = self.stage.pad(batch.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
+        return tuple(channels_last(y.float()) for y in self._pool.cast(self.stage.analysis, x))
+
+    def crop(self, levels: Sequence[Tensor], height: int, width: int) -> list[Tensor]:
+        """(..., H_l, W_l) of the padded frame -> the cells that hold some of the true frame.
+
+        Here and in `dequantise`, fewer levels than the codec has are its coarsest ones.
+        """
+        return _cropped(levels, self.levels[len(self.levels) - len(levels) :], height, width)
+
+    def crop_symbols(self, levels: Sequence[Tensor], height: int, width: int) -> list[Tensor]:
+        """The same of symbols, (..., C_l, H_l, W_l) a coded level."""
+        return _cropped(levels, self.coded_levels[len(self.coded_levels) - len(levels) :], height, width)
+
+    def dequantise(self, symbols: Sequence[Tensor], qp: int, frames: int | None = None) -> list[Tensor]:
+        """Symbols int32 (T, H_l, W_l, C_l) -> latents of frames, float32 (T, C_l, H_l, W_l).
+
+        `frames`: how many there are, where units of several stand for more; None is all that they stand for.
+        """
+        gains = self._gains(qp)[len(self.levels) - len(symbols) :]
+        return [channels_first(dequantised(q, g.step)) for q, g in zip(symbols, gains, strict=True)]
+
+    def synthesize(self, latents: Sequence[Tensor], qp: int, height: int, width: int) -> np.ndarray:
+        """Latents of the padded frames (T, C_l, H_l, W_l) -> uint8 (T, H, W, 3) of the true size, each frame alone."""
+        qps = torch.tensor([qp], device=self.device)
+        run = self._in_precision(self._synthesis)
+        parts = self._pool.map(lambda *levels: run(qps, *levels)[:, :height, :width], *latents)
+        return torch.cat(parts).cpu().numpy()
+
+    def refine_with(self, decoder: VideoDecoder, digest: bytes) -> None:
+        """From now on `decompress` refines frames from those before them (see `vidlbc.models.load_video_decoder`)."""
+        self.refiner = Refiner(self.stage, decoder, digest, self._pool)
+
+    def _shown(self, header: Header) -> Callable[[Sequence[Tensor]], np.ndarray]:
+        """Takes the latents of a clip's padded frames, block after block; gives uint8 (n, H, W, 3)."""
+        place = header.qp, header.height, header.width
+        if self.refiner is None:
+            return lambda latents: self.synthesize(latents, *place)
+        clip = self.refiner.start(*place)
+        return lambda latents: clip.add(latents).numpy()
+
+    def _synthesis_step(self, qps: Tensor, *latents: Tensor) -> Tensor:
+        """Latents (B, C_l, H_l, W_l) -> padded frames, uint8 (B, H, W, 3)."""
+        levels_last = [y.contiguous(memory_format=torch.channels_last) for y in latents]
+        x = self._pool.cast(self.stage.synthesis, levels_last, qps).float()
+        return (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+    def _pictures_step(self, qps: Tensor, *tensors: Tensor) -> Tensor:
+        """Symbols (B, H_l, W_l, C_l) and steps (1, C_l) of every level -> padded frames, uint8 (B, H, W, 3)."""
+        count = len(self.levels)
+        latents = [channels_first(dequantised(*pair)) for pair in zip(tensors[:count], tensors[count:], strict=True)]
+        return self._synthesis_step(qps, *latents)
+
+    def _in_precision(self, traced: Traced) -> Callable[..., Tensor]:
+        # In bfloat16 the casts depend on a context that a graph does not record.
+        return traced if self._pool.precision == "fp32" else traced.function
+
+    @staticmethod
+    def _truncated(symbols: Sequence[Tensor], kept: Sequence[int]) -> list[Tensor]:
+        return [truncated(q, k, -1) for q, k in zip(symbols, kept, strict=True)] if kept else list(symbols)
+
+    def _gains(self, qp: int) -> list[Gains]:
+        return self.coded.gains(torch.tensor([qp], device=self.device))
+
+
+def _cropped(tensors: Sequence[Tensor], levels: Sequence[Level], height: int, width: int) -> list[Tensor]:
+    return [
+        y[..., : -(-height // level.stride), : -(-width // level.stride)]
+        for y, level in zip(tensors, levels, strict=True)
+    ]
