@@ -99,8 +99,8 @@ def quantise_tensors(distribution: Distribution) -> tuple[torch.Tensor, torch.Te
 def code_lengths(symbols: np.ndarray, parameters: CodedParameters, skip: int = 0) -> np.ndarray:
     """Bits of each symbol, float32, flat, under the very tables that code it, an escape's plain bits included.
 
-    `skip`: scale indices below it are not coded, and take none. The range coder's bytes are the sum but for its rounding
-    and its end: under 8 bytes a run.
+    `skip`: scale indices below it are not coded, and take none. The range coder's bytes are the sum but for its
+    rounding and its end: under 8 bytes a run.
     """
     bits, starts = _lengths()
     entry, _ = _entries(symbols, parameters.table, parameters.centre, parameters.flip)
