@@ -29,8 +29,8 @@ _FOLDED = 3 * _FOLD**2
 _HALF, _REACH = 2, 4
 _SHARPEST, _STILL = 2000.0, 0.3
 # Where the moved past and the present differ by more than the noise of quantisation, they show different things. The
-# best weight of the past, fitted on decoded clips, falls from 0.8 to 0.1 along this slope, around this logarithm of the
-# mean square of the difference.
+# best weight of the past, fitted on decoded validation clips, falls from 0.8 to 0.1 along this slope, around this
+# logarithm of the mean square of the difference.
 _CENTRE, _SLOPE, _LEAST = -8.0, 0.8, 1e-6
 
 # Hidden map and refined picture of the frame before; () where there is none.
@@ -46,10 +46,7 @@ class Refined(NamedTuple):
 
 
 class Block(nn.Module):
-    """Residual, (B, H, W, C): depth-wise k x k, then a two-layer network. Its last layer starts at zero.
-
-    Linear layers on channels-last maps: on one CPU thread a 1x1 convolution of one frame takes three times as long.
-    """
+    """Residual, (B, H, W, C): depth-wise k x k, then a two-layer network. Its last layer starts at zero."""
 
     def __init__(self, channels: int, kernel: int):
         super().__init__()
