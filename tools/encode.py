@@ -40,6 +40,7 @@ def main(config: DictConfig) -> None:
         variant=config.variant,
         psnr=config.psnr,
         bpp_per_db=config.bpp_per_db,
+        every=config.every,
     )
     corpus = read_annotations(config.input, config.labels, fold=config.fold)
     codec = vidlbc.load(settings.model, device=config.device, temporal=settings.temporal, precision=settings.precision)

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from vidlbc.evaluation.distortion import psnr
-from vidlbc.studies.machine_perception_coding import X264, Coder, Jpeg, OutOfReach, matched
+from vidlbc.studies.equal_bytes import X264, Coder, OutOfReach, matched
+from vidlbc.studies.machine_perception_coding import Jpeg
 
 
 def test_jpeg_with_shared_tables_is_the_same_picture_in_fewer_bytes(make_frames):

@@ -47,12 +47,13 @@ class Settings:
     variant: str | None = None
     psnr: float | None = None
     bpp_per_db: float | None = None
+    every: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.qp <= 63:
             raise InputError(f"qp={self.qp}: expected a whole number from 0 to 63")
-        for name in ("clip_frames", "block"):
-            if getattr(self, name) < 1:
+        for name in ("clip_frames", "block", "every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: expected at least 1")
         if self.max_side is not None and self.max_side < 16:
             raise InputError(f"max_side={self.max_side}: expected at least 16 pixels, or null")
@@ -66,6 +67,11 @@ class Settings:
         if len(given) > 1:
             raise InputError(f"{given[0]} and {given[1]} are both given: expected one of psnr, bpp_per_db and variant")
 
+    @property
+    def step(self) -> int:
+        """Frames of the source from one coded frame to the next."""
+        return self.every or 1
+
     def visible(self) -> dict[str, Any]:
         """The settings that show in the bytes; those of _LATER only where set, so that older shards keep their keys."""
         shown = {name: value for name, value in asdict(self).items() if name not in _INVISIBLE}
@@ -74,7 +80,7 @@ class Settings:
 
 # `model` and `temporal` say where the weights were found; the fingerprint says what they are.
 _INVISIBLE = ("block", "deadline_s", "model", "temporal")
-_LATER = ("variant", "psnr", "bpp_per_db")
+_LATER = ("variant", "psnr", "bpp_per_db", "every")
 
 
 @dataclass(frozen=True)
