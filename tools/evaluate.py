@@ -18,6 +18,7 @@ from vidlbc.evaluation.comparison import MEASURES, compare, comparison_table, wr
 from vidlbc.evaluation.plots import plot_rate_distortion
 from vidlbc.evaluation.rate_distortion_job import EvaluateSettings, evaluate_clips
 from vidlbc.evaluation.rate_distortion_tables import tables, write_csv
+from vidlbc.models import find_model, kinds_of
 from vidlbc.report import make_player, write_evaluation_report
 
 OURS = "vidlbc"
@@ -37,9 +38,9 @@ def main(config: DictConfig) -> None:
     anchors, left_out = build_anchors(names, values["preset"], config.threads, weights, device)
     codecs = {}
     if OURS in config.codecs:
+        kinds = kinds_of(find_model(config.model)) if config.temporal is None else list(config.temporal)
         codecs = {
-            kind: vidlbc.load(config.model, config.device, temporal=kind, precision=config.precision)
-            for kind in config.temporal
+            kind: vidlbc.load(config.model, config.device, temporal=kind, precision=config.precision) for kind in kinds
         }
     found = evaluate_clips(settings, codecs, anchors)
     write_csv(settings.out / "points.csv", found.points)

@@ -31,7 +31,7 @@ from vidlbc.frame_pool import FramePool
 from vidlbc.image_stage.base import channels_first, channels_last, truncated
 from vidlbc.prior.grid import check_device, to_grid
 from vidlbc.prior.topdown import Gains, Level
-from vidlbc.temporal_stage import TemporalStage
+from vidlbc.temporal_stage import ChunkStage, TemporalStage
 from vidlbc.traced import Traced
 
 PACKET_FRAMES = 16
@@ -47,18 +47,26 @@ def load(
     folder = models.find_model(str(name))
     image = models.load_image_stage(folder / "image_stage")
     kind = temporal or models.default_kind(folder)
+    if kind not in (kinds := models.kinds_of(folder)):
+        raise InputError(f"model {name} has no temporal stage {kind!r}: it has {', '.join(kinds)}")
+    if kind == "chunk":
+        from vidlbc.chunk_codec import ChunkCodec
+
+        return ChunkCodec(image, models.load_chunk(folder / "temporal" / kind, image), device, precision)
     if kind == "none":
         stage, digest = models.no_context(image)
     else:
-        choices = sorted(p.name for p in (folder / "temporal").glob("*") if p.is_dir())
-        if kind not in choices:
-            raise InputError(f"model {name} has no temporal stage {kind!r}: it has none, {', '.join(choices)}")
         stage, digest = models.load_temporal(folder / "temporal" / kind, image)
     return Codec(image, stage, digest, device=device, precision=precision)
 
 
 class Codec:
-    """See the module. Frames are uint8 (T, H, W, 3) RGB; T >= 1, H and W >= 16."""
+    """See the module. Frames are uint8 (T, H, W, 3) RGB; T >= 1, H and W >= 16.
+
+    `unit`: frames that are coded as one. Symbols are those of units; here, where it is 1, of frames.
+    """
+
+    unit = 1
 
     def __init__(
         self,
@@ -67,7 +75,9 @@ class Codec:
         temporal_digest: bytes,
         device: str = "auto",
         precision: str = "fp32",
+        coded: models.ChunkModel | None = None,
     ):
+        """`coded`: the model whose symbols are coded, where they are not the image stage's own."""
         if precision not in ("fp32", "bf16"):
             raise InputError(f"unknown precision {precision!r}: expected fp32 or bf16")
         self.device = pick_device(device)
@@ -75,10 +85,11 @@ class Codec:
         self.image = image.to(self.device)
         self.stage = self.image.stage.to(memory_format=torch.channels_last)
         self.temporal = to_grid(temporal).to(self.device)
-        self.kind = temporal.kind
+        self.coded = self.image if coded is None else coded.to(self.device)
+        self.kind = self.coded.stage.kind if isinstance(self.coded.stage, ChunkStage) else temporal.kind
         self._digest = hashlib.sha256(image.digest + temporal_digest).digest()[:16]
         self._pool = FramePool(self.device, precision)
-        self._priors = Priors(self.image, self.temporal, self._pool)
+        self._priors = Priors(self.coded, self.temporal, self._pool)
         self._analysis, self._scaling = Traced(self._analysis_step), Traced(self._scaling_step)
         self._synthesis, self._pictures = Traced(self._synthesis_step), Traced(self._pictures_step)
 
@@ -89,21 +100,27 @@ class Codec:
 
     @property
     def levels(self) -> tuple[Level, ...]:
+        """Of the latents of a frame, fine to coarse."""
         return self.stage.levels
+
+    @property
+    def coded_levels(self) -> tuple[Level, ...]:
+        """Of the symbols of a unit, fine to coarse."""
+        return self.coded.stage.levels
 
     @property
     def variants(self) -> tuple[str, ...]:
         """Names of the truncations that the image stage was trained for."""
-        return tuple(self.stage.variants)
+        return tuple(self.coded.stage.variants)
 
     def kept(self, variant: str | None) -> tuple[int, ...]:
         """Channels that a variant codes of each level, fine to coarse; () is all. Raises InputError."""
         if variant is None:
             return ()
-        if variant not in self.stage.variants:
+        if variant not in self.coded.stage.variants:
             known = ", ".join(self.variants) or "none"
             raise InputError(f"unknown variant {variant!r}: this model has {known}")
-        return self.stage.variants[variant]
+        return self.coded.stage.variants[variant]
 
     # -- encoding ----------------------------------------------------------------------------------------------------
 
@@ -144,7 +161,9 @@ class Codec:
         frame_rate(fps)
         kept = self.kept(variant)
         writer: PacketWriter | None = None
+        length = 0
         for packet in repack(blocks, PACKET_FRAMES):
+            length += len(packet)
             if writer is None:
                 header = self._header(packet.shape[1], packet.shape[2], qp, fps, context, kept)
                 writer = PacketWriter(self._priors, sink, header, variant)
@@ -152,12 +171,12 @@ class Codec:
             writer.add(chooser.choose(self.scaled(packet, qp)) if chooser else self.analyse(packet, qp, variant))
         if writer is None:
             raise InputError("nothing to encode: expected at least one frame")
-        return writer.finish()
+        return writer.finish(length)
 
     def analyse(self, frames: np.ndarray | Tensor, qp: int, variant: str | None = None) -> list[Tensor]:
         """uint8 (T, H, W, 3) -> symbols, int32 (T, H_l, W_l, C_l) a level, fine to coarse, padded size.
 
-        Channels that the variant leaves out are 0.
+        Of units of several frames there are ceil(T / unit). Channels that the variant leaves out are 0.
         """
         levels = self._analysed(frames, qp, self._analysis)
         return self._truncated(levels, self.kept(variant))
@@ -210,7 +229,7 @@ class Codec:
             yield torch.cat([coming.popleft().result() for _ in range(len(symbols[0]))]).numpy()
 
     def symbols(self, data: bytes | BinaryIO | Sequence[bytes | BinaryIO], base: bool = False) -> list[Tensor]:
-        """Bitstream -> int32 (T, C_l, H_l, W_l) a level, fine to coarse, cropped to the frame's own cells.
+        """Bitstream -> int32 (T, C_l, H_l, W_l) a coded level, fine to coarse, cropped to the frame's own cells.
 
         Several clips of equal size and length decode as one batch: (B, T, C_l, H_l, W_l). `base`: the levels of the
         base layer alone; of a file not a byte behind them is read.
@@ -223,20 +242,20 @@ class Codec:
         decoded = self._decode(readers, base=base)
         parts = [[q.unflatten(0, (len(readers), -1)) for q in symbols] for symbols in decoded]
         whole = [torch.cat(level, 1).permute(0, 1, 4, 2, 3) for level in zip(*parts, strict=True)]
-        return self.crop(whole, readers[0].header.height, readers[0].header.width)
+        return self.crop_symbols(whole, readers[0].header.height, readers[0].header.width)
 
     def latents(self, data: bytes | BinaryIO, base: bool = False) -> list[Tensor]:
         """Bitstream -> dequantised latents, float32 (T, C_l, H_l, W_l) a level; `base` as in `symbols`."""
         reader = Reader(data)
         header = reader.header
         symbols = self._whole(reader, base)
-        return self.crop(self.dequantise(symbols, header.qp), header.height, header.width)
+        return self.crop(self.dequantise(symbols, header.qp, reader.frames), header.height, header.width)
 
     def padded_symbols(self, data: bytes | BinaryIO, base: bool = False) -> list[Tensor]:
         """Bitstream -> int32 (T, H_l, W_l, C_l) a level, of the padded frame: for `dequantise` and `synthesize`."""
         return self._whole(Reader(data), base)
 
-    def _whole(self, reader: Reader, base: bool) -> list[Tensor]:
+    def _whole(self, reader: Reader, base: bool = False) -> list[Tensor]:
         return [torch.cat(level) for level in zip(*self._decode([reader], base=base), strict=True)]
 
     def crop(self, levels: Sequence[Tensor], height: int, width: int) -> list[Tensor]:
@@ -244,10 +263,11 @@ class Codec:
 
         Here and in `dequantise`, fewer levels than the codec has are its coarsest ones.
         """
-        return [
-            y[..., : -(-height // level.stride), : -(-width // level.stride)]
-            for y, level in zip(levels, self.levels[len(self.levels) - len(levels) :], strict=True)
-        ]
+        return _cropped(levels, self.levels[len(self.levels) - len(levels) :], height, width)
+
+    def crop_symbols(self, levels: Sequence[Tensor], height: int, width: int) -> list[Tensor]:
+        """The same of symbols, (..., C_l, H_l, W_l) a coded level."""
+        return _cropped(levels, self.coded_levels[len(self.coded_levels) - len(levels) :], height, width)
 
     def compress_symbols(
         self,
@@ -258,32 +278,37 @@ class Codec:
         context: bool = True,
         fps: float | Fraction = 0,
         kept: Sequence[int] = (),
+        frames: int | None = None,
     ) -> tuple[bytes, EncodeReport]:
         """Symbols of one clip (int32 (T, H_l, W_l, C_l), padded size) -> bytes: the second half of `compress`.
 
-        `kept`: how many channels of each level to code; () is all of them.
+        `kept`: how many channels of each level to code; () is all of them. `frames`: of the clip, where units of
+        several stand for more.
         """
         sink = io.BytesIO()
         header = self._header(height, width, check_qp(qp), fps, context, tuple(kept))
         symbols = self._truncated(symbols, header.kept)
         writer = PacketWriter(self._priors, sink, header)
-        for packet in zip(*[level.split(PACKET_FRAMES) for level in symbols], strict=True):
+        for packet in zip(*[level.split(PACKET_FRAMES // self.unit) for level in symbols], strict=True):
             writer.add(packet)
-        report = writer.finish()
+        report = writer.finish(frames)
         return sink.getvalue(), report
 
     def transcode(self, data: bytes, target: "Codec", context: bool = True) -> tuple[bytes, EncodeReport]:
         """The same symbols under another prior of the same image stage: other bytes, identical pixels."""
-        if target.image.digest != self.image.digest:
-            raise InputError("transcoding keeps the symbols: both codecs must have the same image stage")
-        header = Reader(data).header
-        symbols = self.padded_symbols(data)
+        if target.coded.digest != self.coded.digest:
+            raise InputError("transcoding keeps the symbols: both codecs must code the latents of the same image stage")
+        reader = Reader(data)
+        header, symbols = reader.header, self._whole(reader)
         return target.compress_symbols(
-            symbols, header.qp, header.height, header.width, context, header.fps, header.kept
+            symbols, header.qp, header.height, header.width, context, header.fps, header.kept, reader.frames
         )
 
-    def dequantise(self, symbols: Sequence[Tensor], qp: int) -> list[Tensor]:
-        """int32 (T, H_l, W_l, C_l) -> float32 latents (T, C_l, H_l, W_l)."""
+    def dequantise(self, symbols: Sequence[Tensor], qp: int, frames: int | None = None) -> list[Tensor]:
+        """Symbols int32 (T, H_l, W_l, C_l) -> latents of frames, float32 (T, C_l, H_l, W_l).
+
+        `frames`: how many there are, where units of several stand for more; None is all that they stand for.
+        """
         gains = self._gains(qp)[len(self.levels) - len(symbols) :]
         return [channels_first(dequantised(q, g.step)) for q, g in zip(symbols, gains, strict=True)]
 
@@ -317,12 +342,12 @@ class Codec:
     def _header(
         self, height: int, width: int, qp: int, fps: float | Fraction, context: bool, kept: tuple[int, ...]
     ) -> Header:
-        levels = tuple((level.stride, level.channels) for level in self.levels)
-        base = self.stage.base_levels
-        return Header(height, width, qp, self._digest, self.kind, levels, frame_rate(fps), context, kept, base)
+        levels = tuple((level.stride, level.channels) for level in self.coded_levels)
+        base, rate = self.coded.stage.base_levels, frame_rate(fps)
+        return Header(height, width, qp, self._digest, self.kind, levels, rate, context, kept, base, self.unit)
 
     def _gains(self, qp: int) -> list[Gains]:
-        return self.image.gains(torch.tensor([qp], device=self.device))
+        return self.coded.gains(torch.tensor([qp], device=self.device))
 
     def _check(self, header: Header) -> None:
         if header.fingerprint != self._digest:
@@ -330,9 +355,8 @@ class Codec:
                 f"bitstream was written with weights {header.fingerprint.hex()} ({header.kind}), "
                 f"these are {self.fingerprint} ({self.kind}): load the model that wrote it"
             )
-        if header.levels != tuple((level.stride, level.channels) for level in self.levels) or (
-            header.base != self.stage.base_levels
-        ):
+        levels = tuple((level.stride, level.channels) for level in self.coded_levels)
+        if (header.levels, header.base, header.unit) != (levels, self.coded.stage.base_levels, self.unit):
             raise BitstreamError("damaged bitstream: its levels are not those of its weights")
 
     def _decode(
@@ -349,3 +373,10 @@ class Codec:
         while (symbols := coming.result()) is not None:
             coming = self._pool.ahead(lambda: next(packets, None))
             yield symbols
+
+
+def _cropped(tensors: Sequence[Tensor], levels: Sequence[Level], height: int, width: int) -> list[Tensor]:
+    return [
+        y[..., : -(-height // level.stride), : -(-width // level.stride)]
+        for y, level in zip(tensors, levels, strict=True)
+    ]

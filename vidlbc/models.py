@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,20 +23,22 @@ from torch import Tensor, nn
 from vidlbc.errors import InputError
 from vidlbc.image_stage import ImageStage, build_image_stage
 from vidlbc.prior.topdown import NUM_QP, Gains
-from vidlbc.temporal_stage import KINDS, NoContext, TemporalStage
+from vidlbc.temporal_stage import KINDS, ChunkStage, NoContext, TemporalStage
 from vidlbc.training.checkpoint import load_tensors, save_tensors
 
 SHIPPED = Path(__file__).parent / "weights"
 FORMAT = 1
 _TABLE_BITS = 12
-_HALF_EXEMPT = ("prior.", "gains.", "coding.")
+_HALF_EXEMPT = ("prior.", "temporal.", "gains.", "coding.")
+
+Coded = TypeVar("Coded", ImageStage, ChunkStage)
 
 
 @dataclass(frozen=True)
-class ImageModel:
-    """An image stage with its coding tables: per level (3, 64, C) float32, rows gain, step, log2 gain."""
+class Model(Generic[Coded]):
+    """A stage whose latents are coded, with its coding tables: per level (3, 64, C), rows gain, step, log2 gain."""
 
-    stage: ImageStage
+    stage: Coded
     config: dict[str, Any]
     coding: tuple[Tensor, ...]
     digest: bytes
@@ -48,11 +50,15 @@ class ImageModel:
             out.append(Gains(*table[:, qp]))
         return out
 
-    def to(self, device: torch.device) -> "ImageModel":
-        return ImageModel(self.stage.to(device), self.config, tuple(t.to(device) for t in self.coding), self.digest)
+    def to(self, device: torch.device) -> "Model[Coded]":
+        return Model(self.stage.to(device), self.config, tuple(t.to(device) for t in self.coding), self.digest)
 
 
-def coding_tables(stage: ImageStage) -> list[Tensor]:
+ImageModel = Model[ImageStage]
+ChunkModel = Model[ChunkStage]
+
+
+def coding_tables(stage: ImageStage | ChunkStage) -> list[Tensor]:
     """Gains of every QP as multiples of 2^-12, float32 (exact: at most 24 significant bits)."""
     unit = 2.0**_TABLE_BITS
     tables = []
@@ -107,22 +113,30 @@ def save_image_stage(
 
     `coding`: the coding tables where they are to stay those of an older model; else they are computed from the gains.
     """
+    _write_json(folder / "config.json", {"format": FORMAT, **config})
+    _save_coded(stage, folder, coding)
+
+
+def _save_coded(stage: ImageStage | ChunkStage, folder: Path, coding: Sequence[Tensor] | None = None) -> None:
     tensors = {}
     for name, tensor in stage.state_dict().items():
         half = tensor.is_floating_point() and not name.startswith(_HALF_EXEMPT)
         tensors[name] = tensor.half() if half else tensor
     tables = coding_tables(stage) if coding is None else [table.float().cpu() for table in coding]
     tensors |= {f"coding.{i}": table for i, table in enumerate(tables)}
-    _write_json(folder / "config.json", {"format": FORMAT, **config})
     save_tensors(folder / "model.safetensors", tensors, {})
 
 
 def load_image_stage(folder: Path) -> ImageModel:
     """Raises InputError where the folder is no model or its tensors do not fit its config."""
     config = _read_config(folder, family=str)
-    tensors, _ = load_tensors(folder / "model.safetensors")
     with _options_of(folder):
         stage = build_image_stage(config["family"], **config.get("options", {}))
+    return _load_coded(stage, folder, config)
+
+
+def _load_coded(stage: Coded, folder: Path, config: dict[str, Any]) -> Model[Coded]:
+    tensors, _ = load_tensors(folder / "model.safetensors")
     for index, level in enumerate(stage.levels):
         table = tensors.get(f"coding.{index}")
         if table is None or tuple(table.shape) != (3, NUM_QP, level.channels):
@@ -132,7 +146,29 @@ def load_image_stage(folder: Path) -> ImageModel:
     coding = tuple(tensors[f"coding.{i}"].float().clone() for i in range(len(stage.levels)))
     _load_state(stage, {n: t.float() for n, t in tensors.items() if not n.startswith("coding.")}, folder)
     stage.eval().requires_grad_(False)
-    return ImageModel(stage, config, coding, digest(tensors, config))
+    return Model(stage, config, coding, digest(tensors, config))
+
+
+def build_chunk(stage: ImageStage, **options: Any) -> ChunkStage:
+    """A chunk stage on top of `stage`, its transform yet to be set (chunk_objective.set_axes). Raises InputError."""
+    try:
+        return ChunkStage(stage.levels, **options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"temporal stage {ChunkStage.kind!r}: {error}") from None
+
+
+def save_chunk(stage: ChunkStage, folder: Path, config: Mapping[str, Any], image_digest: bytes) -> None:
+    """`config`: {"kind": "chunk", "options": {...}}. What codes is stored in float32, the transform in float16."""
+    _write_json(folder / "config.json", {"format": FORMAT, "image_stage": image_digest.hex(), **config})
+    _save_coded(stage, folder)
+
+
+def load_chunk(folder: Path, image: ImageModel) -> ChunkModel:
+    """Raises InputError where it was trained for another image stage."""
+    config = _read_temporal_config(folder, image)
+    with _options_of(folder):
+        stage = build_chunk(image.stage, **config.get("options", {}))
+    return _load_coded(stage, folder, config)
 
 
 def save_temporal(temporal: TemporalStage, folder: Path, config: Mapping[str, Any], image_digest: bytes) -> None:
@@ -157,16 +193,21 @@ def build_temporal(kind: str, stage: ImageStage, **options: Any) -> TemporalStag
 
 def load_temporal(folder: Path, image: ImageModel) -> tuple[TemporalStage, bytes]:
     """Raises InputError where it was trained for another image stage."""
-    config = _read_config(folder, image_stage=str, kind=str)
-    if config["image_stage"] != image.digest.hex():
-        raise InputError(
-            f"{folder} was trained for image stage {config['image_stage'][:12]}, not {image.digest.hex()[:12]}"
-        )
+    config = _read_temporal_config(folder, image)
     tensors, _ = load_tensors(folder / "model.safetensors")
     with _options_of(folder):
         temporal = build_temporal(config["kind"], image.stage, **config.get("options", {}))
     _load_state(temporal, tensors, folder)
     return temporal.eval().requires_grad_(False), digest(tensors, config)
+
+
+def _read_temporal_config(folder: Path, image: ImageModel) -> dict[str, Any]:
+    config = _read_config(folder, image_stage=str, kind=str)
+    if config["image_stage"] != image.digest.hex():
+        raise InputError(
+            f"{folder} was trained for image stage {config['image_stage'][:12]}, not {image.digest.hex()[:12]}"
+        )
+    return config
 
 
 def no_context(image: ImageModel) -> tuple[TemporalStage, bytes]:
@@ -184,6 +225,11 @@ def find_model(name: str) -> Path:
         return Path(name)
     names = sorted(p.name for p in SHIPPED.iterdir() if p.is_dir()) if SHIPPED.is_dir() else []
     raise InputError(f"no model {name!r}: expected a model folder or one of {', '.join(names) or '(none shipped)'}")
+
+
+def kinds_of(folder: Path) -> list[str]:
+    """What `temporal` may be for a model folder: none, and the stages that it has."""
+    return ["none", *sorted(path.name for path in (folder / "temporal").glob("*") if path.is_dir())]
 
 
 def default_kind(folder: Path) -> str:

@@ -105,7 +105,11 @@ def check_psnr(target: float) -> None:
 
 def _lowest_qp(codec: Codec, frames: np.ndarray, variant: str | None, target: float) -> tuple[int, bool]:
     """The lowest QP that reaches the target, and whether any does (the highest QP then stands in)."""
-    some = frames[np.unique(np.linspace(0, len(frames) - 1, min(len(frames), _LOOKED_AT)).round().astype(int))]
+    # Whole units, evenly spread.
+    units = -(-len(frames) // codec.unit)
+    some_units = np.unique(np.linspace(0, units - 1, min(units, -(-_LOOKED_AT // codec.unit))).round().astype(int))
+    index = (some_units[:, None] * codec.unit + np.arange(codec.unit)).reshape(-1)
+    some = frames[index[index < len(frames)]]
     low, high = 0, NUM_QP - 1
     while low < high:
         middle = (low + high) // 2
@@ -120,5 +124,5 @@ def _lowest_qp(codec: Codec, frames: np.ndarray, variant: str | None, target: fl
 
 def _quality(codec: Codec, frames: np.ndarray, qp: int, variant: str | None) -> float:
     """Mean PSNR in dB of the decoded frames: they depend on the symbols alone, so nothing need be coded."""
-    latents = codec.dequantise(codec.analyse(frames, qp, variant), qp)
+    latents = codec.dequantise(codec.analyse(frames, qp, variant), qp, len(frames))
     return float(np.mean(psnr(codec.synthesize(latents, qp, *frames.shape[1:3]), frames)))

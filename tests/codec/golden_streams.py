@@ -37,7 +37,10 @@ NAMES = {
     "transformer_layers": ("transformer", True),  # version 3, as those after it
     "lstm_variant": ("lstm", True),
     "none_layers_variant": ("none", True),
+    "chunk": ("chunk", True),  # version 4
 }
+MODEL_KINDS = ("lstm", "transformer", "chunk")
+UNIT = 4  # of the chunk stage
 VARIANT = {"short": [1, 2, 0, 3]}
 
 
@@ -48,16 +51,23 @@ def options_of(name: str) -> dict[str, Any]:
 
 def symbols(name: str = "") -> list[Tensor]:
     """Those that stream `name` holds: 0 where its variant codes none."""
+    if name == "chunk":
+        return made([(4, 8, 5), (2, 4, 6), (1, 2, 7)], -(-FRAMES // UNIT), 320)
     kept = VARIANT["short"] if "variant" in name else [q.shape[-1] for q in all_symbols()]
     return [truncated(q, k, -1) for q, k in zip(all_symbols(), kept, strict=True)]
 
 
 def all_symbols() -> list[Tensor]:
-    """int32 (19, H_l, W_l, C_l) of the padded frame: mostly small, some slow in time, a few far out of any table."""
+    """int32 (19, H_l, W_l, C_l) of the padded frame."""
+    return made([(8, 16, 1), (4, 8, 3), (2, 4, 4), (1, 2, 5)], FRAMES, 100)
+
+
+def made(shapes: Sequence[tuple[int, ...]], count: int, first: int) -> list[Tensor]:
+    """Mostly small, some slow in time, a few far out of any table; `first` of the keys they are made from."""
     levels = []
-    for key, shape in enumerate([(8, 16, 1), (4, 8, 3), (2, 4, 4), (1, 2, 5)]):
-        still = raw_bits(100 + key, int(np.prod(shape))).reshape(shape) % 9 - 4
-        moving = raw_bits(200 + key, FRAMES * still.size).reshape(FRAMES, *shape)
+    for key, shape in enumerate(shapes):
+        still = raw_bits(first + key, int(np.prod(shape))).reshape(shape) % 9 - 4
+        moving = raw_bits(first + 100 + key, count * still.size).reshape(count, *shape)
         q = still + moving % 3 - 1
         q = np.where(moving % 199 == 0, (moving - 2048) * 15, q)
         q = np.where(moving == 2, 32767, np.where(moving == 3, -32767, q))
@@ -80,6 +90,9 @@ def encode(model: Path, name: str) -> bytes:
     """With these weights the intra prior is always the shorter: only `transformer_intra` may choose it."""
     kind, context = NAMES[name]
     codec = vidlbc.load(model, device="cpu", temporal=kind)
+    if kind == "chunk":
+        codec._priors.intra_frames = False
+        return codec.compress_symbols(symbols(name), QP, HEIGHT, WIDTH, context, FPS, frames=FRAMES)[0]
     codec.__class__ = FixedSymbols
     assert isinstance(codec, FixedSymbols)
     codec.given, codec.frame = symbols(name), 0
@@ -96,7 +109,7 @@ def write(names: Sequence[str]) -> None:
     fingerprints = json.loads(place.read_text()) if place.is_file() else {}
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
-            model = save_small_model(Path(folder) / name, SEED, **options_of(name))
+            model = save_small_model(Path(folder) / name, SEED, MODEL_KINDS, **options_of(name))
             data = encode(model, name)
             (FOLDER / f"{name}.vlbc").write_bytes(data)
             fingerprints[name] = vidlbc.inspect(data).fingerprint

@@ -35,6 +35,8 @@ class Stream:
     levels: list[tuple[int, int]]
     kept: list[int]  # channels coded of each level
     base: int  # levels of the base layer
+    unit: int  # frames coded as one; packets count units
+    frames: int  # of the clip
     sections: list[tuple[range, list[Packet]]]  # levels and packets of each section
 
 
@@ -69,30 +71,40 @@ def parse(data: bytes) -> Stream:
     b = Bytes(data)
     assert b.take(4) == b"VLBC"
     version, flags, qp = b.take(3)
-    assert version in (2, 3)
+    assert version in (2, 3, 4)
     height, width, _, _ = (b.varint() for _ in range(4))
     fingerprint = b.take(16)
     kind = b.take(b.varint()).decode()
     levels = [(b.varint(), b.varint()) for _ in range(b.varint())]
-    kept, base = ([b.varint() for _ in levels], b.varint()) if version == 3 else ([c for _, c in levels], 0)
+    kept, base = ([b.varint() for _ in levels], b.varint()) if version > 2 else ([c for _, c in levels], 0)
+    unit, skip = (b.varint(), b.varint()) if version > 3 else (1, 0)
+    assert skip == 0
     b.check()
     cut = len(levels) - base
     parts = [range(cut, len(levels)), range(cut)] if base else [range(len(levels))]
-    sections = [(part, section(b, part)) for part in parts]
-    assert len({sum(p[0] for p in packets) for _, packets in sections}) == 1 and b.at == len(data)
-    return Stream(height, width, qp, bool(flags & 1), kind, fingerprint, levels, kept, base, sections)
+    read = [(part, *section(b, part, version)) for part in parts]
+    sections, lengths = [(part, packets) for part, packets, _ in read], {length for _, _, length in read}
+    units = {sum(p[0] for p in packets) for _, packets in sections}
+    assert len(units) == len(lengths) == 1 and b.at == len(data)
+    (count,), (frames,) = units, lengths
+    assert (count - 1) * unit < frames <= count * unit
+    return Stream(
+        height, width, qp, bool(flags & 1), kind, fingerprint, levels, kept, base, unit, frames, sections
+    )  # fmt: skip
 
 
-def section(b: Bytes, levels: range) -> list[Packet]:
+def section(b: Bytes, levels: range, version: int) -> tuple[list[Packet], int]:
+    """Packets, and frames of the clip."""
     packets: list[Packet] = []
     while True:
         tag = b.take(1)
         b.mark = b.at
         count = b.varint()
         if tag == b"E":
+            frames = b.varint() if version > 3 else count
             b.check()
             assert count == sum(p[0] for p in packets)
-            return packets
+            return packets, frames
         assert tag == b"P"
         size = b.varint()
         (crc,) = struct.unpack("<I", b.take(4))

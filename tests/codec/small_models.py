@@ -29,7 +29,14 @@ IMAGE_OPTIONS = {
     "prior_widths": [32, 32, 32],
     "prior_blocks": 1,
 }
-TEMPORAL_OPTIONS: dict[str, dict[str, int]] = {"lstm": {}, "transformer": {"context": 2, "margin": 2}}
+TEMPORAL_OPTIONS: dict[str, dict[str, Any]] = {
+    "lstm": {},
+    "transformer": {"context": 2, "margin": 2},
+    "chunk": {
+        "frames": 4, "channels": [5, 6, 7], "widths": [8, 8, 8], "blocks": 2, "prior_widths": [32, 32, 32],
+        "prior_blocks": 1, "margin": 2,
+    },
+}  # fmt: skip
 
 
 def raw_bits(key: int, count: int) -> np.ndarray:
@@ -76,9 +83,14 @@ def save_small_model(
     models.save_image_stage(small_image_stage(seed, **options), folder / "image_stage", config)
     image = models.load_image_stage(folder / "image_stage")
     for kind in kinds:
+        described = {"kind": kind, "options": TEMPORAL_OPTIONS[kind]}
+        if kind == "chunk":
+            chunk = models.build_chunk(image.stage, **TEMPORAL_OPTIONS[kind])
+            fill(chunk, seed + 1)
+            models.save_chunk(chunk, folder / "temporal" / kind, described, image.digest)
+            continue
         temporal = models.build_temporal(kind, image.stage, **TEMPORAL_OPTIONS[kind])
         fill(temporal, seed + 1)
-        described = {"kind": kind, "options": TEMPORAL_OPTIONS[kind]}
         models.save_temporal(temporal, folder / "temporal" / kind, described, image.digest)
     (folder / "config.json").write_text(json.dumps({"format": 1, "temporal": kinds[-1] if kinds else "none"}))
     return folder

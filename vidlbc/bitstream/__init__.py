@@ -3,19 +3,20 @@
 from vidlbc.bitstream.container import (
     MAX_RATE,
     MAX_SIDE,
-    BitstreamInfo,
+    VERSION,
     Header,
     Packet,
     Reader,
     end_bytes,
-    inspect,
     pack_modes,
     unpack_modes,
 )
+from vidlbc.bitstream.info import BitstreamInfo, inspect
 
 __all__ = [
     "MAX_RATE",
     "MAX_SIDE",
+    "VERSION",
     "BitstreamInfo",
     "Header",
     "Packet",

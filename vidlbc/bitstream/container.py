@@ -1,26 +1,28 @@
-"""The bytes of one clip, format version 2 or 3. `docs/bitstream.md` is the specification; this module implements it.
+"""The bytes of one clip, format versions 2 to 4. `docs/bitstream.md` is the specification; this module implements it.
 
     header | packet | packet | ... | end                                              one section
     header | base packet | ... | end | enhancement packet | ... | end                 two: the base stands alone
 
-Version 3 is written where version 2 cannot say it: a variant keeps only the first channels of its levels, or the
-coarse levels form a base layer whose bytes come before all others. Varints are LEB128. A packet holds up to 16 frames
-in one range-coder run, so that the coder's flush and the checksums cost about two bytes a frame. Nothing here needs
-weights.
+The lowest version that can say it is written. Version 3: a variant keeps only the first channels of its levels, or the
+coarse levels form a base layer whose bytes come before all others. Version 4: frames are coded in units of several, or
+symbols that are all but certain are left out. Varints are LEB128. A packet holds up to 16 frames in one range-coder
+run, so that the coder's flush and the checksums cost about two bytes a frame. Nothing here needs weights.
 """
 
 import io
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import BinaryIO
 
 from vidlbc.errors import BitstreamError
 
 MAGIC = b"VLBC"
-VERSION, PLAIN_VERSION = 3, 2
+VERSION, LAYERED_VERSION, PLAIN_VERSION = 4, 3, 2
+MAX_UNIT = 64
+MAX_SKIP = 89  # more than the largest scale index
 MAX_SIDE = 1 << 16
 MAX_RATE = 1 << 32  # of the frame rate's numerator and denominator
 MAX_PACKET_FRAMES = 255
@@ -41,6 +43,8 @@ class Header:
     context: bool = True
     kept: tuple[int, ...] = ()  # channels coded of each level, the first ones; () is all of them
     base: int = 0  # how many of the coarsest levels form the base layer; 0: no layers
+    unit: int = 1  # frames that are coded as one: what packets count is units
+    skip: int = 0  # symbols whose scale index is below it are not coded: they are the rounded mean
 
     @property
     def coded(self) -> tuple[int, ...]:
@@ -56,8 +60,10 @@ class Header:
 
     @property
     def version(self) -> int:
+        if self.unit > 1 or self.skip:
+            return VERSION
         truncated = self.coded != tuple(channels for _, channels in self.levels)
-        return VERSION if truncated or self.base else PLAIN_VERSION
+        return LAYERED_VERSION if truncated or self.base else PLAIN_VERSION
 
     def to_bytes(self) -> bytes:
         kind = self.kind.encode()
@@ -66,8 +72,10 @@ class Header:
         body += self.fingerprint + varint(len(kind)) + kind + varint(len(self.levels))
         for stride, channels in self.levels:
             body += varint(stride) + varint(channels)
-        if self.version == VERSION:
+        if self.version >= LAYERED_VERSION:
             body += b"".join(map(varint, self.coded)) + varint(self.base)
+        if self.version >= VERSION:
+            body += varint(self.unit) + varint(self.skip)
         return body + struct.pack("<I", zlib.crc32(body))
 
 
@@ -75,7 +83,7 @@ class Header:
 class Packet:
     """Some frames' symbols: `checks` has a byte a frame, `symbol_crc` covers all of them, `payload` is range-coded.
 
-    `modes`: see `pack_modes`.
+    Where several frames are coded as one unit, a frame stands for a unit here. `modes`: see `pack_modes`.
     """
 
     frames: int
@@ -114,8 +122,9 @@ def unpack_modes(modes: bytes, frames: int, levels: int) -> list[int]:
     return masks
 
 
-def end_bytes(frames: int) -> bytes:
-    body = varint(frames)
+def end_bytes(units: int, frames: int | None = None) -> bytes:
+    """`units`: coded in all packets. `frames`: how many of theirs are the clip's, from version 4 on."""
+    body = varint(units) + (b"" if frames is None else varint(frames))
     return bytes([_END]) + body + struct.pack("<I", zlib.crc32(body))
 
 
@@ -182,9 +191,9 @@ class Reader:
         self._source = _Source(source)
         self.header = self._header()
         self.header_size = self._source.position
-        self.frames = 0  # of the section being read
+        self.units = 0  # coded ones of the section being read: frames, where a unit is one
+        self.frames = 0  # of the section that was read to its end
         self._sections = list(self.header.sections)
-        self._promised: int | None = None  # frames of the section before
 
     @property
     def position(self) -> int:
@@ -197,10 +206,9 @@ class Reader:
         if magic != MAGIC:
             raise BitstreamError(f"not a vidlbc bitstream: starts with {magic!r}, expected {MAGIC!r}")
         version, flags, qp = struct.unpack("<BBB", source.take(3, "the header"))
-        if version not in (VERSION, PLAIN_VERSION):
+        if not PLAIN_VERSION <= version <= VERSION:
             raise BitstreamError(
-                f"bitstream format version {version} is unknown: this vidlbc reads versions {PLAIN_VERSION} and "
-                f"{VERSION}"
+                f"bitstream format version {version} is unknown: this vidlbc reads {PLAIN_VERSION} to {VERSION}"
             )
         height, width = source.varint("the height", MAX_SIDE), source.varint("the width", MAX_SIDE)
         numerator, denominator = (source.varint("the frame rate", MAX_RATE) for _ in range(2))
@@ -209,16 +217,19 @@ class Reader:
         count = source.varint("the number of levels", 16)
         levels = tuple((source.varint("a stride", 1024), source.varint("channels", 4096)) for _ in range(count))
         kept: tuple[int, ...] = ()
-        base = 0
-        if version == VERSION:
+        base, unit, skip = 0, 1, 0
+        if version >= LAYERED_VERSION:
             kept = tuple(source.varint("the channels kept", channels) for _, channels in levels)
             base = source.varint("the levels of the base", max(count - 1, 0))
+        if version >= VERSION:
+            unit, skip = source.varint("the frames of a unit", MAX_UNIT), source.varint("the scales skipped", MAX_SKIP)
         source.crc("the header")
-        numbers = [height, width, denominator, *(stride for stride, _ in levels)]
+        numbers = [height, width, denominator, unit, *(stride for stride, _ in levels)]
         if not all(numbers) or not levels or qp > 63 or not kind.isascii():
             raise BitstreamError("damaged bitstream: the header holds impossible values")
         rate = Fraction(numerator, denominator)
-        return Header(height, width, qp, fingerprint, kind.decode(), levels, rate, bool(flags & 1), kept, base)
+        context = bool(flags & 1)
+        return Header(height, width, qp, fingerprint, kind.decode(), levels, rate, context, kept, base, unit, skip)
 
     def packets(self) -> Iterator[Packet]:
         """The packets of the next section in order: a stream with a base layer has two, the base first.
@@ -227,7 +238,7 @@ class Reader:
         an end record is missing or wrong.
         """
         levels = self._sections.pop(0)
-        self.frames = 0
+        self.units = 0
         # A frame cannot need more than 4 bytes a symbol; the bound is checked before memory is reserved.
         cells = (-(-self.header.height // s) * -(-self.header.width // s) * c for s, c in self.header.levels)
         largest = sum(cells) + 65536
@@ -248,63 +259,28 @@ class Reader:
             flagged = (int.from_bytes(flags, "little") & ((1 << count) - 1)).bit_count()
             modes = flags + source.take(-(-flagged * len(levels) // 8), "the frame modes")
             payload = source.take(size, "the packet")
-            source.crc(f"packet at frame {self.frames}")
+            source.crc(f"packet at frame {self.units * self.header.unit}")
             if not count:
                 raise BitstreamError(f"damaged bitstream: empty packet at offset {source.position}")
-            self.frames += count
+            self.units += count
             yield Packet(count, symbol_crc, checks, modes, payload)
 
     def _end(self) -> None:
         """The rest of a section's end record."""
-        frames = self._source.varint("the number of frames", 1 << 40)
+        unit, promised = self.header.unit, self.frames
+        units = self._source.varint("the number of frames", 1 << 40)
+        frames = units
+        if self.header.version >= VERSION:
+            frames = self._source.varint("the number of frames", 1 << 46)
         self._source.crc("the end record")
-        if frames != self.frames:
-            raise BitstreamError(f"damaged bitstream: {self.frames} frames found, the end record says {frames}")
-        if not frames:
+        if units != self.units:
+            raise BitstreamError(f"damaged bitstream: {self.units} frames found, the end record says {units}")
+        if not units:
             raise BitstreamError("damaged bitstream: it holds no frame")
-        if self._promised not in (None, frames):
-            raise BitstreamError(f"damaged bitstream: {self._promised} frames in the base, {frames} in the enhancement")
-        self._promised = frames
+        if not (units - 1) * unit < frames <= units * unit:
+            raise BitstreamError(f"damaged bitstream: {units} units of {unit} frames, the end record says {frames}")
+        if promised not in (0, frames):
+            raise BitstreamError(f"damaged bitstream: {promised} frames in the base, {frames} in the enhancement")
+        self.frames = frames
         if not self._sections:
             self._source.end()
-
-
-@dataclass(frozen=True)
-class BitstreamInfo:
-    """What a bitstream says about itself."""
-
-    version: int
-    frames: int
-    height: int
-    width: int
-    qp: int
-    kind: str
-    context: bool
-    fingerprint: str
-    fps: Fraction
-    levels: tuple[tuple[int, int], ...]
-    kept: tuple[int, ...]  # channels coded of each level, fine to coarse
-    base_levels: int  # the coarsest levels that form the base layer; 0: no layers
-    bytes: int
-    base_bytes: int | None  # what a reader of the base needs, from the start; None without layers
-    header_bytes: int
-    packets: tuple[tuple[int, int], ...] = field(repr=False)  # (frames, payload bytes), the base's first
-
-    @property
-    def bits_per_pixel(self) -> float:
-        return 8 * self.bytes / (self.frames * self.height * self.width) if self.frames else 0.0
-
-
-def inspect(source: bytes | BinaryIO) -> BitstreamInfo:
-    """Header, sizes and checksums of a bitstream, without weights. Raises BitstreamError where it is damaged."""
-    reader = Reader(source)
-    h = reader.header
-    packets: list[tuple[int, int]] = []
-    ends = []
-    for _ in h.sections:
-        packets += [(packet.frames, len(packet.payload)) for packet in reader.packets()]
-        ends.append(reader.position)
-    return BitstreamInfo(
-        h.version, reader.frames, h.height, h.width, h.qp, h.kind, h.context, h.fingerprint.hex(), h.fps, h.levels,
-        h.coded, h.base, ends[-1], ends[0] if h.base else None, reader.header_size, tuple(packets),
-    )  # fmt: skip

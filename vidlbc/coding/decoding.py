@@ -81,7 +81,7 @@ class _Packets:
     """One clip's packets of the same frames, one a section, being decoded; `before`: frames decoded before them."""
 
     def __init__(self, header: Header, packets: Sequence[Packet], before: int):
-        self.frames, self._before = packets[0].frames, before
+        self.frames, self._before, self._unit = packets[0].frames, before, header.unit
         self.coded, self._packets, self._sections = header.coded, packets, header.sections[: len(packets)]
         self._crcs = [0] * len(packets)
         self._decoders: dict[int, coder.Decoder] = {}
@@ -107,11 +107,12 @@ class _Packets:
             self._crcs[place] = zlib.crc32(data, self._crcs[place])
             if self._crcs[place] & 0xFF != packet.checks[t]:
                 raise BitstreamError(
-                    f"decoded symbols of frame {self._before + t} fail their checksum: "
+                    f"decoded symbols of frame {(self._before + t) * self._unit} fail their checksum: "
                     "the bitstream was altered, or the weights differ from those that wrote it"
                 )
             if t == self.frames - 1 and self._crcs[place] != packet.symbol_crc:
-                raise BitstreamError(f"decoded symbols fail their checksum before frame {self._before + self.frames}")
+                end = (self._before + self.frames) * self._unit
+                raise BitstreamError(f"decoded symbols fail their checksum before frame {end}")
 
 
 class _Past:

@@ -80,9 +80,9 @@ class Point:
 
 
 def check_kinds(codecs: Mapping[str, Codec]) -> None:
-    """Raises InputError where the codecs have different image stages: their symbols would not be the same."""
+    """Raises InputError where the codecs have different image stages."""
     if len({codec.image.digest for codec in codecs.values()}) > 1:
-        raise InputError("kinds are compared on the same symbols: all codecs must have the same image stage")
+        raise InputError("kinds are compared on the same latents: all codecs must have the same image stage")
 
 
 def measure_clip(
@@ -93,20 +93,35 @@ def measure_clip(
     Raises VidlbcError where a kind decodes to other symbols, InputError where frames are none or image stages differ.
     """
     check_kinds(codecs)
+    points = []
+    same: dict[bytes, dict[str, Codec]] = {}  # kinds that code the same symbols
+    for kind, codec in codecs.items():
+        same.setdefault(codec.coded.digest, {})[kind] = codec
+    for kinds in same.values():
+        points += _measure_kinds(name, frames, kinds, qp, verify, fps)
+    return points
+
+
+def _measure_kinds(
+    name: str, frames: np.ndarray, codecs: Mapping[str, Codec], qp: int, verify: bool, fps: float
+) -> list[Point]:
+    """Of codecs that code the same symbols: analysis and synthesis once for all."""
     first = next(iter(codecs.values()))
-    height, width = frames.shape[1:3]
+    count, height, width, _ = frames.shape
     start = time.perf_counter()
     symbols = first.analyse(frames, qp)
     analysed = time.perf_counter()
-    decoded = first.synthesize(first.dequantise(symbols, qp), qp, height, width)
+    decoded = first.synthesize(first.dequantise(symbols, qp, count), qp, height, width)
     analysis, synthesis = analysed - start, time.perf_counter() - analysed
     quality, similarity = _quality(decoded, frames)
     points = []
     for kind, codec in codecs.items():
         start = time.perf_counter()
-        data, report = codec.compress_symbols(symbols, qp, height, width)
+        data, report = codec.compress_symbols(symbols, qp, height, width, frames=count)
         coding, decoding = time.perf_counter() - start, 0.0
-        null = data if kind == "none" else codec.compress_symbols(symbols, qp, height, width, context=False)[0]
+        null = data
+        if kind != "none":
+            null = codec.compress_symbols(symbols, qp, height, width, context=False, frames=count)[0]
         if verify:
             what = f"{name}: temporal={kind} at qp {qp}"
             decoding = _same_symbols(codec, data, symbols, what) + synthesis
@@ -114,7 +129,7 @@ def measure_clip(
                 _same_symbols(codec, null, symbols, what)
         points.append(
             Point(
-                name, kind, qp, len(frames), height, width, len(data), len(null), report.estimated_bits, quality,
+                name, kind, qp, count, height, width, len(data), len(null), report.estimated_bits, quality,
                 similarity, codec.fingerprint, fps=fps, encode_seconds=analysis + coding, decode_seconds=decoding,
             )
         )  # fmt: skip

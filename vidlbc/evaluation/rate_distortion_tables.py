@@ -22,7 +22,8 @@ _COLUMNS = (
 def tables(points: Sequence[Point], problems: Mapping[str, str]) -> str:
     """A row a clip and QP, then the means a kind and quality, then what could not be measured.
 
-    saved: bytes below those of the same network without context; vs none: below the image stage's own prior.
+    saved: bytes below those of the same network without context; vs none: below the image stage's own prior, where the
+    pictures are the same. Kinds that give other pictures have rows of their own.
     """
     coded = [p for p in points if p.learned]
     parts = [format_table(_clip_rows(coded), _clip_header(coded))] if coded else []
@@ -60,23 +61,24 @@ def _clip_header(points: Sequence[Point]) -> list[str]:
 
 
 def _clip_rows(points: Sequence[Point]) -> list[list[Any]]:
-    grouped: dict[tuple[str, int], dict[str, Point]] = {}
+    grouped: dict[tuple[str, int, float], dict[str, Point]] = {}
     for point in points:
-        grouped.setdefault((point.clip, point.qp), {})[point.kind] = point
+        grouped.setdefault((point.clip, point.qp, point.psnr), {})[point.kind] = point
     rows = []
-    for (clip, qp), by_kind in grouped.items():
+    for (clip, qp, _), by_kind in grouped.items():
         one, none = next(iter(by_kind.values())), by_kind.get("none")
         row: list[Any] = [clip, qp, one.frames, f"{one.width}x{one.height}", f"{one.psnr:.2f}", _bpp(none)]
         for kind in _contexts(points):
-            p = by_kind[kind]
-            row += [_bpp(p), _saved([(p.bytes, p.bytes_no_context)]), _saved([(p.bytes, none.bytes)] if none else [])]
+            p = by_kind.get(kind)
+            row += [_bpp(p), _saved([(p.bytes, p.bytes_no_context)] if p else [])]
+            row.append(_saved([(p.bytes, none.bytes)] if p and none else []))
         rows.append(row)
     return rows
 
 
 def _mean_rows(points: Sequence[Point], with_context: bool) -> list[list[Any]]:
     """Means over the clips; frames a second and the excess over the estimate are those of all frames and bytes."""
-    none = {(p.clip, p.qp): p.bytes for p in points if p.kind == "none"}
+    none = {(p.clip, p.qp, p.psnr): p.bytes for p in points if p.kind == "none"}
     rows = []
     for mean in means(sorted(points, key=lambda p: (not p.learned, p.qp if p.learned else 0))):
         chosen, one = mean.points, mean.points[0]
@@ -84,7 +86,7 @@ def _mean_rows(points: Sequence[Point], with_context: bool) -> list[list[Any]]:
         row: list[Any] = [name, len(chosen), *mean.cells()]
         if with_context:
             null = [(p.bytes, p.bytes_no_context) for p in chosen if one.learned and one.kind != "none"]
-            against = [(p.bytes, none[p.clip, p.qp]) for p in chosen if null and (p.clip, p.qp) in none]
+            against = [(p.bytes, none[p.clip, p.qp, p.psnr]) for p in chosen if null and (p.clip, p.qp, p.psnr) in none]
             row += [_saved(null), _saved(against)]
             estimate = sum(p.estimated_bits for p in chosen)
             row.append(f"{100 * (8 * sum(p.bytes for p in chosen) / estimate - 1):+.2f}" if one.learned else None)

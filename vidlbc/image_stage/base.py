@@ -9,7 +9,7 @@ coarse; tensors (B, C, H, W).
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -102,11 +102,13 @@ class ImageStage(nn.Module):
 
     def gains_at(self, qp: Tensor) -> list[topdown.Gains]:
         """Differentiable gains for a batch of QPs, one entry a level."""
-        out = []
-        for module in self.gains:
-            log2_gain = module(qp)
-            out.append(topdown.Gains(torch.exp2(log2_gain), torch.exp2(-log2_gain), log2_gain))
-        return out
+        return gains_at(self.gains, qp)
+
+
+def gains_at(modules: Iterable[nn.Module], qp: Tensor) -> list[topdown.Gains]:
+    """Of `QuantisationGains`, one a level, for a batch of QPs."""
+    logs = [module(qp) for module in modules]
+    return [topdown.Gains(torch.exp2(log2), torch.exp2(-log2), log2) for log2 in logs]
 
 
 def truncated(x: Tensor, kept: int, dim: int) -> Tensor:

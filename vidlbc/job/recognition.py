@@ -196,7 +196,11 @@ def latents_at(
     for clip, (_, row) in enumerate(video.clips):
         here = wanted[(wanted >= first) & (wanted < first + row["frames"])] - first
         if len(here):
-            parts.append(codec.dequantise([q[here] for q in symbols_of(clip)], row["qp"]))
+            symbols = symbols_of(clip)
+            if codec.unit == 1:
+                parts.append(codec.dequantise([q[here] for q in symbols], row["qp"]))
+            else:
+                parts.append([y[here] for y in codec.dequantise(symbols, row["qp"])])
         first += row["frames"]
     return [torch.cat(level) for level in zip(*parts, strict=True)]
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ from vidlbc.prior.topdown import NUM_QP
 from vidlbc.progress import progress_bar
 from vidlbc.shards import Corpus
 from vidlbc.shards.layout import dump_json, write_atomic
-from vidlbc.temporal_stage import TemporalStage
+from vidlbc.temporal_stage import ChunkStage, TemporalStage
 from vidlbc.training import distributed
+from vidlbc.training.chunk_objective import ChunkRateDistortion, set_axes
 from vidlbc.training.loop import Settings
 from vidlbc.training.pictures import Source, find_files, read_pictures
 from vidlbc.training.request import keep_request
@@ -99,25 +100,39 @@ def _train(settings: JobSettings, corpus: Corpus) -> None:
     ready = shipped / "temporal" / settings.temporal
     start_from_shipped = settings.train.start == "shipped" and ready.is_dir()
     if start_from_shipped:
-        temporal, _ = models.load_temporal(ready, image)
+        temporal = _load(ready, image)
         config = json.loads((ready / "config.json").read_text())
     else:
         if distributed.rank() == 0 and settings.train.start == "shipped":
             print(f"no shipped weights of temporal={settings.temporal}: training from scratch", file=sys.stderr)
         torch.manual_seed(settings.train.seed)
-        temporal = models.build_temporal(settings.temporal, image.stage)
+        temporal = _build(settings.temporal, image)
         config = {"kind": settings.temporal, "options": {}}
     if settings.train.budget is not None:
         temporal.requires_grad_(True)
-        _fit(settings, corpus, image, temporal)
+        _fit(settings, corpus, image, temporal, fresh=not start_from_shipped)
     elif not start_from_shipped:
         raise InputError(
             f"temporal={settings.temporal} has no shipped weights to use: set train.minutes or train.steps"
         )
     if distributed.rank() == 0:
         keep = {name: config[name] for name in ("kind", "options")}
-        models.save_temporal(temporal, settings.model / "temporal" / settings.temporal, keep, image.digest)
+        folder = settings.model / "temporal" / settings.temporal
+        if isinstance(temporal, ChunkStage):
+            models.save_chunk(temporal, folder, keep, image.digest)
+        else:
+            models.save_temporal(temporal, folder, keep, image.digest)
     distributed.barrier()
+
+
+def _load(folder: Path, image: models.ImageModel) -> TemporalStage | ChunkStage:
+    if folder.name == ChunkStage.kind:
+        return models.load_chunk(folder, image).stage
+    return models.load_temporal(folder, image)[0]
+
+
+def _build(kind: str, image: models.ImageModel) -> TemporalStage | ChunkStage:
+    return models.build_chunk(image.stage) if kind == ChunkStage.kind else models.build_temporal(kind, image.stage)
 
 
 def _pictures(sources: Sequence[str]) -> list[np.ndarray]:
@@ -125,9 +140,16 @@ def _pictures(sources: Sequence[str]) -> list[np.ndarray]:
     return [read_pictures(path, 1)[0] for path in find_files([Source(source) for source in sources])]
 
 
-def _fit(settings: JobSettings, corpus: Corpus, image: models.ImageModel, temporal: TemporalStage) -> None:
+def _fit(
+    settings: JobSettings, corpus: Corpus, image: models.ImageModel, temporal: TemporalStage | ChunkStage, fresh: bool
+) -> None:
     train, device = settings.train, pick_device(settings.device)
     assert train.budget is not None
+    clips = train.clips
+    if isinstance(temporal, ChunkStage):
+        # Whole chunks, two at least: the second is coded given the first.
+        frames = max(2, -(-clips.frames // temporal.frames)) * temporal.frames
+        clips = replace(clips, frames=frames, window_frames=max(clips.window_frames, frames))
     paths = list(dict.fromkeys(item.path for item in corpus.select("train").items))
     silent = True if distributed.rank() else None
     with progress_bar(desc="read training clips", unit="video", total=len(paths), disable=silent) as meter:
@@ -137,13 +159,15 @@ def _fit(settings: JobSettings, corpus: Corpus, image: models.ImageModel, tempor
             meter.update(done - meter.n)
 
         sampler = ClipSampler(
-            paths, train.clips, NUM_QP, train.seed, distributed.rank(), on_read,
+            paths, clips, NUM_QP, train.seed, distributed.rank(), on_read,
             lambda path: source_file(corpus.root, str(path)), _pictures(train.pictures),
         )  # fmt: skip
         sampler(0)
     if sampler.unreadable and distributed.rank() == 0:
         path, reason = next(iter(sampler.unreadable.items()))
         print(f"{len(sampler.unreadable)} videos are not used for training (such as {path}: {reason})", file=sys.stderr)
+    if isinstance(temporal, ChunkStage) and fresh:
+        set_axes(temporal, image, sampler)
     image = image.to(device)
     temporal.to(device)
     logger = start_wandb(settings.wandb, settings.out)
@@ -151,7 +175,9 @@ def _fit(settings: JobSettings, corpus: Corpus, image: models.ImageModel, tempor
         train.budget, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema, bf16=train.bf16,
         seed=train.seed, log_every=10, save_seconds=train.save_seconds,
     )  # fmt: skip
-    objective, folder = SymbolRate(image, train.bf16), settings.out / "training"
+    chunked = isinstance(temporal, ChunkStage)
+    objective = ChunkRateDistortion(image) if chunked else SymbolRate(image, train.bf16)
+    folder = settings.out / "training"
     on_figures = None if logger is None else logger.log
     train_with_bar("train", temporal, objective, sampler, loop, folder, on_figures, silent)
     temporal.cpu()

@@ -104,7 +104,7 @@ def _as_source(codec: Codec, shards: LatentShards, meta: Mapping[str, Any], dige
     """Are these the symbols of the source file? Raises VidlbcError where they should be and are not."""
     frames = source_frames(shards, meta)
     symbols = codec.analyse(frames, meta["qp"], meta["variant"])
-    if symbols_digest(codec.crop([q.permute(0, 3, 1, 2) for q in symbols], *frames.shape[1:3])) == digest:
+    if symbols_digest(codec.crop_symbols([q.permute(0, 3, 1, 2) for q in symbols], *frames.shape[1:3])) == digest:
         return True
     # Decoders repair some damage differently each time: that is the file's doing, not the codec's.
     if codec.device.type == "cpu" and np.array_equal(frames, source_frames(shards, meta)):
