@@ -18,7 +18,8 @@ from vidlbc.evaluation.distortion import psnr
 from vidlbc.evaluation.means import CELLS, means, of_shared_clips
 from vidlbc.evaluation.rate import bits_per_pixel
 from vidlbc.evaluation.rate_distortion import Point
-from vidlbc.report.page import Page, Panel, Player
+from vidlbc.report.page import Page
+from vidlbc.report.player import Panel, Player
 
 _CHARTS = [
     {"x": "bpp", "y": y, "xname": "bit/pixel", "yname": name, "xunit": "bit/pixel", "yunit": "dB", "digits": 2}

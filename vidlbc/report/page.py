@@ -1,67 +1,33 @@
 """One HTML file: style, script, data and videos are all in it, nothing is fetched.
 
-    Page.table, .text, .curves, .player ... --> Page.write(path)
+Page.table, .text, .curves, .accuracy, .player ... --> Page.write(path)
 """
 
 import base64
 import html
+import io
 import json
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from vidlbc.errors import InputError
+from vidlbc.report.player import Player
 from vidlbc.shards.layout import write_atomic
-from vidlbc.video import write_mp4
 
-# Of the videos in the page: near what the eye can tell from the decoded frames; the captions have the true figures.
-_SHOWN_CRF = 12
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One choice of a player: frames uint8 (T, H, W, 3), a name and what is to be said of them."""
-
-    name: str
-    caption: str
-    frames: np.ndarray
-
-
-@dataclass(frozen=True)
-class Player:
-    """Panels of the same clip, two at a time with a divider. Raises InputError where their shapes differ."""
-
-    panels: tuple[Panel, ...]
-    fps: Fraction | float
-
-    def __post_init__(self) -> None:
-        if len({panel.frames.shape for panel in self.panels}) != 1:
-            raise InputError("a player's panels must be frames of the same clip")
-
-    def video(self) -> bytes:
-        """An mp4 with the panels below one another: one video cannot run apart from itself."""
-        stacked = np.concatenate([_even(panel.frames) for panel in self.panels], axis=1)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "panels.mp4"
-            write_mp4(path, stacked, self.fps, crf=_SHOWN_CRF)
-            return path.read_bytes()
-
-    def spec(self) -> dict[str, Any]:
-        height, width = _even(self.panels[0].frames).shape[1:3]
-        told = [{"name": panel.name, "caption": panel.caption} for panel in self.panels]
-        return {"width": width, "height": height, "panels": told}
-
-
-def _even(frames: np.ndarray) -> np.ndarray:
-    """4:2:0 pictures have even sides; a panel must begin on one."""
-    return np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+_SHOWN_SIDE = 520  # of the pictures under the maps
+_SCRIPTS = ("page.js", "charts.js", "pictures.js")
+_PARTS = ("page.html", "style.css", *_SCRIPTS)
+_KINDS = ("curves", "charts", "players", "accuracy", "series", "confusions", "maps")
+_POINT = ("medium", "head", "qp", "bytes", "bpp", "top1", "ci95", "clips")
+_LONG = 24  # rows; a longer table scrolls in a box of its own
+_BRIGHTEST = 0.998  # of all cells; the few beyond would leave the rest in the dark
 
 
 @dataclass
@@ -71,7 +37,7 @@ class Page:
     title: str
     footer: str = ""
     _sections: list[str] = field(default_factory=list)
-    _data: dict[str, Any] = field(default_factory=lambda: {"curves": [], "charts": [], "players": []})
+    _data: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in _KINDS})
 
     def heading(self, text: str) -> None:
         self._sections.append(f"<h2>{html.escape(text)}</h2>")
@@ -85,7 +51,21 @@ class Page:
         head = "".join(f"<th>{html.escape(str(name))}</th>" for name in header)
         body = "".join(f"<tr>{''.join(_cell(value, signed) for value in row)}</tr>" for row in rows)
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        self._sections.append(f'<div class="scroll">{table}</div>')
+        self._sections.append(f'<div class="scroll{" long" * (len(rows) > _LONG)}">{table}</div>')
+
+    def facts(self, facts: Mapping[str, Any]) -> None:
+        """Names and values, such as settings; long values are broken into lines."""
+        rows = "".join(f"<tr>{_cell(name, False)}{_cell(value, False)}</tr>" for name, value in facts.items())
+        self._sections.append(f'<div class="scroll"><table class="facts"><tbody>{rows}</tbody></table></div>')
+
+    def tiles(self, tiles: Sequence[tuple[str, str, str]]) -> None:
+        """The figures that matter most: (what it is, the figure, what belongs beside it)."""
+        made = (
+            f'<div class="tile"><span>{html.escape(name)}</span><b>{html.escape(figure)}</b>'
+            f"<span>{html.escape(beside)}</span></div>"
+            for name, figure, beside in tiles
+        )
+        self._sections.append(f'<div class="tiles">{"".join(made)}</div>')
 
     def curves(self, curves: Mapping[str, Sequence[Mapping[str, Any]]], charts: Sequence[Mapping[str, Any]]) -> None:
         """Points of each curve by name, `label` and numbers; charts: x, y (names of numbers), xname, yname, xunit,
@@ -96,10 +76,100 @@ class Page:
         figures = "".join(f'<figure data-chart="{index}"></figure>' for index in range(len(charts)))
         self._sections.append(f'<div class="charts">{figures}</div>')
 
+    def accuracy(self, points: Sequence[Mapping[str, Any]], chance: float | None = None) -> None:
+        """Top-1 against the bytes of a clip, with 95% intervals, and the same as a table.
+
+        A point: `medium` (str), `head` (str), `qp` (int, or None for what has no quality), `bytes` (mean of a clip),
+        `bpp` (or None), `top1` and `ci95` (low, high), fractions, and `clips` (the denominator). A line a medium, or a
+        medium and head where there are several heads; points without a quality, such as source pixels, are horizontal
+        bands, as their bytes may lie far away. `chance`: top-1 of a guess. Raises InputError for a point that is not
+        so.
+        """
+        for point in points:
+            _check_point(point)
+        several = len({point["head"] for point in points}) > 1
+        lines: dict[str, list[dict[str, Any]]] = {}
+        for point in points:
+            name = f"{point['medium']}, {point['head']}" if several else str(point["medium"])
+            lines.setdefault(name, []).append({key: point[key] for key in _POINT})
+        index = self._add("accuracy", {
+            "chance": chance,
+            "lines": [
+                {"name": name, "points": some, "reference": all(point["qp"] is None for point in some)}
+                for name, some in lines.items()
+            ],
+        })  # fmt: skip
+        self._sections.append(f'<div data-accuracy="{index}"><div class="legend"></div><figure></figure></div>')
+        header = ["input", "head", "qp", "bytes a clip", "bit/pixel", "top-1", "95% interval", "clips"]
+        self.table(header, [_accuracy_row(point) for some in lines.values() for point in some])
+
+    def series(
+        self, title: str, series: Mapping[str, Sequence[float | None]], xname: str, yname: str,
+        x: Sequence[float] | None = None, stacked: bool = False, digits: int = 1,
+    ) -> str:  # fmt: skip
+        """Values over frames or steps, a line each or bars on one another; None leaves a gap in a line.
+
+        Returns the chart for `row`. `x`: by default 0, 1, ... Raises InputError where lengths differ.
+        """
+        places = list(range(len(next(iter(series.values()))))) if x is None else list(x)
+        for name, values in series.items():
+            if len(values) != len(places):
+                raise InputError(f"series '{name}' has {len(values)} values for {len(places)} places")
+        index = self._add("series", {
+            "x": places, "xname": xname, "yname": yname, "stacked": stacked, "digits": digits,
+            "series": [{"name": name, "values": list(values)} for name, values in series.items()],
+        })  # fmt: skip
+        return (
+            f'<div data-series="{index}"><h3>{html.escape(title)}</h3><div class="legend"></div><figure></figure></div>'
+        )
+
+    def row(self, charts: Sequence[str]) -> None:
+        """Charts beside one another, or below one another where there is no room."""
+        self._sections.append(f'<div class="charts">{"".join(charts)}</div>')
+
+    def confusion(self, classes: Sequence[str], counts: Mapping[str, np.ndarray]) -> None:
+        """Confusion matrices by input, counts (true, predicted), one at a time, and the accuracy of each class."""
+        index = self._add("confusions", {
+            "classes": list(classes), "counts": {name: np.asarray(c).tolist() for name, c in counts.items()},
+        })  # fmt: skip
+        self.row([
+            f'<div data-confusion="{index}"><h3>Confusion</h3><div class="bar"><select aria-label="input"></select>'
+            '</div><div class="grid-of-classes"></div></div>',
+            f'<div data-classes="{index}"><h3>Accuracy of each class</h3><div class="legend"></div>'
+            "<figure></figure></div>",
+        ])  # fmt: skip
+
+    def bit_maps(self, pictures: np.ndarray, frames: Sequence[int], maps: Mapping[str, np.ndarray], cell: int) -> None:
+        """Where the bits go: pictures uint8 (n, H, W, 3), their frame numbers, and by name the bits of each cell of
+        `cell` x `cell` pixels, (n, rows, columns)."""
+        n, height, width = pictures.shape[:3]
+        spread = {name: bits / cell**2 for name, bits in maps.items()}
+        highest = max((float(np.quantile(bits, _BRIGHTEST)) for bits in spread.values()), default=0.0) or 1.0
+        rows, columns = next(iter(maps.values())).shape[1:]
+        index = self._add("maps", {
+            "width": width, "height": height, "cell": cell, "rows": rows, "columns": columns, "highest": highest,
+            "frames": list(frames), "pictures": [_jpeg(picture) for picture in pictures],
+            "maps": [
+                {"name": name, "bits": maps[name].sum((1, 2)).tolist(), "shares": _shares(bits / highest)}
+                for name, bits in spread.items()
+            ],
+        })  # fmt: skip
+        self._sections.append(
+            f'<div data-maps="{index}"><div class="maps"></div><div class="bar">'
+            f'<label><output>frame</output><input type="range" min="0" max="{n - 1}" step="1" value="0" '
+            'aria-label="frame"></label><label>map over picture <input type="range" min="0" max="1" step="0.05" '
+            'value="0.7" aria-label="strength of the map"></label></div><div class="key"><canvas class="scale" '
+            'width="256" height="1"></canvas><div class="marks"></div>bit/pixel</div></div>'
+        )
+
+    def _add(self, kind: str, spec: dict[str, Any]) -> int:
+        self._data[kind].append(spec)
+        return len(self._data[kind]) - 1
+
     def player(self, player: Player) -> None:
-        index = len(self._data["players"])
-        self._data["players"].append(player.spec())
-        video = base64.b64encode(player.video()).decode()
+        index = self._add("players", player.spec())
+        data, shown = player.video()
+        video = base64.b64encode(data).decode()
         self._sections.append(
             f'<div class="player" data-player="{index}"><video muted loop playsinline preload="auto" '
             f'src="data:video/mp4;base64,{video}"></video><canvas></canvas></div>'
@@ -107,6 +177,9 @@ class Page:
             'value="0" aria-label="time"><select aria-label="left"></select><select aria-label="right"></select></div>'
             '<p class="note"></p>'
         )
+        total = len(player.panels[0].frames)
+        if shown < total:
+            self.text(f"Shown: the first {shown} of {total} frames, to keep this page small.", note=True)
 
     def picture(self, png: bytes, caption: str) -> None:
         data = base64.b64encode(png).decode()
@@ -123,7 +196,7 @@ class Page:
         data = json.dumps(_finite(self._data), allow_nan=False).replace("<", "\\u003c")
         filled = {
             "title": html.escape(self.title), "style": parts["style.css"], "sections": "\n".join(self._sections),
-            "footer": html.escape(self.footer), "data": data, "script": parts["page.js"],
+            "footer": html.escape(self.footer), "data": data, "script": "".join(parts[name] for name in _SCRIPTS),
         }  # fmt: skip
         pieces = parts["page.html"].split("{{")
         text = pieces[0]
@@ -134,7 +207,37 @@ class Page:
         write_atomic(path, text.encode("utf-8"))
 
 
-_PARTS = ("page.html", "style.css", "page.js")
+def _check_point(point: Mapping[str, Any]) -> None:
+    """Raises InputError where a point of the accuracy chart lacks something."""
+    missing = [name for name in _POINT if name not in point]
+    if missing:
+        raise InputError(f"accuracy point {dict(point)} lacks {', '.join(missing)}")
+    low, high = point["ci95"]
+    if not point["bytes"] > 0 or not 0 <= low <= high <= 1 or not 0 <= point["top1"] <= 1:
+        raise InputError(f"accuracy point {dict(point)}: expected bytes above 0, and fractions from 0 to 1")
+
+
+def _accuracy_row(point: Mapping[str, Any]) -> list[Any]:
+    rate = None if point["bpp"] is None else f"{point['bpp']:.4f}"
+    low, high = point["ci95"]
+    interval = f"{100 * low:.1f} to {100 * high:.1f}%"
+    row = [point["medium"], point["head"], point["qp"], f"{point['bytes']:,.0f}", rate]
+    return [*row, f"{100 * point['top1']:.1f}%", interval, point["clips"]]
+
+
+def _jpeg(picture: np.ndarray) -> str:
+    """uint8 (H, W, 3) -> a data URI, no larger than a map is shown."""
+    image = Image.fromarray(picture)
+    image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+    sink = io.BytesIO()
+    image.save(sink, "jpeg", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(sink.getvalue()).decode()}"
+
+
+def _shares(shares: np.ndarray) -> str:
+    """The root of each share of the highest value, in 255 steps: low values are most of a map."""
+    stored = (255 * np.sqrt(shares.clip(0, 1))).round().astype(np.uint8)
+    return base64.b64encode(stored.tobytes()).decode()
 
 
 def _cell(value: Any, signed: bool) -> str:
