@@ -190,7 +190,8 @@ def latents_at(
 ) -> list[Tensor]:
     """Dequantised latents of some frames, of the padded frame, (n, C_l, H_l, W_l) a level.
 
-    `symbols_of`: a clip of the video to what `Codec.padded_symbols` gives; asked for clips that hold some; `wanted` rises.
+    `symbols_of`: a clip of the video to what `Codec.padded_symbols` gives; asked for clips that hold some of `wanted`,
+    which rises.
     """
     parts, first = [], 0
     for clip, (_, row) in enumerate(video.clips):
