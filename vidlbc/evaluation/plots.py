@@ -133,6 +133,8 @@ def plot_accuracy_curve(path: str | Path, points: Sequence[Mapping[str, Any]], c
     if chance is not None:
         axes.axhline(100 * chance, color=_GREY, ls="--", lw=1, label="chance")
     axes.set(xscale="log", xlabel="kB of a clip, true size (mean)", ylabel="top-1, % (95% interval)", ylim=(0, None))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else "")
     axes.grid(True, which="both", lw=0.3, alpha=0.5)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     _save(figure, path)

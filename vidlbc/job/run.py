@@ -98,9 +98,7 @@ def _after_training(settings: JobSettings, job: Checked, codec: Codec) -> dict[s
 def _encode(settings: JobSettings, job: Checked, codec: Codec) -> tuple[Manifest, tuple[int, float]]:
     contents = contents_of(job.corpus, job.contents or known_contents(settings.shards, job.corpus))
     how = replace(shard_settings(settings), temporal=codec.kind)
-    plan = make_plan(
-        job.corpus, settings.shards, codec, how, shard_videos=settings.shard_videos, contents=contents
-    )
+    plan = make_plan(job.corpus, settings.shards, codec, how, shard_videos=settings.shard_videos, contents=contents)
     _warn_of_leaks(plan)
     manifest, _ = encode_corpus(
         plan, processes=settings.processes, device=settings.device, codec=codec if settings.processes == 1 else None

@@ -225,9 +225,7 @@ def _compress(
     return compress_at_price(searching, frames, sink, settings.bpp_per_db, settings.context, fps)
 
 
-def _describe(
-    clips: list[tuple[dict[str, Any], Path]], reader: Reader, verdict: str, settings: Settings
-) -> None:
+def _describe(clips: list[tuple[dict[str, Any], Path]], reader: Reader, verdict: str, settings: Settings) -> None:
     """Complete the rows with what is known only once the file has been read to its end."""
     decoder, version = _decoder(reader)
     rate = _rate(reader, settings)

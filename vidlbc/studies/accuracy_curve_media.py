@@ -80,8 +80,6 @@ class Media:
     ) -> dict[str, Features]:
         """Features of `names` (latents-..., decoded-...), and sizes of the same symbols under `others` (by name)."""
         for split, shards in parts.items():
-            for codec in (shards.codec, *others.values()):
-                _take_all_threads(codec)
             sizes: dict[str, dict[str, int]] = {n: {} for n in others if not self._sizes(n, split).is_file()}
             builders = {
                 name: self._builder(split, pixels=name.startswith(DECODED))
@@ -89,6 +87,8 @@ class Media:
                 if not self._features(name, split).is_file()
             }
             if builders or sizes:
+                for codec in (shards.codec, *others.values()):
+                    _take_all_threads(codec)
                 work = partial(_read_coded, shards.codec, builders, sizes, others)
                 title = f"read {shards.codec.kind} qp {shards.plan.settings.qp}, {split}"
                 self._keep(split, build_features(shards, builders, work, title, "video"))

@@ -34,9 +34,7 @@ class Probes:
     def fit(self, name: str, features: Mapping[str, FeatureSet]) -> None:
         """Fit what is missing of `name`; `features` by split."""
         s = self.settings
-        budget = ProbeBudget(
-            epochs=s.epochs, checkpoints=min(4, s.epochs), rates=s.rates, decays=s.decays
-        )
+        budget = ProbeBudget(epochs=s.epochs, checkpoints=min(4, s.epochs), rates=s.rates, decays=s.decays)
         for head in self.heads:
             path = self._path(name, head)
             if path.is_file():

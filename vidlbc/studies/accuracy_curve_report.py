@@ -42,25 +42,24 @@ def tables(figures: Mapping[str, Any]) -> str:
     parts = [format_table(_point_rows(figures["points"]), _POINTS, title)]
     paired = "the same videos of the split, paired; intervals by bootstrap over videos"
     parts.append(format_table(_difference_rows(figures["differences"]), _DIFFERENCES, paired))
+    parts.append(_tenth(figures["differences"]))
     if figures["speed"]:
         note = f"one thread each, {figures['speed'][0]['clips']} whole clips, medians over rounds"
         parts.append(format_table(_speed_rows(figures["speed"]), _SPEED, note))
-    return "\n\n".join([*parts, tenth(figures["differences"])])
+    return "\n\n".join(parts)
 
 
-def tenth(differences: Sequence[Mapping[str, Any]]) -> str:
-    """Latents against source pixels where they take at most a tenth of the source files' bytes, in words."""
-    small = [
-        d for d in differences if d["source_bytes_ratio"] <= TENTH and d["against"].startswith("source pixels")
-    ]
-    if not small:
-        return f"at no more than {TENTH:.0%} of the source files' bytes: no rate was that low"
-    lines = [
-        f"{d['of']}, qp {d['qp']}, {d['head']}: {_signed(d)} points against {d['against']}, "
-        f"at {d['source_bytes_ratio']:.1%} of the bytes"
-        for d in small
-    ]
-    return "\n  ".join([f"at no more than {TENTH:.0%} of the source files' bytes:", *lines])
+def _tenth(differences: Sequence[Mapping[str, Any]]) -> str:
+    """How many probes on latents of at most a tenth of the source files' bytes are level with source pixels."""
+    pixels = [d for d in differences if d["source_bytes_ratio"] <= TENTH and d["against"].startswith("source pixels")]
+    if not pixels:
+        return f"No latents take {TENTH:.0%} of the source files' bytes or less."
+    level = sum(d["difference"] >= 0 for d in pixels)
+    above, below = (sum(sign * d["ci95"][end] > 0 for d in pixels) for sign, end in ((1, 0), (-1, 1)))
+    return (
+        f"Of {len(pixels)} differences to source pixels at {TENTH:.0%} of the source files' bytes or less, {level} are "
+        f"0 or more; {above} have an interval above 0, {below} one below 0."
+    )
 
 
 def _page(figures: Mapping[str, Any], chance: float) -> Page:
@@ -75,7 +74,7 @@ def _page(figures: Mapping[str, Any], chance: float) -> Page:
     page.heading("Paired differences")
     page.text("Latents less another input, same videos; an interval that holds 0 shows no difference.", note=True)
     page.table(_DIFFERENCES, _difference_rows(figures["differences"]))
-    page.text(tenth(figures["differences"]).replace("\n", " "))
+    page.text(_tenth(figures["differences"]))
     if figures["speed"]:
         page.heading("Reading for training")
         page.text(f"One thread each, {figures['speed'][0]['clips']} whole clips, nothing scaled.", note=True)

@@ -96,9 +96,7 @@ def nearest(coder: Coder, frames: np.ndarray, target: int, tolerance: float = 0.
     return coder.settings[best], found[best]
 
 
-def matched(
-    coder: Coder, clips: Sequence[np.ndarray], target: int, on_trial: Callable[[], Any] | None = None
-) -> float:
+def matched(coder: Coder, clips: Sequence[np.ndarray], target: int, on_trial: Callable[[], Any] | None = None) -> float:
     """The setting at which the clips' bytes are nearest to `target`: bisection over the settings.
 
     Raises OutOfReach where even the ends of the range are more than twice too large or too small.
