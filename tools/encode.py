@@ -42,6 +42,7 @@ def main(config: DictConfig) -> None:
         psnr=config.psnr,
         bpp_per_db=config.bpp_per_db,
         bitrate=config.bitrate,
+        every=config.every,
     )
     corpus = read_annotations(config.input, config.labels, fold=config.fold)
     codec = vidlbc.load(settings.model, device=config.device, temporal=settings.temporal, precision=settings.precision)

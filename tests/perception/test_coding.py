@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from vidlbc.evaluation.distortion import psnr
-from vidlbc.studies.machine_perception_coding import X264, Coder, Jpeg, OutOfReach, matched
+from vidlbc.studies.equal_bytes import X264, Coder, OutOfReach, matched, nearest
+from vidlbc.studies.machine_perception_coding import Jpeg
 
 
 def test_jpeg_with_shared_tables_is_the_same_picture_in_fewer_bytes(make_frames):
@@ -55,3 +56,29 @@ def test_the_nearest_setting_is_found(target, expected):
 def test_a_rate_out_of_reach_is_told():
     with pytest.raises(OutOfReach, match="linear: its nearest to 9000 bytes are 600 at rate 60"):
         matched(Linear(), [np.zeros((10, 2, 2, 3), np.uint8)], 9000)
+
+
+def test_a_clip_is_brought_to_its_bytes_in_few_trials(make_frames):
+    class Counted(X264):
+        trials = 0
+
+        def encode(self, frames: np.ndarray, value: float) -> bytes:
+            self.trials += 1
+            return super().encode(frames, value)
+
+    frames, coder = make_frames(8, (48, 64)), Counted(bare=True)
+    for target in (1500, 6000):
+        coder.trials = 0
+        crf, data = nearest(coder, frames, target)
+        assert abs(len(data) / target - 1) < 0.06 and coder.trials <= 6 and crf in X264.settings
+    crf, data = nearest(coder, frames, 10)  # out of reach: the smallest there is
+    assert crf == 51.0 and len(data) > 20
+
+
+def test_x264_is_decoded_alike_without_its_message_and_with_odd_sides(make_frames):
+    frames = make_frames(6, (47, 63))
+    whole, bare = (X264(bare).encode(frames, 30) for bare in (False, True))
+    assert 500 < len(whole) - len(bare) < 1000 and b"x264 - core" in whole and b"x264 - core" not in bare
+    decoded = X264().decode(bare)
+    assert decoded.shape == (6, 48, 64, 3) and np.array_equal(decoded, X264().decode(whole))
+    assert psnr(decoded[:, :47, :63], frames).mean() > 22

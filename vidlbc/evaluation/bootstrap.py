@@ -28,3 +28,9 @@ def bootstrap_ci(
     results = [float(np.mean(s)) if statistic is None else float(statistic(s)) for s in samples]
     low, high = np.quantile(results, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return float(low), float(high)
+
+
+def paired_difference(values: NDArray, against: NDArray, seed: int = 0) -> tuple[float, tuple[float, float]]:
+    """Mean of `values` less `against`, of the same videos in the same order, and its 95% interval."""
+    difference = np.asarray(values) - np.asarray(against)
+    return float(difference.mean()), bootstrap_ci(difference, seed=seed)

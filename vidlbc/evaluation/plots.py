@@ -108,6 +108,38 @@ def plot_accuracy(path: str | Path, bars: Sequence[Mapping[str, Any]], chance: f
     _save(figure, path)
 
 
+def plot_accuracy_curve(path: str | Path, points: Sequence[Mapping[str, Any]], chance: float | None = None) -> None:
+    """Top-1 with its interval over bytes of a clip, a line a medium; media without a QP (sources) are bands.
+
+    `points`: medium, qp (or None), bytes, top1, ci95 (low, high).
+    """
+    if not points:
+        raise InputError(f"{path}: no accuracy to plot")
+    figure, (axes,) = _figure(8.0, 4.6)
+    for number, medium in enumerate(dict.fromkeys(point["medium"] for point in points)):
+        some = sorted((p for p in points if p["medium"] == medium), key=lambda p: p["bytes"])
+        colour, dashed = _COLOURS[number % len(_COLOURS)], number >= len(_COLOURS)
+        top1 = np.array([100 * p["top1"] for p in some])
+        ends = 100 * np.array([p["ci95"] for p in some], float)
+        if all(p["qp"] is None for p in some):
+            axes.axhspan(ends[0, 0], ends[0, 1], color=colour, alpha=0.08, lw=0)
+            label = f"{medium}: {some[0]['bytes'] / 1000:.1f} kB"
+            axes.axhline(top1[0], color=colour, lw=1.4, ls=":" if dashed else "-.", label=label)
+            continue
+        spread = np.clip(np.stack([top1 - ends[:, 0], ends[:, 1] - top1]), 0, None)
+        style: dict[str, Any] = {"color": colour, "ls": "--" if dashed else "-", "marker": "o", "ms": 4, "lw": 1.5}
+        style |= {"capsize": 3, "elinewidth": 0.8, "label": medium}
+        axes.errorbar([p["bytes"] / 1000 for p in some], top1, yerr=spread, **style)
+    if chance is not None:
+        axes.axhline(100 * chance, color=_GREY, ls="--", lw=1, label="chance")
+    axes.set(xscale="log", xlabel="kB of a clip, true size (mean)", ylabel="top-1, % (95% interval)", ylim=(0, None))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else "")
+    axes.grid(True, which="both", lw=0.3, alpha=0.5)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    _save(figure, path)
+
+
 def plot_confusion(path: str | Path, counts: np.ndarray, classes: Sequence[str], title: str = "") -> None:
     """Counts (true, predicted), shaded by the share of the true class. Numbers are printed up to 40 classes."""
     counts = np.asarray(counts)

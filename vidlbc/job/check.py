@@ -36,17 +36,30 @@ def check_job(settings: JobSettings) -> Checked:
     pick_device(settings.device)
     if not (settings.model / "trained.json").is_file():
         models.load_image_stage(models.find_model(settings.image_stage) / "image_stage")
-    corpus = read_annotations(settings.root, settings.labels, fold=settings.fold)
+    corpus, contents = corpus_with_splits(
+        settings.root, settings.labels, settings.fold, settings.holdout, settings.shards
+    )
+    split = evaluation_split(corpus)
+    corpus.require("train", split)
+    check_output(settings.out, settings.root, corpus)
+    return Checked(corpus, split, recognition_obstacle(corpus, split), contents)
+
+
+def corpus_with_splits(
+    root: str, labels: str | None, fold: int, holdout: float, shards: Path
+) -> tuple[Corpus, dict[str, Content]]:
+    """The corpus, split by group where its annotations do not say how, and what of its content had to be read for that.
+
+    `shards`: a folder that an earlier run may have made.
+    """
+    corpus = read_annotations(root, labels, fold=fold)
     contents: dict[str, Content] = {}
     if not corpus.splits:
         # Equal files stay on one side, so every file is read; a resumed run remembers.
-        contents = contents_of(corpus, known_contents(settings.shards, corpus))
-        corpus = split_corpus(corpus, test=settings.holdout, contents=contents)
-        corpus = replace(corpus, form=f"{corpus.form}, {settings.holdout:.0%} held out by group")
-    split = evaluation_split(corpus)
-    corpus.require("train", split)
-    _check_output(settings, corpus)
-    return Checked(corpus, split, recognition_obstacle(corpus, split), contents)
+        contents = contents_of(corpus, known_contents(shards, corpus))
+        corpus = split_corpus(corpus, test=holdout, contents=contents)
+        corpus = replace(corpus, form=f"{corpus.form}, {holdout:.0%} held out by group")
+    return corpus, contents
 
 
 def evaluation_split(corpus: Corpus) -> str:
@@ -139,8 +152,9 @@ def require_number(name: str, value: Any, least: int, whole: bool = False) -> No
         raise InputError(f"{name}={value}: expected a {'whole ' if whole else ''}number of at least {least}")
 
 
-def _check_output(settings: JobSettings, corpus: Corpus) -> None:
-    out, root = settings.out, Path(settings.root).expanduser()
+def check_output(out: Path, data: str, corpus: Corpus) -> None:
+    """Make the folder. Raises InputError where it lies inside the data, is not writable, or its disk is too full."""
+    root = Path(data).expanduser()
     if root.is_dir() and out.resolve().is_relative_to(root.resolve()):
         raise InputError(f"out={out} lies inside data.root={root}: its videos would be read as data; put it elsewhere")
     try:

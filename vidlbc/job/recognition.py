@@ -94,27 +94,44 @@ def features_of(
     read = codec.levels[len(codec.levels) - codec.stage.base_levels :] if settings.base else codec.levels
     levels = [(level.channels, level.stride) for level in read]
     builders = {n: FeatureBuilder(levels, plan, grid=settings.grid, pixels=n != "latents") for n in inputs}
+    built = build_features(
+        shards, builders, lambda video, data: _tokens_of(video, data, shards, codec, builders), f"features of {split}"
+    )
+    cache.mkdir(parents=True, exist_ok=True)
+    for name, features in built.items():
+        features.save(files[name])
+    return built
+
+
+def build_features(
+    shards: LatentShards,
+    builders: Mapping[str, FeatureBuilder],
+    work: Callable[[LabelledVideo, list[bytes]], Mapping[str, Tensor | VideoError]],
+    title: str,
+    named: str = "key",
+) -> dict[str, FeatureSet]:
+    """Features of every labelled video of one split, for each input; empty without any.
+
+    `work`: tokens of a video for each input, or why there are none, from the bitstreams of its clips; on several
+    threads. `named`: the column that names a video in what is built.
+    """
     videos = list(labelled_videos(shards))
     if not videos:
         return {}
     jobs = ((video, [shards.bitstream(i) for i, _ in video.clips]) for video in videos)
-    coming = side_by_side(lambda job: _tokens_of(*job, shards, codec, builders), jobs)
-    for video, tokens in zip(progress_bar(videos, desc=f"features of {split}", unit="video"), coming, strict=True):
+    coming = side_by_side(lambda job: work(*job), jobs)
+    for video, tokens in zip(progress_bar(videos, desc=title, unit="video"), coming, strict=True):
         row = video.first
         for name, found in tokens.items():
             if isinstance(found, VideoError):
                 print(f"without its pixels: {found}", file=sys.stderr)
-                builders[name].fail(row["key"], str(found))
+                builders[name].fail(row[named], str(found))
             else:
-                builders[name].keep(row["key"], int(row["label"]), found, row["group"])
+                builders[name].keep(row[named], int(row["label"]), found, row["group"])
     for name, reason in failures(shards).items():
         for builder in builders.values():
             builder.fail(name, reason)
-    cache.mkdir(parents=True, exist_ok=True)
-    built = {name: builder.build() for name, builder in builders.items()}
-    for name, features in built.items():
-        features.save(files[name])
-    return built
+    return {name: builder.build() for name, builder in builders.items()}
 
 
 def _tokens_of(
@@ -128,7 +145,7 @@ def _tokens_of(
     row, total = video.first, video.frames
     key, height, width = row["key"], row["height"], row["width"]
     wanted = builders["latents"].wanted(key, total)
-    padded = _latents_at(codec, video, bitstreams, wanted, shards.base)
+    padded = latents_at(codec, video, lambda clip: codec.padded_symbols(bitstreams[clip], shards.base), wanted)
     cropped = codec.crop(padded, height, width)[-len(builders["latents"].levels) :]
     out: dict[str, Tensor | VideoError] = {"latents": builders["latents"].tokens(key, cropped, total)}
     if "decoded" in builders:
@@ -168,15 +185,19 @@ def labelled_videos(shards: LatentShards) -> Iterator[LabelledVideo]:
         yield LabelledVideo(tuple(found[: same.index(False)] if False in same else found))
 
 
-def _latents_at(
-    codec: Codec, video: LabelledVideo, bitstreams: Sequence[bytes], wanted: np.ndarray, base: bool
+def latents_at(
+    codec: Codec, video: LabelledVideo, symbols_of: Callable[[int], Sequence[Tensor]], wanted: np.ndarray
 ) -> list[Tensor]:
-    """Dequantised latents of some frames, of the padded frame, (n, C_l, H_l, W_l) a level; `base`: of its levels."""
+    """Dequantised latents of some frames, of the padded frame, (n, C_l, H_l, W_l) a level.
+
+    `symbols_of`: a clip of the video to what `Codec.padded_symbols` gives; asked for clips that hold some of `wanted`,
+    which rises.
+    """
     parts, first = [], 0
-    for (_, row), data in zip(video.clips, bitstreams, strict=True):
+    for clip, (_, row) in enumerate(video.clips):
         here = wanted[(wanted >= first) & (wanted < first + row["frames"])] - first
         if len(here):
-            symbols = codec.padded_symbols(data, base)
+            symbols = symbols_of(clip)
             if codec.unit == 1:
                 parts.append(codec.dequantise([q[here] for q in symbols], row["qp"]))
             else:

@@ -1,12 +1,9 @@
 """The steps of the main job, in order. See `vidlbc.job`."""
 
-import fcntl
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 from vidlbc import models
 from vidlbc.codec import Codec
@@ -31,6 +28,7 @@ from vidlbc.shards import (
     make_plan,
 )
 from vidlbc.training import distributed
+from vidlbc.training.request import alone
 
 _LISTED = 40  # lines of the encoding's summary that are printed; all are in its summary.txt
 
@@ -41,7 +39,7 @@ def run_job(settings: JobSettings) -> dict[str, object] | None:
     rank = distributed.rank()
     try:
         job = check_job(settings)
-        with _alone(settings.out) if rank == 0 else nullcontext():
+        with alone(settings.out) if rank == 0 else nullcontext():
             if rank == 0:
                 _introduce(job)
             codec = train_temporal(settings, job.corpus)
@@ -49,17 +47,6 @@ def run_job(settings: JobSettings) -> dict[str, object] | None:
             return _after_training(settings, job, codec) if rank == 0 else None
     finally:
         distributed.stop()
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold the folder against a second run of the same command. The kernel frees the lock however a run dies."""
-    with open(out / ".lock", "a+b") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"out={out}: another run is at work here; wait for it or choose another out=") from None
-        yield
 
 
 def _introduce(job: Checked) -> None:
@@ -111,9 +98,7 @@ def _after_training(settings: JobSettings, job: Checked, codec: Codec) -> dict[s
 def _encode(settings: JobSettings, job: Checked, codec: Codec) -> tuple[Manifest, tuple[int, float]]:
     contents = contents_of(job.corpus, job.contents or known_contents(settings.shards, job.corpus))
     how = replace(shard_settings(settings), temporal=codec.kind)
-    plan = make_plan(
-        job.corpus, settings.shards, codec, how, shard_videos=settings.shard_videos, contents=contents
-    )
+    plan = make_plan(job.corpus, settings.shards, codec, how, shard_videos=settings.shard_videos, contents=contents)
     _warn_of_leaks(plan)
     manifest, _ = encode_corpus(
         plan, processes=settings.processes, device=settings.device, codec=codec if settings.processes == 1 else None

@@ -34,10 +34,26 @@ def source_frames_at(shards: LatentShards, meta: Mapping[str, Any], total: int, 
     no longer gives the frames that were encoded.
     """
     settings = shards.plan.settings
+    frames = stored_frames_at(shards, meta, spanned(shards, total), indices * settings.step, settings.max_side)
+    if frames.shape[1:3] != (meta["height"], meta["width"]):
+        raise VideoError(f"{meta['source']}: other frame sizes than were encoded: did the file change?")
+    return frames
+
+
+def spanned(shards: LatentShards, frames: int) -> int:
+    """How many frames of its source so many coded frames of a video reach over."""
+    return (frames - 1) * shards.plan.settings.step + 1
+
+
+def stored_frames_at(
+    shards: LatentShards, meta: Mapping[str, Any], total: int, indices: np.ndarray, max_side: int | None = None
+) -> np.ndarray:
+    """As `source_frames_at`, but `total` and `indices` count the frames of the file, at its own size by default."""
+    settings = shards.plan.settings
     start, found, kept = meta["start"], 0, []
     with source_file(shards.plan.root, meta["source"]) as file:
         reader = VideoReader(
-            file, start=start, stop=start + total, max_side=settings.max_side, backend=settings.backend,
+            file, start=start, stop=start + total, max_side=max_side, backend=settings.backend,
             deadline_s=settings.deadline_s,
         )  # fmt: skip
         for block in reader.blocks():
@@ -45,7 +61,6 @@ def source_frames_at(shards: LatentShards, meta: Mapping[str, Any], total: int, 
             if len(here):
                 kept.append(block[here])
             found += len(block)
-    same = found == total and all(part.shape[1:3] == (meta["height"], meta["width"]) for part in kept)
-    if not same:
+    if found != total or len({part.shape[1:3] for part in kept}) != 1:
         raise VideoError(f"{meta['source']}: {found} frames, {total} were encoded: did the file change?")
     return np.concatenate(kept)

@@ -13,6 +13,14 @@ import numpy.typing as npt
 Block = npt.NDArray[np.uint8]  # (n, H, W, 3)
 
 
+def thinned(blocks: Iterable[Block], every: int) -> Iterator[Block]:
+    """The first of every `every` frames, counted over all blocks."""
+    seen = 0
+    for block in blocks:
+        yield block[-seen % every :: every]
+        seen += len(block)
+
+
 def cut_clips(blocks: Iterable[Block], clip_frames: int) -> Iterator[Iterator[Block]]:
     """Clips as iterators of blocks, to be used up in turn (what is left of one is skipped when the next is asked for).
 

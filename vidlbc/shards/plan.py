@@ -49,12 +49,13 @@ class Settings:
     bpp_per_db: float | None = None
     bitrate: float | None = None
     rdo: bool = False
+    every: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.qp <= 63:
             raise InputError(f"qp={self.qp}: expected a whole number from 0 to 63")
-        for name in ("clip_frames", "block"):
-            if getattr(self, name) < 1:
+        for name in ("clip_frames", "block", "every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: expected at least 1")
         if self.max_side is not None and self.max_side < 16:
             raise InputError(f"max_side={self.max_side}: expected at least 16 pixels, or null")
@@ -76,6 +77,11 @@ class Settings:
         """What rate control aims at (`vidlbc.rate_control.Target`); None: `qp` for all clips."""
         return next(((n, getattr(self, n)) for n in _TARGETS if getattr(self, n) is not None), None)
 
+    @property
+    def step(self) -> int:
+        """Frames of the source from one coded frame to the next."""
+        return self.every or 1
+
     def visible(self) -> dict[str, Any]:
         """The settings that show in the bytes; those of _LATER only where set, so that older shards keep their keys."""
         shown = {name: value for name, value in asdict(self).items() if name not in _INVISIBLE}
@@ -85,7 +91,7 @@ class Settings:
 # `model` and `temporal` say where the weights were found; the fingerprint says what they are.
 _INVISIBLE = ("block", "deadline_s", "model", "temporal")
 _TARGETS = {"psnr": ("dB", 100), "bitrate": ("kbit/s", 10**9), "bpp_per_db": ("bits per pixel", 100)}
-_LATER = ("variant", *_TARGETS, "rdo")
+_LATER = ("variant", *_TARGETS, "rdo", "every")
 
 
 @dataclass(frozen=True)

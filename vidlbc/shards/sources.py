@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Protocol, cast
 import numpy as np
 
 from vidlbc.errors import VideoError, VidlbcError
-from vidlbc.shards.clips import Block, cut_clips
+from vidlbc.shards.clips import Block, cut_clips, thinned
 from vidlbc.shards.content import content_of, local_file
 from vidlbc.shards.plan import Plan, Settings, Source
 
@@ -127,7 +127,7 @@ def encode_source(
                     decoder, version = _decoder(reader)
                 verdict = reader.verdict
                 status, reason = verdict.status, verdict.reason
-                _describe(clips, reader, str(verdict))
+                _describe(clips, reader, str(verdict), plan.settings)
         except VidlbcError as error:
             # Raised, not judged: too small for the codec, changed since the plan, no worker. None of it is kept.
             status, reason = "unreadable", str(error)
@@ -174,11 +174,11 @@ def _encode_clips(
     settings = plan.settings
     start = source.start or 0
     clips: list[tuple[dict[str, Any], Path]] = []
-    for clip in cut_clips(reader.blocks(), settings.clip_frames):
+    for clip in cut_clips(thinned(reader.blocks(), settings.step), settings.clip_frames):
         path = work / f"clip{len(clips):06d}.vlbc"
         with open(path, "w+b") as sink:
-            told, reached = _compress(codec, counted(clip), sink, settings, _rate(reader) or 0)
-        stop = start + told.frames
+            told, reached = _compress(codec, counted(clip), sink, settings, _rate(reader, settings) or 0)
+        stop = start + (told.frames - 1) * settings.step + 1
         row = {
             "key": plan.key(source, start, stop),
             "label": source.label,
@@ -207,7 +207,7 @@ def _encode_clips(
             "base_sha256": None if told.base_bytes is None else _sha256(path, told.base_bytes),
         }
         clips.append((row, path))
-        start = stop
+        start += told.frames * settings.step
     return clips
 
 
@@ -230,17 +230,19 @@ def _compress(
     return report, round(report.reached, 4)
 
 
-def _describe(clips: list[tuple[dict[str, Any], Path]], reader: Reader, verdict: str) -> None:
+def _describe(clips: list[tuple[dict[str, Any], Path]], reader: Reader, verdict: str, settings: Settings) -> None:
     """Complete the rows with what is known only once the file has been read to its end."""
     decoder, version = _decoder(reader)
-    rate = _rate(reader)
+    rate = _rate(reader, settings)
     for row, _ in clips:
         row |= {"fps": str(rate) if rate else None, "verdict": verdict, "decoder": decoder, "decoder_version": version}
 
 
-def _rate(reader: Reader) -> Fraction | None:
-    """Frames per second; known once the first block has been read."""
-    return Fraction(reader.info.fps).limit_denominator(1_000_000) if reader.info and reader.info.fps else None
+def _rate(reader: Reader, settings: Settings) -> Fraction | None:
+    """Coded frames per second; known once the first block has been read."""
+    if not reader.info or not reader.info.fps:
+        return None
+    return Fraction(reader.info.fps).limit_denominator(1_000_000) / settings.step
 
 
 def _decoder(reader: Reader) -> tuple[str, str]:

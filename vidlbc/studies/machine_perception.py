@@ -19,7 +19,7 @@ from vidlbc.codec_input import check_qp
 from vidlbc.errors import InputError
 from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.studies.clips import ClipSet, ClipSettings, load_clips
-from vidlbc.studies.machine_perception_coding import OutOfReach
+from vidlbc.studies.equal_bytes import OutOfReach
 from vidlbc.studies.machine_perception_copies import CopySettings, make_copies
 from vidlbc.studies.machine_perception_encoder import BASE, EncoderSettings, HeadSettings, check_name, train_encoder
 from vidlbc.studies.machine_perception_lowshot import LowShotSettings, novel_classes

@@ -8,7 +8,8 @@ import numpy as np
 
 from vidlbc.codec import load
 from vidlbc.shards.layout import write_atomic
-from vidlbc.studies.machine_perception_coding import X264, Coder, Jpeg, Latents, matched
+from vidlbc.studies.equal_bytes import X264, Coder, matched
+from vidlbc.studies.machine_perception_coding import Jpeg, Latents
 from vidlbc.studies.machine_perception_encoder import HeadSettings
 from vidlbc.studies.machine_perception_media import Medium, code_medium, pictures, stored_sizes
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from vidlbc.evaluation.distortion import psnr
 from vidlbc.progress import progress_bar
 from vidlbc.shards.layout import dump_json, write_atomic
-from vidlbc.studies.machine_perception_coding import Coder, Latents
+from vidlbc.studies.equal_bytes import Coder
+from vidlbc.studies.machine_perception_coding import Latents
 from vidlbc.studies.machine_perception_data import even_frames
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidlbc.evaluation.bootstrap import bootstrap_ci
+from vidlbc.evaluation.bootstrap import bootstrap_ci, paired_difference
 from vidlbc.evaluation.report import format_table
 
 
@@ -18,8 +18,8 @@ def score(correct: NDArray[np.float64], against: NDArray[np.float64] | None = No
     """
     told: dict[str, Any] = {"top1": float(correct.mean()), "ci95": list(bootstrap_ci(correct)), "clips": len(correct)}
     if against is not None:
-        difference = correct - against
-        told |= {"difference": float(difference.mean()), "difference_ci95": list(bootstrap_ci(difference))}
+        difference, interval = paired_difference(correct, against)
+        told |= {"difference": difference, "difference_ci95": list(interval)}
     return told
 
 

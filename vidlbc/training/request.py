@@ -1,12 +1,25 @@
 """What a run was asked for, kept in its folder: the same command resumes it, another one is refused."""
 
+import fcntl
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vidlbc.errors import InputError
 from vidlbc.shards.layout import dump_json, write_atomic
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold the folder against a second run of the same command. The kernel frees the lock however a run dies."""
+    with open(out / ".lock", "a+b") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"out={out}: another run is at work here; wait for it or choose another out=") from None
+        yield
 
 
 def keep_request(path: Path, wanted: Mapping[str, Any], out: Path, write: bool) -> None:
