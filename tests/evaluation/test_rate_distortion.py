@@ -295,7 +295,7 @@ def test_the_tool_prints_the_tables_and_says_where_the_figures_are(
         (["data=nowhere"], "error: data=nowhere: no such file or folder (expected videos or pictures)"),
         (["data=text"], "error: data=text: none of 1 clips can be measured; broken.mp4: left out: unreadable"),
         (["data=text", "codecs=[x266]"], "error: codecs: unknown 'x266', expected vidlbc or some of x264, x265"),
-        (["data=text", "temporal=[gru]"], "has no temporal stage 'gru': it has none, chunk, lstm, transformer"),
+        (["data=text", "temporal=[gru]"], "has no temporal stage 'gru': it has none, lstm, transformer"),
     ],
 )
 def test_bad_input_is_one_line(run_tool: Tool, tmp_path: Path, model: Path, arguments: list[str], message: str) -> None:
