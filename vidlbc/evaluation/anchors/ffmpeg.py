@@ -8,15 +8,16 @@ conversion is part of their distortion and of their time. Odd sides are padded b
 """
 
 import io
-import os
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
 from vidlbc.errors import InputError
 from vidlbc.evaluation.anchors.base import Anchor
+from vidlbc.evaluation.anchors.encoder_process import EncoderError, EncoderProcess
+
+_PROCESS = EncoderProcess()
 
 
 @dataclass(frozen=True)
@@ -62,29 +63,15 @@ class VideoCodec(Anchor):
             raise InputError(f"{self.name}={quality}: expected a CRF from 0 to {self._encoder.worst}")
 
     def encode(self, frames: np.ndarray, quality: int, fps: Fraction) -> bytes:
-        import av
-        from av.error import FFmpegError
-
+        """In a process of its own. Raises InputError where the encoder refuses the pictures, or dies of them."""
         self.check(quality)
         padded = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
-        sink = io.BytesIO()
+        options = self._options(quality, padded.shape[2])
         try:
-            with av.open(sink, "w", format=self._encoder.format) as container:
-                options = self._options(quality, padded.shape[2])
-                stream: Any = container.add_stream(self._encoder.library, rate=fps, options=options)
-                stream.height, stream.width, stream.pix_fmt = *padded.shape[1:3], "yuv420p"
-                for index, picture in enumerate(padded):
-                    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-                    frame.pts, frame.time_base = index, 1 / fps
-                    packets = stream.encode(frame)
-                    if not index:
-                        _at_ordinary_priority()
-                    container.mux(packets)
-                container.mux(stream.encode(None))
-        except (FFmpegError, ValueError) as error:
+            return _PROCESS.encode(padded, self._encoder.library, self._encoder.format, options, fps)
+        except EncoderError as error:
             size = f"{frames.shape[2]}x{frames.shape[1]}"
             raise InputError(f"{self.name} cannot code pictures of {size} ({error})") from None
-        return sink.getvalue()
 
     def decode(self, data: bytes, height: int, width: int) -> np.ndarray:
         import av
@@ -98,14 +85,13 @@ class VideoCodec(Anchor):
     def _options(self, quality: int, width: int) -> dict[str, str]:
         options = {"preset": self.preset, "crf": str(quality), "threads": str(self._threads)}
         if self._library == "svtav1":
-            os.environ.setdefault("SVT_LOG", "1")  # errors alone; it prints forty lines a clip otherwise
             structure = ":pred-struct=1" if self._low_delay else ""
             return options | {"svtav1-params": f"lp={self._threads}{structure}"}
         if self._low_delay:
             options["tune"] = "zerolatency"
         if self._library == "x265":
             pools = "none" if self._threads == 1 else str(self._threads)
-            # Pictures of 48 columns corrupt its heap (PyAV 18.1), not so without assembler or adaptive quantisation.
+            # Pictures of 48 columns corrupt its heap (PyAV 18.1), seldom without assembler or adaptive quantisation.
             assembler = ":asm=0" if width < 64 else ""
             options["x265-params"] = f"log-level=none:pools={pools}:frame-threads=1{assembler}"
         return options
@@ -120,18 +106,3 @@ def _version(library: str) -> str:
     except (ValueError, av.error.FFmpegError):
         raise InputError(f"PyAV has no {library} encoder: install PyAV's own wheels") from None
     return f"{library} of PyAV {av.__version__}"
-
-
-def _at_ordinary_priority() -> None:
-    """SVT-AV1, run by root, puts the thread that starts it and its own at the highest real-time priority, for good.
-
-    Threads that are started later inherit it, and all other processes wait for them. Back to where they were.
-    """
-    if not hasattr(os, "sched_setscheduler"):
-        return
-    for thread in map(int, os.listdir("/proc/self/task")):
-        try:
-            if os.sched_getscheduler(thread) == os.SCHED_FIFO:
-                os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
-        except OSError:  # it has ended
-            continue
