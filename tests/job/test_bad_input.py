@@ -45,7 +45,7 @@ def job(call_tool: Tool, motions: Path, small_model: Path, tmp_path: Path) -> Ca
         ("data.root=nowhere", "nowhere: no such file or folder (expected a folder of videos or an annotation list)"),
         ("qp=99", "qp=99: expected an integer from 0 to 63"),
         ("qp=-1", "qp=-1: expected an integer from 0 to 63"),
-        ("temporal=foo", "temporal=foo: expected one of none, transformer, lstm"),
+        ("temporal=foo", "temporal=foo: expected one of none, transformer, lstm, chunk"),
         ("precision=fp64", "precision=fp64: expected one of fp32, bf16"),
         ("device=tpu", "unknown device 'tpu': expected auto, cpu or cuda"),
         ("train.start=again", "train.start=again: expected one of shipped, scratch"),

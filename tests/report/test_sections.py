@@ -127,7 +127,7 @@ def test_a_map_shows_the_frame_that_is_chosen(browser: Browser, page: Path) -> N
                   "e.dispatchEvent(new Event('input')); })()")  # fmt: skip
     assert browser.value("document.querySelector('[data-maps] output').textContent") == "frame 7"
     captions = browser.value("[...document.querySelectorAll('.maps figcaption')].map(c => c.textContent)")
-    assert captions == ["with context: 32 bits in this frame", "without: 64 bits in this frame"]
+    assert captions == ["with context: 32 bits inside the picture", "without: 64 bits inside the picture"]
 
 
 def test_points_that_are_wrong_are_refused() -> None:

@@ -91,9 +91,7 @@ def add_bits(page: Page, shown: ShownClip) -> None:
         f"{shown.name}, {len(bits.levels)} frames, {shown.bytes:,} bytes. Bits of symbols under the priors that coded "
         f"them in the file; headers and checksums are the other {share:.1f}%."
     )
-    named = {"with context": bits} | ({"without context": null} if null is not None else {})
-    if null is None:
-        named = {"each frame alone": bits}
+    named = {"each frame alone": bits} if null is None else {"with context": bits, "without context": null}
     over_time = {name: (maps.frames / 1000).tolist() for name, maps in named.items()}
     levels = {f"stride {s}": (bits.levels[:, i] / 1000).tolist() for i, s in enumerate(bits.strides)}
     page.row([

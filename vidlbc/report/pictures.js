@@ -77,7 +77,7 @@ document.querySelectorAll("[data-maps]").forEach(place => {
       context.globalAlpha = +strength.value;
       context.imageSmoothingEnabled = false;
       context.drawImage(small, 0, 0, columns * spec.cell, rows * spec.cell);
-      caption.textContent = `${map.name}: ${round(map.bits[k], 0)} bits in this frame`;
+      caption.textContent = `${map.name}: ${round(map.bits[k], 0)} bits inside the picture`;
     }
   };
   const scale = place.querySelector(".scale"), bar = scale.getContext("2d");
