@@ -30,7 +30,7 @@ from vidlbc.studies.accuracy_curve_report import tables
 REPO = Path(__file__).resolve().parents[2]
 FAST = (
     "device=cpu", "data.max_side=32", "data.every=2", "qps=[20,50]", "eval.frames=4", "eval.grid=2", "eval.epochs=2",
-    "eval.rates=[1e-3]", "eval.decays=[0.05]", "speed.clips=1", "speed.rounds=1",
+    "eval.heads=[linear]", "eval.rates=[1e-3]", "eval.decays=[0.05]", "speed.clips=1", "speed.rounds=1",
 )  # fmt: skip
 
 
@@ -194,13 +194,19 @@ def test_a_killed_run_goes_on(
 
 def test_choices_are_made_without_the_test_split(corpus: Path, model: Path, tmp_path: Path) -> None:
     settings = CurveSettings(
-        str(corpus), tmp_path / "out", str(model), ("none",), (20,), split="val", max_side=32, every=2, x264=False,
-        full_pixels=False, speed_clips=0, device="cpu", probe=small_probe(),
+        str(corpus), tmp_path / "out", str(model), ("none",), (20,), ("linear", "lstm"), split="val", max_side=32,
+        every=2, x264=False, full_pixels=False, speed_clips=0, device="cpu", probe=small_probe(),
     )  # fmt: skip
     figures = run_curve(settings)
     shards = LatentShards(tmp_path / "out" / "shards" / "none-qp20")
     assert set(videos_of([shards]).splits.values()) == {"train", "val"}
+    assert [(p["head"], p["medium"]) for p in figures["points"]] == [
+        (head, name)
+        for head in ("linear", "lstm")
+        for name in ("latents, none", "decoded frames, none", "source pixels")
+    ]
     assert {point["clips"] for point in figures["points"]} == {2}
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"curve-linear.png", "curve-lstm.png"}
     assert "of the train split" in figures["settings"]["chosen_on"]
 
 
@@ -212,7 +218,7 @@ def small_probe() -> vidlbc.job.EvaluationSettings:
     "options, line",
     [
         (("temporal=[lstm,foo]",), "temporal: unknown 'foo', expected some of none, transformer, lstm, chunk"),
-        (("temporal=[transformer]",), "temporal=['transformer']: model {model} has chunk, lstm, none"),
+        (("temporal=[transformer]",), "temporal=['transformer']: model {model} has none, chunk, lstm"),
         (("qps=[20,20]",), "qps=[20, 20]: expected at least one, none twice"),
         (("eval.heads=[ridge]",), "eval.heads: unknown 'ridge', expected some of linear, attentive, lstm"),
         (("data.split=train",), "data.split=train: expected val, test or null"),

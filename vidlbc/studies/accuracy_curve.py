@@ -150,14 +150,13 @@ def run_curve(settings: CurveSettings) -> dict[str, Any]:
 
 def _kinds(s: CurveSettings) -> tuple[str, ...]:
     """Those that the model has; a line for each that it lacks."""
-    folder = models.find_model(s.model)
-    there = {"none", *(path.name for path in (folder / "temporal").glob("*") if path.is_dir())}
+    there = models.kinds_of(models.find_model(s.model))
     for kind in s.temporal:
         if kind not in there:
             print(f"left out: model {s.model} has no temporal stage {kind!r}", file=sys.stderr)
     kinds = tuple(kind for kind in s.temporal if kind in there)
     if not kinds:
-        raise InputError(f"temporal={list(s.temporal)}: model {s.model} has {', '.join(sorted(there))}")
+        raise InputError(f"temporal={list(s.temporal)}: model {s.model} has {', '.join(there)}")
     return kinds
 
 

@@ -88,7 +88,7 @@ class Media:
             }
             if builders or sizes:
                 for codec in (shards.codec, *others.values()):
-                    _take_all_threads(codec)
+                    _take_all_threads(codec, shards)
                 work = partial(_read_coded, shards.codec, builders, sizes, others)
                 title = f"read {shards.codec.kind} qp {shards.plan.settings.qp}, {split}"
                 self._keep(split, build_features(shards, builders, work, title, "video"))
@@ -202,7 +202,8 @@ def _read_pixels(
         return {name: error}
 
 
-def _take_all_threads(codec: Codec) -> None:
-    """A codec's first use on the main thread decides how many threads it has (vidlbc.frame_pool); here it is used by
-    others."""
-    codec.compress(np.zeros((1, 16, 16, 3), np.uint8))
+def _take_all_threads(codec: Codec, shards: LatentShards) -> None:
+    """Its first use on the main thread decides how many threads a codec has (vidlbc.frame_pool); others use it here."""
+    if len(shards):
+        row = shards.meta(0)
+        codec.compress(np.zeros((1, row["height"], row["width"], 3), np.uint8), qp=row["qp"])
