@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -66,18 +65,14 @@ def test_no_encoder_leaves_the_process_at_real_time_priority(frames):
             assert policies <= {os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE}, name
 
 
-def test_an_encoder_that_dies_is_one_line_and_the_next_clip_is_coded(frames, monkeypatch):
+def test_an_encoder_that_dies_is_tried_again_and_at_last_is_one_line(frames, monkeypatch):
     codec = build_anchors(["x264"])[0]["x264"]
-    dying = ffmpeg.EncoderProcess()
-    dying._process = subprocess.Popen(
-        [sys.executable, "-c", "import os, sys; sys.stdin.buffer.readline(); os.abort()"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    dying._owner = os.getpid()
-    monkeypatch.setattr(ffmpeg, "_PROCESS", dying)
-    with pytest.raises(InputError, match="x264 cannot code pictures of 97x72 .its process ended with status -"):
-        codec.encode(frames, 30, FPS)
+    ffmpeg._PROCESS._running().kill()
     assert codec.decode(codec.encode(frames, 30, FPS), 72, 97).shape == frames.shape
+    dying = "import os, sys; sys.stdin.buffer.readline(); os.abort()"
+    monkeypatch.setattr(ffmpeg, "_PROCESS", ffmpeg.EncoderProcess([sys.executable, "-c", dying]))
+    with pytest.raises(InputError, match="x264 cannot code pictures of 97x72 .its process ended .* 3 times in a row"):
+        codec.encode(frames, 30, FPS)
 
 
 def test_a_picture_alone_is_coded(frames):

@@ -4,31 +4,44 @@ libx265 of PyAV 18.1 corrupts the heap on some small pictures, now and then, and
 SVT-AV1, run by root, puts the thread that starts it and its own at the highest real-time priority, for good.
 
 One process serves one encoding after another (its start costs 0.3 s, its stop nothing) until it dies or the parent
-ends. A request is a line of JSON and the frames' bytes, an answer a line of JSON and the stream's. This file is also
-the process's program; it imports neither torch nor vidlbc.
+ends; where it dies, a new one tries again, as what it did to its heap is seldom met twice. A request is a line of JSON
+and the frames' bytes, an answer a line of JSON and the stream's. This file is also the process's program; it imports
+neither torch nor vidlbc.
 """
 
+import atexit
+import contextlib
 import io
 import json
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+_TRIES = 3
+
 
 class EncoderError(Exception):
-    """The encoder refused, or its process died. The text says which."""
+    """The encoder refused, or its process died each time. The text says which."""
+
+
+class _Died(Exception):
+    pass
 
 
 class EncoderProcess:
     """Starts its process when first asked, and again after it died or after a fork. Safe to call from threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: Sequence[str] = ()) -> None:
+        """`command`: what to run in place of this file."""
+        # -P: the script's folder, whose modules bear the names of libraries, stays off the path.
+        self._command = command or (sys.executable, "-P", str(Path(__file__).resolve()))
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
         self._lock = threading.Lock()
@@ -41,31 +54,54 @@ class EncoderProcess:
             "shape": frames.shape, "library": library, "container": container, "options": options,
             "fps": [fps.numerator, fps.denominator],
         }  # fmt: skip
+        reason = ""
         with self._lock:
-            process = self._running()
-            assert process.stdin is not None and process.stdout is not None
-            try:
-                process.stdin.write(json.dumps(request).encode() + b"\n")
-                process.stdin.write(np.ascontiguousarray(frames).data)
-                process.stdin.flush()
-                line = process.stdout.readline()
-                answer = json.loads(line) if line else {}
-                data = process.stdout.read(answer.get("bytes", 0))
-            except BrokenPipeError:
-                answer, data = {}, b""
-            if not answer or len(data) != answer.get("bytes", 0):
-                process.kill()
-                raise EncoderError(f"its process ended with status {process.wait()}")
+            for _ in range(_TRIES):
+                try:
+                    return self._ask(json.dumps(request).encode() + b"\n", np.ascontiguousarray(frames))
+                except _Died as died:
+                    reason = str(died)
+        raise EncoderError(f"{reason}, {_TRIES} times in a row")
+
+    def _ask(self, request: bytes, frames: np.ndarray) -> bytes:
+        process = self._running()
+        assert process.stdin is not None and process.stdout is not None
+        answer: dict[str, Any] = {}
+        data = b""
+        try:
+            process.stdin.write(request)
+            process.stdin.write(frames.data)
+            process.stdin.flush()
+            line = process.stdout.readline()
+            answer = json.loads(line) if line else {}
+            data = process.stdout.read(answer.get("bytes", 0))
+        except BrokenPipeError:
+            pass
+        if not answer or len(data) != answer.get("bytes", 0):
+            process.kill()
+            self.close()
+            raise _Died(f"its process ended with status {process.returncode}")
         if "error" in answer:
             raise EncoderError(answer["error"])
         return data
 
+    def close(self) -> None:
+        """End the process, if there is one of this parent."""
+        process, self._process = self._process, None
+        if process is None or self._owner != os.getpid():
+            return
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                assert pipe is not None
+                pipe.close()
+        process.wait()
+
     def _running(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._process.poll() is not None or self._owner != os.getpid():
-            # -P: the script's folder, whose modules bear the names of libraries, stays off the path.
-            command = [sys.executable, "-P", str(Path(__file__).resolve())]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self.close()
+            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             self._owner = os.getpid()
+            atexit.register(self.close)
         return self._process
 
 
