@@ -87,28 +87,18 @@ def test_bits_lie_where_they_are_spent(codec_of: Callable[..., Codec]) -> None:
         assert risen[index] > 10 and not risen[index + 1 :].any()
 
 
-def test_units_of_several_frames_share_their_bits(codec_of: Callable[..., Codec]) -> None:
-    """What a temporal stage codes at once is spread over its frames, a shorter last unit over fewer."""
-    codec = codec_of("none")
-    data = codec.compress(noisy_frames(5, 32, 32), qp=40)
-    single = bit_maps(codec, data)
-
-    class Coded:
-        """Frames 0-2 as the first unit, 3-4 as the second."""
-
-        temporal = type("stage", (), {"unit_frames": 3})
-
-        def code_lengths(self, data: bytes, on_level: Callable[[int, torch.Tensor], None]) -> None:
-            each: list[list[torch.Tensor]] = [[] for _ in range(4)]
-            codec.code_lengths(data, lambda index, bits: each[index].append(bits))
-            for part in (slice(0, 3), slice(3, 5)):
-                for index in reversed(range(4)):
-                    on_level(index, torch.stack(each[index][part]).sum(0))
-
-    shared = bit_maps(Coded(), data)  # type: ignore[arg-type]
-    np.testing.assert_allclose(shared.frames[:3], single.frames[:3].mean())
-    np.testing.assert_allclose(shared.cells[3:], single.cells[3:].mean(0, keepdims=True).repeat(2, 0), rtol=1e-6)
-    assert shared.levels.sum() == pytest.approx(single.levels.sum())
+def test_units_of_several_frames_share_their_bits(tmp_path: Path) -> None:
+    """Kind `chunk`, units of 4 frames: 4 and 2 of them."""
+    codec = vidlbc.load(save_small_model(tmp_path / "model", kinds=("chunk",)), device="cpu")
+    data = codec.compress(noisy_frames(6, 32, 32), qp=40)
+    maps = bit_maps(codec, data)
+    assert maps.levels.shape == (6, 3) and maps.cells.shape == (6, 4, 4) and maps.strides == (8, 16, 32)
+    np.testing.assert_array_equal(maps.levels[:4], maps.levels[:1].repeat(4, 0))
+    np.testing.assert_array_equal(maps.levels[4:], maps.levels[4:5].repeat(2, 0))
+    assert maps.cells.sum() == pytest.approx(maps.levels.sum())
+    payload = 8 * sum(size for _, size in vidlbc.inspect(data).packets)
+    assert payload - 64 <= maps.levels.sum() <= payload
+    assert maps.levels.sum() + maps.other == pytest.approx(8 * len(data))
 
 
 def test_code_lengths_are_those_of_the_tables() -> None:
