@@ -83,6 +83,7 @@ def test_frames_and_models_without_layers_need_the_whole(
 ) -> None:
     plain = save_small_model(tmp_path / "plain", kinds=())
     assert encode(run_tool, videos, plain, tmp_path / "shards").returncode == 0
+    assert not LatentShards(tmp_path / "shards").plan.settings.rdo  # by itself only where priors see the past
     with pytest.raises(ShardError, match="has no base layer"):
         LatentShards(tmp_path / "shards", base=True)[0]
     with pytest.raises(InputError, match="^mode=frames needs the whole bitstream"):
