@@ -91,7 +91,7 @@ def test_a_run_and_the_tools_that_use_its_model(run_tool: Run, model: Path, vide
     out = tmp_path / "rd"
     arguments = (
         f"data={videos / 'c.mp4'}", f"out={out}", "codecs=[vidlbc]", f"model={trained}", "temporal=[lstm,lstm+refine]",
-        "qp=[50]", "frames=6", "report=false", "device=cpu",
+        "qp=[50]", "frames=6", "rdo=false", "report=false", "device=cpu",
     )  # fmt: skip
     done = run_tool("evaluate", *arguments)
     assert done.returncode == 0, done.stderr
