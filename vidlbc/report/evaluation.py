@@ -86,7 +86,9 @@ def choose_clip(
         footage = clip.read(min(frames or SHOWN_FRAMES, SHOWN_FRAMES))
     except (InputError, VideoError):
         return None
-    kind = list(codecs)[-1]
+    # A kind as it is, where there is one: the page shows no refined pictures.
+    plain = [name for name, codec in codecs.items() if name == codec.kind]
+    kind = plain[-1] if plain else list(codecs)[-1]
     qps = sorted({p.qp for p in ours if p.kind == kind})
     qp = qps[len(qps) // 2]
     other = next((anchors[name] for name in _ORDER if name in anchors), None)
