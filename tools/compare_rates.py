@@ -13,23 +13,19 @@ from omegaconf import DictConfig, OmegaConf
 from vidlbc.cli import run
 from vidlbc.studies.rates import RateStudySettings, run_rate_study
 from vidlbc.training.image_data import CropSettings
-from vidlbc.training.pictures import Source
+from vidlbc.training.pictures import sources
 
 
 def settings_of(config: DictConfig) -> RateStudySettings:
     values: Any = OmegaConf.to_container(config, resolve=True)
     data, train = values["data"], values["train"]
     return RateStudySettings(
-        train=_sources(data["train"]), val=_sources(data["val"]), out=Path(config.out), qps=tuple(values["qps"]),
+        train=sources(data["train"]), val=sources(data["val"]), out=Path(config.out), qps=tuple(values["qps"]),
         stage=values["stage"], steps=train["steps"],
         crops=CropSettings(train["size"], train["batch"], data["frames_per_video"], data["max_side"]),
         lr=train["lr"], ema=train["ema"], seed=train["seed"], eval_pictures=values["eval"]["pictures"],
         device=config.device,
     )  # fmt: skip
-
-
-def _sources(entries: Any) -> tuple[Source, ...]:
-    return tuple(Source.of(entry) for entry in (entries if isinstance(entries, list) else [entries]))
 
 
 def main(config: DictConfig) -> None:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from vidlbc.bitstream import Reader
 from vidlbc.codec import Codec
-from vidlbc.codec_input import frames_tensor
 from vidlbc.coding import dequantised
 from vidlbc.image_stage.base import channels_first, channels_last
 from vidlbc.models import ChunkModel, ImageModel
@@ -29,13 +28,11 @@ class ChunkCodec(Codec):
         super().__init__(image, chunk.stage.temporal, chunk.digest, device, precision, chunk)
         self.unit = chunk.stage.frames
         self._transform = chunk.stage.transform
-        self._latents = Traced(self._latents_step)
         self._to_chunk, self._from_chunk = Traced(self._to_chunk_step), Traced(self._from_chunk_step)
 
     def unquantised(self, frames: np.ndarray | Tensor) -> list[Tensor]:
-        parts = self._pool.map(self._in_precision(self._latents), frames_tensor(frames))
-        latents = [self._units(torch.cat(level)) for level in zip(*parts, strict=True)]
-        chunks = self._pool.map(lambda *levels: self._to_chunk(*levels), *latents)
+        latents = [self._units(channels_first(y)) for y in super().unquantised(frames)]
+        chunks = self._pool.map(self._to_chunk, *latents)
         return [torch.cat(level) for level in zip(*chunks, strict=True)]
 
     def decompress_stream(self, source: bytes | BinaryIO) -> Iterator[np.ndarray]:
@@ -60,11 +57,6 @@ class ChunkCodec(Codec):
         """(T, C, H, W) -> (ceil(T / unit), unit, C, H, W), filled up with the last."""
         missing = -len(latents) % self.unit
         return torch.cat([latents, *[latents[-1:]] * missing]).unflatten(0, (-1, self.unit))
-
-    def _latents_step(self, batch: Tensor) -> tuple[Tensor, ...]:
-        """uint8 (B, H, W, 3) -> latents (B, C_l, H_l, W_l) of the padded frames."""
-        x = self.stage.pad(batch.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
-        return tuple(y.float() for y in self._pool.cast(self.stage.analysis, x))
 
     def _to_chunk_step(self, *latents: Tensor) -> tuple[Tensor, ...]:
         """Latents (U, unit, C_l, H_l, W_l) of every level -> c, float32 (U, H_s, W_s, M_s)."""

@@ -25,17 +25,15 @@ from vidlbc.codec_input import pick_device
 from vidlbc.errors import InputError
 from vidlbc.job.settings import JobSettings
 from vidlbc.job.sources import source_file
-from vidlbc.prior.topdown import NUM_QP
-from vidlbc.progress import progress_bar
 from vidlbc.shards import Corpus
 from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.temporal_stage import ChunkStage, TemporalStage
 from vidlbc.training import distributed
 from vidlbc.training.chunk_objective import ChunkRateDistortion, set_axes
+from vidlbc.training.clip_reading import read_clips
 from vidlbc.training.loop import Settings
 from vidlbc.training.pictures import Source, find_files, read_pictures
 from vidlbc.training.request import keep_request
-from vidlbc.training.video_data import ClipSampler
 from vidlbc.training.video_objective import SymbolRate
 from vidlbc.training.wandb_log import start_wandb
 from vidlbc.training.with_bar import train as train_with_bar
@@ -143,20 +141,9 @@ def _fit(
         clips = replace(clips, frames=frames, window_frames=max(clips.window_frames, frames))
     paths = list(dict.fromkeys(item.path for item in corpus.select("train").items))
     silent = True if distributed.rank() else None
-    with progress_bar(desc="read training clips", unit="video", total=len(paths), disable=silent) as meter:
-
-        def on_read(done: int, total: int) -> None:
-            meter.total = total
-            meter.update(done - meter.n)
-
-        sampler = ClipSampler(
-            paths, clips, NUM_QP, train.seed, distributed.rank(), on_read,
-            lambda path: source_file(corpus.root, str(path)), _pictures(train.pictures),
-        )  # fmt: skip
-        sampler(0)
-    if sampler.unreadable and distributed.rank() == 0:
-        path, reason = next(iter(sampler.unreadable.items()))
-        print(f"{len(sampler.unreadable)} videos are not used for training (such as {path}: {reason})", file=sys.stderr)
+    sampler = read_clips(
+        paths, clips, train.seed, _pictures(train.pictures), lambda path: source_file(corpus.root, str(path))
+    )
     if isinstance(temporal, ChunkStage) and fresh:
         set_axes(temporal, image, sampler)
     image = image.to(device)

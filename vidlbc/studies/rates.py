@@ -51,6 +51,8 @@ def run_rate_study(settings: RateStudySettings) -> dict[str, Any]:
     """Train and measure; resumes. Returns the figures of metrics.json. Raises InputError."""
     if not settings.qps:
         raise InputError("qps=[]: expected at least one")
+    if not settings.train or not settings.val:
+        raise InputError("data.train and data.val: expected pictures to train and to measure on")
     for qp in settings.qps:
         check_qp(qp)
     around = sorted({n for qp in settings.qps for n in neighbours(qp)})

@@ -24,17 +24,17 @@ from vidlbc.codec import load
 from vidlbc.codec_input import check_qp, pick_device
 from vidlbc.errors import InputError, VideoError
 from vidlbc.evaluation import format_table, psnr
-from vidlbc.prior.topdown import NUM_QP
 from vidlbc.progress import progress_bar
 from vidlbc.shards.corpus import is_video
 from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.training import distributed
+from vidlbc.training.clip_reading import read_clips
 from vidlbc.training.loop import Outcome, Settings
 from vidlbc.training.pictures import Source, find_files, read_pictures
 from vidlbc.training.refinement_objective import RefinementDistortion
 from vidlbc.training.request import keep_request
 from vidlbc.training.schedule import Budget
-from vidlbc.training.video_data import ClipSampler, ClipSettings
+from vidlbc.training.video_data import ClipSettings
 from vidlbc.training.wandb_log import start_wandb
 from vidlbc.training.with_bar import train
 from vidlbc.video import VideoReader
@@ -167,19 +167,7 @@ def _fit(
     videos = [path for path in files if is_video(path.name)]
     stills = [read_pictures(path, 1, settings.clips.max_side)[0] for path in files if not is_video(path.name)]
     silent = None if first else True
-    with progress_bar(desc="read training clips", unit="video", total=len(videos), disable=silent) as meter:
-
-        def on_read(done: int, total: int) -> None:
-            meter.total = total
-            meter.update(done - meter.n)
-
-        sampler = ClipSampler(
-            videos, settings.clips, NUM_QP, settings.seed, distributed.rank(), on_read, pictures=stills
-        )
-        sampler(0)
-    if sampler.unreadable and first:
-        path, reason = next(iter(sampler.unreadable.items()))
-        print(f"{len(sampler.unreadable)} videos are not used for training (such as {path}: {reason})", file=sys.stderr)
+    sampler = read_clips(videos, settings.clips, settings.seed, stills)
     image = image.to(device)
     image.stage.to(memory_format=torch.channels_last)
     logger = start_wandb(settings.wandb, settings.out)

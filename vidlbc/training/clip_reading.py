@@ -1,0 +1,40 @@
+"""The first pool of training clips, read with a progress bar: what every training on videos begins with."""
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+
+from vidlbc.prior.topdown import NUM_QP
+from vidlbc.progress import progress_bar
+from vidlbc.training import distributed
+from vidlbc.training.video_data import ClipSampler, ClipSettings
+
+
+def read_clips(
+    paths: Sequence[str | Path],
+    clips: ClipSettings,
+    seed: int,
+    pictures: Sequence[np.ndarray],
+    open_path: Callable[[str | Path], AbstractContextManager[Path]] = lambda path: nullcontext(Path(path)),
+) -> ClipSampler:
+    """A sampler whose first pool is in memory; rank 0 shows progress and tells which videos are not used.
+
+    Arguments as of ClipSampler. Raises InputError where no video has enough readable frames.
+    """
+    first = distributed.rank() == 0
+    silent = None if first else True
+    with progress_bar(desc="read training clips", unit="video", total=len(paths), disable=silent) as meter:
+
+        def on_read(done: int, total: int) -> None:
+            meter.total = total
+            meter.update(done - meter.n)
+
+        sampler = ClipSampler(paths, clips, NUM_QP, seed, distributed.rank(), on_read, open_path, pictures)
+        sampler(0)
+    if sampler.unreadable and first:
+        path, reason = next(iter(sampler.unreadable.items()))
+        print(f"{len(sampler.unreadable)} videos are not used for training (such as {path}: {reason})", file=sys.stderr)
+    return sampler
