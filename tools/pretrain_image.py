@@ -29,7 +29,7 @@ def settings_of(config: DictConfig) -> ImageJobSettings:
         train=sources(data["train"]), out=Path(config.out), family=stage.pop("family"), options=stage,
         budget=Budget(train["steps"], train["minutes"]), crops=crops, lr=train["lr"],
         weight_decay=train["weight_decay"], ema=train["ema"], balance=train["balance"], bf16=train["bf16"],
-        seed=train["seed"], init=config.init, checkpoint=config.checkpoint, part=config.train_only,
+        seed=train["seed"], init=config.init, grow=config.grow, checkpoint=config.checkpoint, part=config.train_only,
         val=sources(data["val"]), eval_qps=tuple(config.eval.qps), eval_pictures=config.eval.pictures,
         device=config.device, wandb=config.wandb,
     )  # fmt: skip

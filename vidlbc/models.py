@@ -165,9 +165,9 @@ def save_chunk(stage: ChunkStage, folder: Path, config: Mapping[str, Any], image
     _save_coded(stage, folder)
 
 
-def load_chunk(folder: Path, image: ImageModel) -> ChunkModel:
-    """Raises InputError where it was trained for another image stage."""
-    config = _read_temporal_config(folder, image)
+def load_chunk(folder: Path, image: ImageModel, any_image: bool = False) -> ChunkModel:
+    """Raises InputError where it was trained for another image stage, unless `any_image`."""
+    config = _read_temporal_config(folder, image, any_image)
     with _options_of(folder):
         stage = build_chunk(image.stage, **config.get("options", {}))
     return _load_coded(stage, folder, config)
@@ -193,9 +193,9 @@ def build_temporal(kind: str, stage: ImageStage, **options: Any) -> TemporalStag
     return temporal
 
 
-def load_temporal(folder: Path, image: ImageModel) -> tuple[TemporalStage, bytes]:
-    """Raises InputError where it was trained for another image stage."""
-    config = _read_temporal_config(folder, image)
+def load_temporal(folder: Path, image: ImageModel, any_image: bool = False) -> tuple[TemporalStage, bytes]:
+    """Raises InputError where it was trained for another image stage, unless `any_image`."""
+    config = _read_temporal_config(folder, image, any_image)
     tensors, _ = load_tensors(folder / "model.safetensors")
     with _options_of(folder):
         temporal = build_temporal(config["kind"], image.stage, **config.get("options", {}))
@@ -203,18 +203,23 @@ def load_temporal(folder: Path, image: ImageModel) -> tuple[TemporalStage, bytes
     return temporal.eval().requires_grad_(False), digest(tensors, config)
 
 
-def _read_temporal_config(folder: Path, image: ImageModel) -> dict[str, Any]:
+def _read_temporal_config(folder: Path, image: ImageModel, any_image: bool) -> dict[str, Any]:
     config = _read_config(folder, image_stage=str, kind=str)
-    if config["image_stage"] != image.digest.hex():
+    if config["image_stage"] != image.digest.hex() and not any_image:
         raise InputError(
             f"{folder} was trained for image stage {config['image_stage'][:12]}, not {image.digest.hex()[:12]}"
         )
     return config
 
 
-def load_kind(folder: Path, image: ImageModel) -> TemporalStage | ChunkStage:
-    """The stage of a folder that is named after its kind, for training on. Raises InputError."""
-    return load_chunk(folder, image).stage if folder.name == ChunkStage.kind else load_temporal(folder, image)[0]
+def load_kind(folder: Path, image: ImageModel, any_image: bool = False) -> TemporalStage | ChunkStage:
+    """The stage of a folder that is named after its kind, for training on. Raises InputError.
+
+    `any_image`: weights that were trained for another image stage will do, as long as its levels are alike.
+    """
+    if folder.name == ChunkStage.kind:
+        return load_chunk(folder, image, any_image).stage
+    return load_temporal(folder, image, any_image)[0]
 
 
 def build_kind(kind: str, stage: ImageStage, **options: Any) -> TemporalStage | ChunkStage:

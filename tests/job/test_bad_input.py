@@ -50,7 +50,6 @@ def job(call_tool: Tool, motions: Path, small_model: Path, tmp_path: Path) -> Ca
         ("temporal=foo", "temporal=foo: expected one of none, transformer, lstm, chunk"),
         ("precision=fp64", "precision=fp64: expected one of fp32, bf16"),
         ("device=tpu", "unknown device 'tpu': expected auto, cpu or cuda"),
-        ("train.start=again", "train.start=again: expected one of shipped, scratch"),
         ("train.steps=0", "train.steps=0: expected more than 0"),
         ("train.minutes=long", "train.minutes=long: expected more than 0"),
         ("train.frames=1", "train.frames=1: expected a whole number of at least 2"),
@@ -180,6 +179,14 @@ def test_no_weights_to_start_from(call_tool: Tool, motions: Path, small_model: P
     assert status == 2
     line = told.splitlines()[-1].removeprefix("error: ")
     assert line == "temporal=transformer has no shipped weights to use: set train.minutes or train.steps"
+
+
+def test_no_model_to_start_from(job: Callable[..., str], small_model: Path, tmp_path: Path) -> None:
+    neither = "train.start=again: neither shipped nor scratch, and no model 'again': expected a model folder or one of "
+    assert job("train.start=again").startswith(neither)
+    empty = f"train.start={small_model}"
+    assert job(empty, "temporal=lstm") == f"{empty}: the model has no temporal stage lstm"
+    assert not (tmp_path / "run").exists()
 
 
 # ---- models

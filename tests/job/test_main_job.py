@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import vidlbc
 from tests.job.conftest import FAST, REPO, Job, job_command, run_command, shard_digests
@@ -250,3 +252,15 @@ def test_chunks_go_through_the_whole_job(motions: Path, small_model: Path, tmp_p
         sample = shards[index]
         assert vidlbc.inspect(sample["bitstream"]).unit == 8
         assert [len(level) for level in sample["latents"]] == [sample["meta"]["frames"]] * 4
+
+
+def test_training_goes_on_from_a_stage_of_another_image_stage(
+    undisturbed: Job, motions: Path, other_model: Path, tmp_path: Path
+) -> None:
+    """With a learning rate of 0: the same weights, saved for the other image stage, which codes with them."""
+    start, out = undisturbed.out / "model", tmp_path / "run"
+    still = (f"train.start={start}", "train.lr=0", "train.ema=0", *LIGHT)
+    run_command(job_command(motions, out, other_model, *still), out)
+    before, after = (load_file(m / "temporal" / "transformer" / "model.safetensors") for m in (start, out / "model"))
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert vidlbc.load(out / "model", device="cpu").kind == "transformer"

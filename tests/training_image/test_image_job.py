@@ -150,6 +150,37 @@ def test_training_the_prior_alone_leaves_the_pictures(settings_for, frames):
     assert len(before) != len(after)
 
 
+TAILED = {**TINY, "encoder_tail": [1, 1, 0, 0], "decoder_tail": [0, 1, 1, 0]}
+
+
+def test_a_grown_stage_begins_as_what_it_grew_from(settings_for, frames):
+    """lr 0 leaves it there: the same bits and, but for float32 sums, the same pictures, from more weights."""
+    first = settings_for("first")
+    run_image_job(first)
+    grow = {"init": str(first.out), "grow": True, "options": TAILED}
+    still, trained = settings_for("still", steps=2, lr=0.0, **grow), settings_for("trained", steps=8, lr=1e-2, **grow)
+    run_image_job(still)
+    run_image_job(trained)
+    old, new, other = (vidlbc.load(s.out, device="cpu") for s in (first, still, trained))
+    assert new.image.config["options"] == TAILED
+    assert sum(p.numel() for p in new.image.stage.parameters()) > sum(p.numel() for p in old.image.stage.parameters())
+    before, after = old.compress(frames, qp=40), new.compress(frames, qp=40)
+    assert len(before) == len(after)
+    pictures = [codec.decompress(data).astype(int) for codec, data in ((old, before), (new, after))]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+    assert other.compress(frames, qp=40) != after
+    tail = [name for name in other.image.stage.state_dict() if name.startswith("decode.1.") and "gdn" in name]
+    assert tail
+
+
+def test_growing_only_adds(settings_for):
+    first = settings_for("first")
+    run_image_job(first)
+    narrow = {**TINY, "widths": [width + 8 for width in TINY["widths"]]}
+    with pytest.raises(InputError, match="grow=true: in image_stage=lbc tensor '.*' has shape .*; init= has "):
+        run_image_job(settings_for("second", init=str(first.out), grow=True, options=narrow))
+
+
 def test_a_compressai_checkpoint_under_a_new_prior(settings_for, tmp_path, frames):
     torch.manual_seed(0)
     library = import_compressai().models
@@ -188,6 +219,8 @@ def test_two_processes_train_one_model(corpus, tmp_path):
     [
         ({"init": "nowhere"}, "no model 'nowhere': expected a model folder or one of"),
         ({"init": "default", "checkpoint": "x.pth"}, "init= and checkpoint= are both given"),
+        ({"grow": True}, "grow=true adds blocks to an existing stage: give that one as init=MODEL"),
+        ({"options": {**TINY, "decoder_tail": [1]}}, "decoder_tail has 1 entries, expected one for each of strides"),
         ({"part": "decoder"}, "train_only=decoder: expected one of all, synthesis, prior"),
         ({"family": "jpeg"}, "unknown image stage family 'jpeg': expected one of lbc, hyperprior, elic"),
         ({"options": {**TINY, "block": "cubic"}}, "unknown block .cubic.: expected one of depthwise, moga, "),

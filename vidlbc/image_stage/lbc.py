@@ -41,17 +41,24 @@ class LBC(ImageStage):
         prior_blocks: int = 2,
         variants: Mapping[str, Sequence[int]] | None = None,
         base_levels: int = 0,
+        tail_block: str = "residual_gdn",
+        encoder_tail: Sequence[int] = (0, 0, 0, 0),
+        decoder_tail: Sequence[int] = (0, 0, 0, 0),
     ):
         """Each sequence is fine to coarse (strides 4, 8, 16, 32); `prior_widths` for working strides 8, 16, 32.
 
         `variants`: truncations by name, as V1, V2 and V3 of Table 1; they need training with them. `base_levels`: so
-        many of the coarsest levels come first in a bitstream and decode without the others.
+        many of the coarsest levels come first in a bitstream and decode without the others. The tails: so many blocks
+        of another kind follow those of `block` at each stride; fresh ones change nothing, so that a trained stage may
+        be given some.
         """
         for name, sizes in {
             "channels": channels,
             "widths": widths,
             "encoder_blocks": encoder_blocks,
             "decoder_blocks": decoder_blocks,
+            "encoder_tail": encoder_tail,
+            "decoder_tail": decoder_tail,
         }.items():
             if len(sizes) != len(STRIDES):
                 raise ValueError(f"{name} has {len(sizes)} entries, expected one for each of strides 4, 8, 16, 32")
@@ -62,10 +69,15 @@ class LBC(ImageStage):
         self.base_levels = base_levels
         inputs = [3 * 16, *[4 * w for w in widths[:-1]]]
         self.down = nn.ModuleList([nn.Conv2d(i, w, 1) for i, w in zip(inputs, widths, strict=True)])
-        self.encode = nn.ModuleList([stack(block, w, n) for w, n in zip(widths, encoder_blocks, strict=True)])
+
+        def blocks(counts: Sequence[int], tails: Sequence[int]) -> nn.ModuleList:
+            sizes = zip(widths, counts, tails, strict=True)
+            return nn.ModuleList([nn.Sequential(*stack(block, w, n), *stack(tail_block, w, m)) for w, n, m in sizes])
+
+        self.encode = blocks(encoder_blocks, encoder_tail)
         self.project = nn.ModuleList([nn.Conv2d(w, c, 1) for w, c in zip(widths, channels, strict=True)])
         self.lift = nn.ModuleList([nn.Conv2d(c, w, 1) for w, c in zip(widths, channels, strict=True)])
-        self.decode = nn.ModuleList([stack(block, w, n) for w, n in zip(widths, decoder_blocks, strict=True)])
+        self.decode = blocks(decoder_blocks, decoder_tail)
         self.up = nn.ModuleList([nn.Conv2d(w, i, 1) for i, w in zip(inputs, widths, strict=True)])
         self.modulate = nn.ModuleList([QPTable(w) for w in widths])
         self.feature_channels = widths[STRIDES.index(FEATURE_STRIDE)]

@@ -12,6 +12,7 @@ from vidlbc.codec_input import check_qp, pick_device
 from vidlbc.errors import InputError
 from vidlbc.heads.build import HEAD_KINDS
 from vidlbc.job.settings import JobSettings
+from vidlbc.job.train import started_from
 from vidlbc.shards import Content, Corpus, Settings, contents_of, known_contents, read_annotations, split_corpus
 from vidlbc.shards.corpus import locate
 from vidlbc.temporal_stage import KINDS, ChunkStage
@@ -106,7 +107,7 @@ def _check_values(settings: JobSettings) -> None:
     _one_of("temporal", settings.temporal, (*KINDS, ChunkStage.kind))
     _one_of("precision", settings.precision, ("fp32", "bf16"))
     train, clips, evaluation = settings.train, settings.train.clips, settings.evaluation
-    _one_of("train.start", train.start, ("shipped", "scratch"))
+    started_from(settings)
     _one_of("eval.head", evaluation.head, HEAD_KINDS)
     for name, value, least in (
         ("processes", settings.processes, 1), ("data.clip_frames", settings.clip_frames, 1),

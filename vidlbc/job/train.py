@@ -38,6 +38,9 @@ from vidlbc.training.video_objective import SymbolRate
 from vidlbc.training.wandb_log import start_wandb
 from vidlbc.training.with_bar import train as train_with_bar
 
+# Values of train.start beside a model's name or folder.
+SHIPPED, SCRATCH = "shipped", "scratch"
+
 
 def train_temporal(settings: JobSettings, corpus: Corpus) -> Codec:
     """Writes `out/model` and returns its codec. Skipped where `out/model` is complete.
@@ -90,8 +93,25 @@ def _keep_image_stage(shipped: Path, model: Path) -> None:
             os.replace(temporary, model / name)
 
 
+def started_from(settings: JobSettings) -> Path | None:
+    """The folder of the temporal stage that training starts from; None: from nothing. Raises InputError."""
+    start, kind = settings.train.start, settings.temporal
+    if start == SCRATCH or kind == "none":
+        return None
+    if start == SHIPPED:
+        folder = models.find_model(settings.image_stage) / "temporal" / kind
+        return folder if folder.is_dir() else None
+    try:
+        folder = models.find_model(start) / "temporal" / kind
+    except InputError as error:
+        raise InputError(f"train.start={start}: neither {SHIPPED} nor {SCRATCH}, and {error}") from None
+    if not folder.is_dir():
+        raise InputError(f"train.start={start}: the model has no temporal stage {kind}")
+    return folder
+
+
 def _train(settings: JobSettings, corpus: Corpus) -> None:
-    shipped = models.find_model(settings.image_stage)
+    shipped, start = models.find_model(settings.image_stage), settings.train.start
     if distributed.rank() == 0:
         _keep_image_stage(shipped, settings.model)
         described = {"format": models.FORMAT, "temporal": settings.temporal}
@@ -100,21 +120,20 @@ def _train(settings: JobSettings, corpus: Corpus) -> None:
     if settings.temporal == "none":
         return
     image = models.load_image_stage(settings.model / "image_stage")
-    ready = shipped / "temporal" / settings.temporal
-    start_from_shipped = settings.train.start == "shipped" and ready.is_dir()
-    if start_from_shipped:
-        temporal = models.load_kind(ready, image)
+    ready = started_from(settings)
+    if ready is not None:
+        temporal = models.load_kind(ready, image, any_image=start != SHIPPED)
         config = json.loads((ready / "config.json").read_text())
     else:
-        if distributed.rank() == 0 and settings.train.start == "shipped":
+        if distributed.rank() == 0 and start == SHIPPED:
             print(f"no shipped weights of temporal={settings.temporal}: training from scratch", file=sys.stderr)
         torch.manual_seed(settings.train.seed)
         temporal = models.build_kind(settings.temporal, image.stage)
         config = {"kind": settings.temporal, "options": {}}
     if settings.train.budget is not None:
         temporal.requires_grad_(True)
-        _fit(settings, corpus, image, temporal, fresh=not start_from_shipped)
-    elif not start_from_shipped:
+        _fit(settings, corpus, image, temporal, fresh=ready is None)
+    elif ready is None:
         raise InputError(
             f"temporal={settings.temporal} has no shipped weights to use: set train.minutes or train.steps"
         )

@@ -57,6 +57,7 @@ class ImageJobSettings:
     bf16: bool = False
     seed: int = 0
     init: str | None = None
+    grow: bool = False
     checkpoint: str | None = None
     part: str = "all"
     val: tuple[Source, ...] = ()
@@ -77,7 +78,9 @@ def run_image_job(settings: ImageJobSettings) -> dict[str, Any] | None:
     distributed.start(device)
     try:
         files, val = _check(settings)
-        start = start_from(settings.family, settings.options, settings.init, settings.checkpoint, settings.seed)
+        start = start_from(
+            settings.family, settings.options, settings.init, settings.checkpoint, settings.seed, settings.grow
+        )
         train_only(start.stage, settings.part)
         request = settings.out / "training" / "request.json"
         keep_request(request, _request(settings, files), settings.out, write=distributed.rank() == 0)
@@ -113,6 +116,7 @@ def _request(settings: ImageJobSettings, files: list[Path]) -> dict[str, Any]:
     named: dict[str, Any] = {
         "image_stage": {"family": settings.family, **settings.options},
         "init": settings.init,
+        "grow": settings.grow,
         "checkpoint": settings.checkpoint,
         "train_only": settings.part,
         "data.train": [asdict(source) for source in settings.train],

@@ -2,6 +2,7 @@
 
     family and options ------------> a fresh stage, set to a transform of the pictures (lbc, codevilla, scalable)
     init=MODEL --------------------> an existing model's stage
+    init=MODEL grow=true ----------> a stage of the given family and options, with the model's weights where they fit
     checkpoint=FILE ---------------> a family whose transforms come from a CompressAI checkpoint; its prior is fresh
 
 The family then sets what it can before the first step; `train_only` freezes the rest.
@@ -41,14 +42,25 @@ class Start:
     model: tuple[Path, models.ImageModel] | None = None
 
 
-def start_from(family: str, options: dict[str, Any], init: str | None, checkpoint: str | None, seed: int) -> Start:
+def start_from(
+    family: str,
+    options: dict[str, Any],
+    init: str | None,
+    checkpoint: str | None,
+    seed: int,
+    grow: bool = False,
+) -> Start:
     """Build the stage. Raises InputError where the options, the model or the checkpoint are no such thing."""
     torch.manual_seed(seed)
     if init and checkpoint:
         raise InputError("init= and checkpoint= are both given: a stage starts from one of them")
+    if grow and not init:
+        raise InputError("grow=true adds blocks to an existing stage: give that one as init=MODEL")
     if init:
         folder = models.find_model(init)
         image = models.load_image_stage(folder / "image_stage")
+        if grow:
+            return Start(_grown(image.stage, family, options), {"family": family, "options": options})
         config = {"family": image.config["family"], "options": image.config.get("options", {})}
         return Start(image.stage, config, model=(folder, image))
     if checkpoint:
@@ -61,6 +73,23 @@ def start_from(family: str, options: dict[str, Any], init: str | None, checkpoin
         stage, options = load(checkpoint, **options)
         return Start(stage, {"family": family, "options": options})
     return Start(build_image_stage(family, **options), {"family": family, "options": options}, fresh=True)
+
+
+def _grown(stage: ImageStage, family: str, options: dict[str, Any]) -> ImageStage:
+    """A new stage with the weights of `stage`; what `stage` has not is as built, which for blocks is the identity.
+
+    Raises InputError where a tensor of `stage` finds no place: growing adds, it replaces nothing.
+    """
+    larger = build_image_stage(family, **options)
+    own, wanted = stage.state_dict(), larger.state_dict()
+    for name, tensor in own.items():
+        if name not in wanted or wanted[name].shape != tensor.shape:
+            found = "is missing" if name not in wanted else f"has shape {tuple(wanted[name].shape)}"
+            raise InputError(
+                f"grow=true: in image_stage={family} tensor {name!r} {found}; init= has {tuple(tensor.shape)}"
+            )
+    larger.load_state_dict({**wanted, **own})
+    return larger
 
 
 def train_only(stage: ImageStage, part: str) -> None:
