@@ -12,19 +12,17 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-import vidlbc
 from vidlbc.cli import run
+from vidlbc.codec import Codec
 from vidlbc.evaluation.anchors import build_anchors
 from vidlbc.evaluation.comparison import MEASURES, compare, comparison_table, write_differences
+from vidlbc.evaluation.our_codecs import load_codecs
 from vidlbc.evaluation.plots import plot_rate_distortion
-from vidlbc.evaluation.rate_distortion import RDO
 from vidlbc.evaluation.rate_distortion_job import EvaluateSettings, evaluate_clips
 from vidlbc.evaluation.rate_distortion_tables import tables, write_csv
-from vidlbc.models import find_model, kinds_of
 from vidlbc.report import choose_clip, environment, write_evaluation_report
 
 OURS = "vidlbc"
-REFINED = "+refine"
 
 
 def main(config: DictConfig) -> None:
@@ -39,14 +37,11 @@ def main(config: DictConfig) -> None:
     weights = None if config.compressai_weights is None else Path(config.compressai_weights)
     device = "cpu" if config.device == "auto" else config.device
     anchors, left_out = build_anchors(names, values["preset"], config.threads, weights, device)
-    codecs: dict[str, vidlbc.Codec] = {}
+    codecs: dict[str, Codec] = {}
     if OURS in config.codecs:
-        kinds = kinds_of(find_model(config.model)) if config.temporal is None else list(config.temporal)
-        for name in kinds:
-            kind = name.removesuffix(REFINED)
-            codecs[name] = vidlbc.load(config.model, config.device, kind, config.precision, refine=kind != name)
-        if config.rdo:
-            codecs |= {f"{name}{RDO}": codec for name, codec in codecs.items() if codec.sees_past}
+        models = [values["model"]] if isinstance(values["model"], str) else values["model"]
+        codecs, lacking = load_codecs(models, values["temporal"], config.device, config.precision, config.rdo)
+        left_out |= lacking
     found = evaluate_clips(settings, codecs, anchors)
     write_csv(settings.out / "points.csv", found.points)
     print(tables(found.points, found.problems))

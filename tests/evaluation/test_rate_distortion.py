@@ -24,6 +24,7 @@ from vidlbc.errors import InputError, VideoError, VidlbcError
 from vidlbc.evaluation import ms_ssim, psnr, rate_distortion_job
 from vidlbc.evaluation.anchors import Anchor, Jpeg, build_anchors
 from vidlbc.evaluation.clips import Clip, find_clips
+from vidlbc.evaluation.our_codecs import load_codecs
 from vidlbc.evaluation.rate_distortion import Point, measure_anchor, measure_clip
 from vidlbc.evaluation.rate_distortion_job import EvaluateSettings, evaluate_clips
 from vidlbc.evaluation.rate_distortion_tables import tables, write_csv
@@ -96,10 +97,32 @@ def test_a_kind_that_decodes_to_other_symbols_stops_the_run(
     assert len(measure_clip("clip", frames, {"lstm": lstm}, qp=20, verify=False)) == 1
 
 
-def test_kinds_of_different_image_stages_are_refused(codecs: dict[str, Codec], tmp_path: Path) -> None:
-    other = vidlbc.load(save_small_model(tmp_path / "other", seed=100, kinds=()), "cpu")
-    with pytest.raises(InputError, match="all codecs must have the same image stage"):
-        measure_clip("clip", noisy_frames(1, 32, 32), {"none": other, "lstm": codecs["lstm"]}, qp=20)
+def test_two_models_in_one_comparison(codecs: dict[str, Codec], model: Path, tmp_path: Path) -> None:
+    """The second model's kinds are named after it; its kinds share its pictures, told against its own none."""
+    other = save_small_model(tmp_path / "other", seed=100, kinds=("lstm",))
+    both, left_out = load_codecs([str(model), str(other)], ["none", "lstm", "transformer"], "cpu", "fp32", rdo=True)
+    assert list(both) == [
+        "none", "lstm", "transformer", "none@other", "lstm@other", "lstm-rdo", "transformer-rdo", "lstm@other-rdo",
+    ]  # fmt: skip
+    assert left_out == {"transformer@other": f"model {other} has no temporal stage transformer"}
+    assert both["lstm"].fingerprint == codecs["lstm"].fingerprint != both["lstm@other"].fingerprint
+    points = {p.kind: p for p in measure_clip("clip", noisy_frames(4, 40, 56), both, qp=20)}
+    assert points["lstm"].psnr == points["none"].psnr != points["none@other"].psnr == points["lstm@other"].psnr
+    alone = measure_clip("clip", noisy_frames(4, 40, 56), {"lstm": both["lstm@other"]}, qp=20)[0]
+    assert alone.bytes == points["lstm@other"].bytes
+    below = 100 * (1 - points["lstm@other"].bytes / points["none@other"].bytes)
+    row = next(line for line in tables(list(points.values()), {}).splitlines() if line.startswith("qp 20 lstm@other "))
+    assert row.split()[-2] == f"{below:.1f}"
+
+
+def test_models_that_cannot_be_told_apart_or_are_not_there(model: Path, tmp_path: Path) -> None:
+    same_name = save_small_model(tmp_path / model.name, seed=100, kinds=())
+    with pytest.raises(InputError, match="the folders' names must differ"):
+        load_codecs([str(model), str(same_name)], None, "cpu", "fp32", rdo=False)
+    with pytest.raises(InputError, match="no model 'nowhere'"):
+        load_codecs([str(model), "nowhere"], None, "cpu", "fp32", rdo=False)
+    with pytest.raises(InputError, match="expected a model folder"):
+        load_codecs([], None, "cpu", "fp32", rdo=False)
 
 
 def test_jpeg_counts_the_bytes_of_files_and_rises_with_quality(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from vidlbc.codec import Codec
 from vidlbc.coding import SKIP
-from vidlbc.errors import InputError, VidlbcError
+from vidlbc.errors import VidlbcError
 from vidlbc.evaluation.anchors import Anchor
 from vidlbc.evaluation.distortion import ms_ssim, psnr
 from vidlbc.evaluation.rate import bits_per_pixel, kilobits_per_second
@@ -30,8 +30,8 @@ _STILL = Fraction(25)
 
 @dataclass(frozen=True)
 class Point:
-    """One clip at one quality under one kind: `none`, `transformer`, `transformer-rdo`, ..., or another codec, whose
-    `qp` is its own quality (CRF, JPEG's quality).
+    """One clip at one quality under one kind: `none`, `transformer`, `transformer-rdo`, `none@large`, ... (see
+    vidlbc.evaluation.our_codecs), or another codec, whose `qp` is its own quality (CRF, JPEG's quality).
 
     `bytes_no_context`: the same network's null context, but for symbols that were chosen for the context. `weights`:
     fingerprint, or the other codec's settings. `psnr` (dB) and `ms_ssim`: means over the frames. `damage`: what kept a
@@ -88,22 +88,15 @@ class Point:
         return cls(**{name: value for name, value in data.items() if name != "bpp"})
 
 
-def check_kinds(codecs: Mapping[str, Codec]) -> None:
-    """Raises InputError where the codecs have different image stages."""
-    if len({codec.image.digest for codec in codecs.values()}) > 1:
-        raise InputError("kinds are compared on the same latents: all codecs must have the same image stage")
-
-
 def measure_clip(
     name: str, frames: np.ndarray, codecs: Mapping[str, Codec], qp: int, verify: bool = True, fps: float = 0.0
 ) -> list[Point]:
     """One point a kind; frames are uint8 (T, H, W, 3). With `verify`, each bitstream is decoded and compared.
 
-    Kinds share the pictures, but for codecs that refine them, which decode their own bitstream, and kinds whose name
-    ends in RDO: their symbols are chosen under their own priors.
-    Raises VidlbcError where a kind decodes to other symbols, InputError where frames are none or image stages differ.
+    Kinds of one image stage share the pictures, but for codecs that refine them, which decode their own bitstream, and
+    kinds whose name ends in RDO: their symbols are chosen under their own priors.
+    Raises VidlbcError where a kind decodes to other symbols, InputError where frames are none.
     """
-    check_kinds(codecs)
     points = []
     same: dict[bytes | str, dict[str, Codec]] = {}  # kinds that code the same symbols
     for kind, codec in codecs.items():

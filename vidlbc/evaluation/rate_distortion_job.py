@@ -15,7 +15,7 @@ from vidlbc.errors import InputError, VideoError
 from vidlbc.evaluation.anchors import Anchor
 from vidlbc.evaluation.clips import Clip, find_clips
 from vidlbc.evaluation.point_store import PointStore
-from vidlbc.evaluation.rate_distortion import Point, check_kinds, measure_anchor, measure_clip
+from vidlbc.evaluation.rate_distortion import Point, measure_anchor, measure_clip
 from vidlbc.progress import progress_bar
 
 
@@ -62,7 +62,6 @@ def evaluate_clips(
             wanted.append((name, quality))
     if not wanted:
         raise InputError("nothing to measure: give codecs=[...], and temporal=[...] and qp=[...] for vidlbc")
-    check_kinds(codecs)
     clips = find_clips(settings.data)
     request = {name: getattr(settings, name) for name in ("frames", "precision", "verify")}
     request["data"] = str(settings.data.resolve())

@@ -12,6 +12,7 @@ from vidlbc.evaluation.means import CELLS, frames_per_second, means
 from vidlbc.evaluation.rate_distortion import RDO, Point
 from vidlbc.evaluation.report import format_table
 from vidlbc.shards.layout import write_atomic
+from vidlbc.temporal_stage import NoContext
 
 _COLUMNS = (
     "clip", "kind", "qp", "frames", "width", "height", "fps", "bytes", "bytes_no_context", "bpp", "kbps", "psnr",
@@ -50,7 +51,12 @@ def write_csv(path: Path, points: Sequence[Point]) -> None:
 
 
 def _contexts(points: Sequence[Point]) -> list[str]:
-    return [kind for kind in dict.fromkeys(p.kind for p in points) if kind != "none"]
+    return [kind for kind in dict.fromkeys(p.kind for p in points) if not _is_none(kind)]
+
+
+def _is_none(kind: str) -> bool:
+    """Of any model, without a video decoder."""
+    return kind.partition("@")[0] == NoContext.kind
 
 
 def _clip_header(points: Sequence[Point]) -> list[str]:
@@ -66,7 +72,7 @@ def _clip_rows(points: Sequence[Point]) -> list[list[Any]]:
         grouped.setdefault((point.clip, point.qp, point.psnr), {})[point.kind] = point
     rows = []
     for (clip, qp, _), by_kind in grouped.items():
-        one, none = next(iter(by_kind.values())), by_kind.get("none")
+        one, none = next(iter(by_kind.values())), next((p for kind, p in by_kind.items() if _is_none(kind)), None)
         row: list[Any] = [clip, qp, one.frames, f"{one.width}x{one.height}", f"{one.psnr:.2f}", _bpp(none)]
         for kind in _contexts(points):
             p = by_kind.get(kind)
@@ -80,7 +86,7 @@ def _clip_rows(points: Sequence[Point]) -> list[list[Any]]:
 
 def _mean_rows(points: Sequence[Point], with_context: bool) -> list[list[Any]]:
     """Means over the clips; frames a second and the excess over the estimate are those of all frames and bytes."""
-    none = {(p.clip, p.qp, p.psnr): p.bytes for p in points if p.kind == "none"}
+    none = {(p.clip, p.qp, p.psnr): p.bytes for p in points if _is_none(p.kind)}
     rows = []
     for mean in means(sorted(points, key=lambda p: (not p.learned, p.qp if p.learned else 0))):
         chosen, one = mean.points, mean.points[0]

@@ -1,0 +1,47 @@
+"""This package's codecs in a comparison, by name: KIND[+refine][@MODEL][-rdo], as `none` or `transformer@large-rdo`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vidlbc.codec import Codec, load
+from vidlbc.errors import InputError
+from vidlbc.evaluation.rate_distortion import RDO
+from vidlbc.models import find_model, kinds_of
+
+REFINED = "+refine"
+
+
+def load_codecs(
+    models: Sequence[str], kinds: Sequence[str] | None, device: str, precision: str, rdo: bool
+) -> tuple[dict[str, Codec], dict[str, str]]:
+    """Codecs by name, and why those that a model lacks are left out: {name: why}.
+
+    `kinds`: KIND or KIND+refine; None: all that each model has. The first model's names are the kinds alone, the others
+    end in @ and the name of the model's folder. `rdo`: also each that sees the past with symbols chosen for rate and
+    distortion. Raises InputError for a model or a kind that is not there, or for two models of one name.
+    """
+    if not models:
+        raise InputError("model=[]: expected a model folder or the name of a shipped model")
+    folders = [find_model(model) for model in models]
+    names = [_name(folder) for folder in folders]
+    if len(set(names)) < len(names):
+        raise InputError(f"model=[{','.join(models)}]: the folders' names must differ, they name the codecs")
+    there = {kind for folder in folders for kind in kinds_of(folder)}
+    plain: dict[str, Codec] = {}
+    left_out: dict[str, str] = {}
+    for number, (folder, name) in enumerate(zip(folders, names, strict=True)):
+        for wanted in kinds_of(folder) if kinds is None else kinds:
+            kind, called = wanted.removesuffix(REFINED), wanted if number == 0 else f"{wanted}@{name}"
+            refine = kind != wanted
+            if len(folders) > 1 and kind in there and kind not in kinds_of(folder):
+                left_out[called] = f"model {folder} has no temporal stage {kind}"
+            elif len(folders) > 1 and refine and not (folder / "video_decoder").is_dir():
+                left_out[called] = f"model {folder} has no video decoder"
+            else:
+                plain[called] = load(str(folder), device, kind, precision, refine=refine)
+    chosen = {f"{name}{RDO}": codec for name, codec in plain.items() if rdo and codec.sees_past}
+    return plain | chosen, left_out
+
+
+def _name(folder: Path) -> str:
+    return folder.resolve().name
