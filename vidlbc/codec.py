@@ -248,8 +248,8 @@ class Codec(ImageCodec):
         readers = [Reader(cast(bytes | BinaryIO, d)) for d in data]
         decoded = self._decode(readers, base=base)
         parts = [[q.unflatten(0, (len(readers), -1)) for q in symbols] for symbols in decoded]
-        whole = [torch.cat(level, 1).permute(0, 1, 4, 2, 3) for level in zip(*parts, strict=True)]
-        return self.crop_symbols(whole, readers[0].header.height, readers[0].header.width)
+        whole = [torch.cat(level, 1) for level in zip(*parts, strict=True)]
+        return self.unpadded(whole, readers[0].header.height, readers[0].header.width)
 
     def latents(self, data: bytes | BinaryIO, base: bool = False) -> list[Tensor]:
         """Bitstream -> dequantised latents, float32 (T, C_l, H_l, W_l) a level; `base` as in `symbols`."""

@@ -101,9 +101,10 @@ class ImageCodec:
         """
         return _cropped(levels, self.levels[len(self.levels) - len(levels) :], height, width)
 
-    def crop_symbols(self, levels: Sequence[Tensor], height: int, width: int) -> list[Tensor]:
-        """The same of symbols, (..., C_l, H_l, W_l) a coded level."""
-        return _cropped(levels, self.coded_levels[len(self.coded_levels) - len(levels) :], height, width)
+    def unpadded(self, symbols: Sequence[Tensor], height: int, width: int) -> list[Tensor]:
+        """Symbols of the padded frame (..., H_l, W_l, C_l) -> (..., C_l, H_l, W_l) of the cells of the true one."""
+        levels = self.coded_levels[len(self.coded_levels) - len(symbols) :]
+        return _cropped([q.movedim(-1, -3) for q in symbols], levels, height, width)
 
     def dequantise(self, symbols: Sequence[Tensor], qp: int, frames: int | None = None) -> list[Tensor]:
         """Symbols int32 (T, H_l, W_l, C_l) -> latents of frames, float32 (T, C_l, H_l, W_l).

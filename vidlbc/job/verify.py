@@ -107,7 +107,7 @@ def _as_source(codec: Codec, shards: LatentShards, index: int, digest: str) -> b
     meta, settings = shards.meta(index), shards.plan.settings
     frames, header = source_frames(shards, meta), Reader(shards.bitstream(index)).header
     symbols = codec.analyse(frames, meta["qp"], meta["variant"], settings.rdo, settings.context, header.skip)
-    if symbols_digest(codec.crop_symbols([q.permute(0, 3, 1, 2) for q in symbols], *frames.shape[1:3])) == digest:
+    if symbols_digest(codec.unpadded(symbols, *frames.shape[1:3])) == digest:
         return True
     # Decoders repair some damage differently each time: that is the file's doing, not the codec's.
     if codec.device.type == "cpu" and np.array_equal(frames, source_frames(shards, meta)):

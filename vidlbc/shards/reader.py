@@ -16,6 +16,7 @@ from vidlbc.errors import InputError, ShardError, WeightsMismatch
 from vidlbc.shards.layout import MANIFEST, ShardFiles, read_stats
 from vidlbc.shards.order import Permutation
 from vidlbc.shards.plan import Plan
+from vidlbc.shards.symbol_cache import SymbolCache
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,10 +59,13 @@ class LatentShards:
         verify: bool = True,
         partial: bool = False,
         base: bool = False,
+        cache: str | Path | None = None,
     ) -> None:
         """`even` drops the last n % world samples: all ranks take as many steps. `verify` checks every sha256.
 
         `base`: read the base layer's bytes alone; bitstreams, symbols and latents are then those of the base.
+        `cache`: a folder where decoded symbols are kept, so that a later epoch, run or process reads them and decodes
+        nothing (modes symbols and latents). Several sets may share one.
         """
         if mode not in get_args(Mode):
             raise InputError(f"mode={mode}: expected one of {', '.join(get_args(Mode))}")
@@ -69,7 +73,10 @@ class LatentShards:
             raise InputError(f"rank={rank}, world={world}: expected 0 <= rank < world")
         if base and mode == "frames":
             raise InputError("mode=frames needs the whole bitstream: a base layer alone gives symbols or latents")
+        if cache is not None and mode not in ("symbols", "latents"):
+            raise InputError(f"mode={mode}: a cache keeps symbols, expected mode=symbols or mode=latents with it")
         self.base = base
+        self.cache = None if cache is None else SymbolCache(cache)
         self.folder = Path(path)
         self.split, self.mode, self.seed = split, mode, seed
         self.shuffle, self.rank, self.world, self.even, self.verify = shuffle, rank, world, even, verify
@@ -104,13 +111,27 @@ class LatentShards:
             "meta": meta,
             "bitstream": data,
         }
-        if self.mode == "symbols":
+        if self.cache is not None:
+            sample[self.mode] = self._from_cache(self.cache, meta, data)
+        elif self.mode == "symbols":
             sample["symbols"] = self.codec.symbols(data, **self._layer)
         elif self.mode == "latents":
             sample["latents"] = self.codec.latents(data, **self._layer)
         elif self.mode == "frames":
             sample["frames"] = self.codec.decompress(data)
         return sample
+
+    def _from_cache(self, cache: SymbolCache, meta: dict[str, Any], data: bytes) -> Any:
+        """What the mode asks for, from symbols that the cache has or is given."""
+        name = meta["base_sha256" if self.base else "sha256"]
+        symbols = cache.get(name)
+        if symbols is None:
+            symbols = self.codec.padded_symbols(data, **self._layer)
+            cache.put(name, symbols)
+        size = meta["height"], meta["width"]
+        if self.mode == "symbols":
+            return self.codec.unpadded(symbols, *size)
+        return self.codec.crop(self.codec.dequantise(symbols, meta["qp"], meta["frames"]), *size)
 
     def meta(self, index: int) -> dict[str, Any]:
         """The Parquet row of clip `index`; no bitstream is read."""

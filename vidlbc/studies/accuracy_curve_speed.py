@@ -43,7 +43,7 @@ def reading_speed(
         readers: dict[str, tuple[Read, list[int]]] = {}
         for group in groups:
             stored = LatentShards(folders[group[0]], split, codec=codecs[group[0]])
-            readers |= _of_shards(group, stored, codecs, chosen)
+            readers |= _of_shards(group, stored, codecs, chosen, Path(folder) / "symbols")
         readers["decoded frames, x264 at the same bytes"] = _x264(shards, chosen)
         readers |= _of_files(shards, chosen, Path(folder))
         rates: dict[str, list[float]] = {name: [] for name in readers}
@@ -62,17 +62,21 @@ def reading_speed(
 
 
 def _of_shards(
-    group: Sequence[str], shards: LatentShards, codecs: Mapping[str, Codec], chosen: Sequence[int]
+    group: Sequence[str], shards: LatentShards, codecs: Mapping[str, Codec], chosen: Sequence[int], cache: Path
 ) -> dict[str, tuple[Read, list[int]]]:
     """Latents of every kind of the group and frames of its first one, out of the folder; other kinds' bitstreams are
-    transcoded before and lie in memory."""
+    transcoded before and lie in memory. The round that is not counted fills the cache of symbols."""
     first = group[0]
     latents = LatentShards(shards.folder, shards.split, "latents", codecs[first])
+    kept = LatentShards(shards.folder, shards.split, "latents", codecs[first], cache=cache)
     frames = LatentShards(shards.folder, shards.split, "frames", codecs[first])
     stored = [shards.bitstream(index) for index in chosen]
     found: dict[str, tuple[Read, list[int]]] = {
         f"latents, {first}": (lambda place: len(latents[chosen[place]]["latents"][0]), list(map(len, stored)))
     }
+    found[f"latents, {first}, later epochs (symbols cached)"] = (
+        (lambda place: len(kept[chosen[place]]["latents"][0])), list(map(len, stored))
+    )  # fmt: skip
     for kind in group[1:]:
         coded = [codecs[first].transcode(data, codecs[kind])[0] for data in stored]
         found[f"latents, {kind}"] = _in_memory(codecs[kind], coded)
