@@ -71,13 +71,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def overrides(experiment: str, data: Path, model: Path) -> tuple[str, ...]:
     """What makes an experiment small. A new experiment fails here until it says how."""
-    if experiment.startswith(("default_transformer", "default_lstm", "default_chunk", "demo")):
+    if experiment.startswith(("default_transformer", "default_lstm", "default_chunk", "large_transformer", "demo")):
         start = "train.start=scratch"  # the small model has no temporal stage to go on from
         return (f"data.root={data / 'actions' / 'labels.csv'}", f"image_stage={model}", start, *JOB)
     small_stage = tuple(f"image_stage.{name}={value}".replace(" ", "") for name, value in SMALL.items())
+    image = (*small_stage, "train.minutes=null", "train.steps=3", "train.size=64", "train.batch=2", "eval.qps=[32]",
+             "eval.pictures=1", "device=cpu")  # fmt: skip
     return (f"data.folder={data}",) + {
-        "default_image": (*small_stage, "train.minutes=null", "train.steps=3", "train.size=64", "train.batch=2",
-                          "eval.qps=[32]", "eval.pictures=1", "device=cpu"),
+        "default_image": image,
+        "large_image": (f"init={model}", *image),
         "default_decoder": (f"model={model}", "train.minutes=null", "train.steps=3", "train.size=32", "train.frames=3",
                             "train.batch=2", "video_decoder.width=16", "video_decoder.fine=16", "eval.qps=[32]",
                             "eval.videos=1", "eval.frames=3", "device=cpu"),
