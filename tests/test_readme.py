@@ -17,7 +17,8 @@ from vidlbc.shards import Settings, encode_corpus, make_plan, read_annotations
 REPO = Path(__file__).resolve().parent.parent
 TEXT = (REPO / "README.md").read_text()
 CARDS = sorted((REPO / "vidlbc" / "weights").glob("*/README.md"))
-COMMANDS = sorted(set(re.findall(r"python tools/[^`\n#]+=[^`\n#]+", TEXT + "".join(card.read_text() for card in CARDS))))
+TOLD = "\n".join([TEXT, *[card.read_text() for card in CARDS]])
+COMMANDS = sorted(set(re.findall(r"python tools/[^`\n#]+=[^`\n#]+", TOLD)))
 
 
 def test_two_commands_come_first():

@@ -67,7 +67,7 @@ def test_a_scene_in_another_process(name: str, kind: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_quality_and_rate_are_those_of_trained_weights(name: str, kind: str) -> None:
-    """Far from any accident: random weights give 10 dB. A prior that sees the past saves half here, a chunk a little."""
+    """Far from chance: random weights give 10 dB. A prior that sees the past saves half here, a chunk a little."""
     codec, frames = codec_of(name, kind), scene()
     low, data = codec.compress(frames, 8), codec.compress(frames, QP)
     quality = float(np.mean(psnr(codec.decompress(data), frames)))
