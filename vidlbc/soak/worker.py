@@ -1,0 +1,88 @@
+"""One process of a round.  python -m vidlbc.soak.worker < REQUEST     REQUEST: JSON with the fields of `Request`
+
+prints [[sha256 of the symbols, how many], ...], one entry a clip, as JSON; or the error that decoding it ended in.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vidlbc.codec import Codec, load
+from vidlbc.coding import SKIP
+from vidlbc.errors import VidlbcError
+from vidlbc.evaluation.clips import Clip
+from vidlbc.job.verify import symbols_digest
+
+
+@dataclass(frozen=True)
+class Request:
+    """With a `video`: encode at most `frames` of it, in clips of `length`, into `folder`. Without: decode the `count`
+    bitstreams there, `batch` at once."""
+
+    model: str
+    kind: str
+    folder: str
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int = 1
+    batch: int = 1
+    video: str = ""
+    frames: int = 0
+    length: int = 1
+    qp: int = 32
+    rdo: bool = False
+    count: int = 0
+
+
+Entry = tuple[str, int]
+
+
+def _encode(codec: Codec, request: Request) -> list[Entry]:
+    frames = Clip("", Path(request.video)).read(request.frames).frames
+    length = min(request.length, len(frames))
+    entries: list[Entry] = []
+    # Clips of one length, so that they can be decoded as one batch.
+    for number, start in enumerate(range(0, len(frames) - length + 1, length)):
+        clip = frames[start : start + length]
+        height, width = clip.shape[1:3]
+        skip = SKIP if request.rdo else 0
+        symbols = codec.analyse(clip, request.qp, rdo=request.rdo, skip=skip)
+        data, _ = codec.compress_symbols(symbols, request.qp, height, width, frames=length, skip=skip)
+        _file(request, number).write_bytes(data)
+        entries.append(_entry(codec.unpadded(symbols, height, width)))
+    return entries
+
+
+def _decode(codec: Codec, request: Request) -> list[Entry]:
+    entries: list[Entry] = []
+    for start in range(0, request.count, request.batch):
+        numbers = range(start, min(start + request.batch, request.count))
+        try:
+            levels = codec.symbols([_file(request, number).read_bytes() for number in numbers])
+        except VidlbcError as error:
+            entries += [(str(error), 0)] * len(numbers)
+            continue
+        entries += [_entry([level[row] for level in levels]) for row in range(len(numbers))]
+    return entries
+
+
+def _entry(symbols: list[torch.Tensor]) -> Entry:
+    return symbols_digest(symbols), sum(level.numel() for level in symbols)
+
+
+def _file(request: Request, number: int) -> Path:
+    return Path(request.folder) / f"{number:04d}.vlbc"
+
+
+def main() -> None:
+    request = Request(**json.load(sys.stdin))
+    torch.set_num_threads(request.threads)
+    codec = load(request.model, request.device, request.kind, request.precision)
+    print(json.dumps(_encode(codec, request) if request.video else _decode(codec, request)))
+
+
+if __name__ == "__main__":
+    main()
