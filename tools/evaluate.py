@@ -39,7 +39,7 @@ def main(config: DictConfig) -> None:
     anchors, left_out = build_anchors(names, values["preset"], config.threads, weights, device)
     codecs: dict[str, Codec] = {}
     if OURS in config.codecs:
-        models = [values["model"]] if isinstance(values["model"], str) else values["model"]
+        models = [values["model"], *values["other_models"]]
         codecs, lacking = load_codecs(models, values["temporal"], config.device, config.precision, config.rdo)
         left_out |= lacking
     found = evaluate_clips(settings, codecs, anchors)
@@ -53,7 +53,7 @@ def main(config: DictConfig) -> None:
     plot_rate_distortion(settings.out / "rd.png", found.points)
     if config.report:
         shown = choose_clip(settings.data, found.points, codecs, anchors, settings.frames)
-        told = {name: values[name] for name in ("data", "model", "frames", "precision", "threads")}
+        told = {name: values[name] for name in ("data", "model", "other_models", "frames", "precision", "threads")}
         report = settings.out / "report" / "index.html"
         made_with = environment(next((codec.device for codec in codecs.values()), torch.device("cpu")))
         write_evaluation_report(report, found.points, differences, found.problems, shown, told, made_with)

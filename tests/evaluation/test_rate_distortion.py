@@ -121,8 +121,6 @@ def test_models_that_cannot_be_told_apart_or_are_not_there(model: Path, tmp_path
         load_codecs([str(model), str(same_name)], None, "cpu", "fp32", rdo=False)
     with pytest.raises(InputError, match="no model 'nowhere'"):
         load_codecs([str(model), "nowhere"], None, "cpu", "fp32", rdo=False)
-    with pytest.raises(InputError, match="expected a model folder"):
-        load_codecs([], None, "cpu", "fp32", rdo=False)
 
 
 def test_jpeg_counts_the_bytes_of_files_and_rises_with_quality(tmp_path: Path) -> None:
@@ -290,9 +288,10 @@ def test_bad_settings_are_one_line(tmp_path: Path) -> None:
 def test_the_tool_prints_the_tables_and_says_where_the_figures_are(
     run_tool: Tool, data: Path, tmp_path: Path, model: Path
 ) -> None:
+    other = save_small_model(tmp_path / "other", seed=100, kinds=())
     command = [
         f"data={data}", "out=rd", f"model={model}", "frames=2", "qp=[8,24,40,56]", "codecs=[vidlbc,x264,jpeg]",
-        "quality.x264=[45,40,35,30]", "quality.jpeg=[30]", "device=cpu",
+        "quality.x264=[45,40,35,30]", "quality.jpeg=[30]", "device=cpu", f"other_models=[{other}]",
     ]  # fmt: skip
     done = run_tool("evaluate", *command)
     assert done.returncode == 0, done.stderr
@@ -301,10 +300,10 @@ def test_the_tool_prints_the_tables_and_says_where_the_figures_are(
     assert "every figure: rd/points.csv, points.json, bd_rate.json; curves: rd/rd.png" in done.stdout
     assert (tmp_path / "rd" / "rd.png").stat().st_size > 5000
     pairs = json.loads((tmp_path / "rd" / "bd_rate.json").read_text())["differences"]
-    kinds = (*KINDS, "lstm-rdo", "transformer-rdo")
+    kinds = (*KINDS, "lstm-rdo", "transformer-rdo", "none@other")
     assert {d["of"] for d in pairs} == {*(f"vidlbc {kind}" for kind in kinds), "x264"}, "jpeg has one quality: no curve"
     points = json.loads((tmp_path / "rd" / "points.json").read_text())["points"]
-    assert len(points) == 3 * (4 * 5 + 4 + 1)
+    assert len(points) == 3 * (4 * 6 + 4 + 1)
     bits = {kind: sum(p["estimated_bits"] for p in points if p["kind"] == kind) for kind in ("lstm", "lstm-rdo")}
     assert bits["lstm-rdo"] < bits["lstm"]
     again = run_tool("evaluate", *command)
@@ -317,6 +316,7 @@ def test_the_tool_prints_the_tables_and_says_where_the_figures_are(
         (["data=nowhere"], "error: data=nowhere: no such file or folder (expected videos or pictures)"),
         (["data=text"], "error: data=text: none of 1 clips can be measured; broken.mp4: left out: unreadable"),
         (["data=text", "codecs=[x266]"], "error: codecs: unknown 'x266', expected vidlbc or some of x264, x265"),
+        (["data=text", "other_models=[gru]"], "error: no model 'gru': expected a model folder or one of default"),
         (["data=text", "temporal=[gru]"], "has no temporal stage 'gru': it has none, lstm, transformer"),
     ],
 )

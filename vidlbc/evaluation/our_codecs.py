@@ -20,12 +20,10 @@ def load_codecs(
     end in @ and the name of the model's folder. `rdo`: also each that sees the past with symbols chosen for rate and
     distortion. Raises InputError for a model or a kind that is not there, or for two models of one name.
     """
-    if not models:
-        raise InputError("model=[]: expected a model folder or the name of a shipped model")
     folders = [find_model(model) for model in models]
     names = [_name(folder) for folder in folders]
     if len(set(names)) < len(names):
-        raise InputError(f"model=[{','.join(models)}]: the folders' names must differ, they name the codecs")
+        raise InputError(f"models {', '.join(models)}: the folders' names must differ, they name the codecs")
     there = {kind for folder in folders for kind in kinds_of(folder)}
     plain: dict[str, Codec] = {}
     left_out: dict[str, str] = {}
