@@ -68,7 +68,7 @@ def gather(plan: Plan) -> Manifest:
         files += [{**file, "shard": index} for file in stats["files"]]
     for file in files:
         file["label_name"] = None if file["label"] is None else plan.classes[file["label"]]
-    sizes = {source.path: source.size for source in plan.sources}
+    sizes = {(part.root, source.path): source.size for part in plan.parts for source in part.sources}
     return Manifest(n_videos=len(files), source_bytes=sum(sizes.values()), files=tuple(files), **sums)
 
 
