@@ -75,9 +75,16 @@ def gather(plan: Plan) -> Manifest:
 def write_manifest(plan: Plan) -> Manifest:
     """Write `manifest.parquet`, `manifest.json` (the sums) and `summary.txt`, atomically; returns the manifest."""
     manifest = gather(plan)
-    folder = Path(plan.output) / MANIFEST
-    sums = {name: value for name, value in vars(manifest).items() if name != "files"}
-    write_atomic(folder / "manifest.parquet", table_bytes(manifest_table(list(manifest.files))))
-    write_atomic(folder / "manifest.json", dump_json({**sums, "bpp": manifest.bpp}, indent=1))
-    write_atomic(folder / "summary.txt", (manifest.summary() + "\n").encode())
+    for name, data in manifest_files(manifest).items():
+        write_atomic(Path(plan.output) / MANIFEST / name, data)
     return manifest
+
+
+def manifest_files(manifest: Manifest) -> dict[str, bytes]:
+    """What the files of a manifest hold, by name."""
+    sums = {name: value for name, value in vars(manifest).items() if name != "files"}
+    return {
+        "manifest.parquet": table_bytes(manifest_table(list(manifest.files))),
+        "manifest.json": dump_json({**sums, "bpp": manifest.bpp}, indent=1),
+        "summary.txt": (manifest.summary() + "\n").encode(),
+    }
