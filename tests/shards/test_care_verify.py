@@ -36,7 +36,7 @@ def test_a_whole_folder_has_no_problem(folder: Path) -> None:
     assert check_decoding(shards, 2, seen.append) == [] and len(seen) == -(-len(shards) // 2)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_damage_is_told(folder: Path, data: st.DataObject) -> None:
     """A flip, a cut, a hole or something else altogether, anywhere in any file of a shard, or in the manifest."""
@@ -53,7 +53,9 @@ def test_any_damage_is_told(folder: Path, data: st.DataObject) -> None:
             "cut": whole[:at],
             "insert": whole[:at] + b"x" + whole[at:],
             "zeros": whole[:at] + bytes(len(whole[at : at + 600])) + whole[at + 600 :],
-            "other": data.draw(st.sampled_from([b"", b"[]", b"{}", b"null", b"[" * 100_000, b'{"files": [1]}', b"\xff"])),
+            "other": data.draw(
+                st.sampled_from([b"", b"[]", b"{}", b"null", b"[" * 100_000, b'{"files": [1]}', b"\xff"])
+            ),
         }[kind]
         path.write_bytes(damaged)
     try:
@@ -65,7 +67,7 @@ def test_any_damage_is_told(folder: Path, data: st.DataObject) -> None:
         path.write_bytes(whole)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_damaged_manifest_never_raises(folder: Path, data: st.DataObject) -> None:
     path = folder / "manifest" / data.draw(st.sampled_from(["plan.json", "labels.json", "manifest.parquet"]))
@@ -111,10 +113,10 @@ def test_every_problem_is_told_with_its_place(folder: Path) -> None:
 
 
 def test_shards_of_an_older_version_verify(folder: Path) -> None:
-    """Stats without the table's sha256."""
+    """Stats without sha256."""
     for path in folder.glob("*_stats.json"):
         stats = json.loads(path.read_text())
-        del stats["parquet_sha256"]
+        del stats["parquet_sha256"], stats["sha256"]
         path.write_text(json.dumps(stats, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     assert told(folder) == []
 

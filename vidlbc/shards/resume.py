@@ -14,17 +14,19 @@ from vidlbc.shards.settings import INVISIBLE, Settings
 
 
 def begin(plan: Plan) -> Plan:
-    """Save the plan, or accept the equal one that is there; returns the folder's plan, later additions included.
+    """Save the plan where there is none, an equal one, or its beginning; returns the folder's plan.
 
-    Raises ShardError naming what differs from the plan that is there.
+    A plan that is only the first part of the one there stands for the whole: later additions stay. Raises ShardError
+    naming what differs from the plan that is there.
     """
     folder = Path(plan.output)
     if (folder / MANIFEST / "plan.json").exists():
         stored = Plan.load(folder)
-        if plan.identity not in (stored.identity, stored.parts[0].identity):
-            told = "; ".join(differences(stored.parts[0], plan))
+        ours, theirs = [part.identity for part in plan.parts], [part.identity for part in stored.parts]
+        if ours[: len(theirs)] != theirs and (plan.additions or ours != theirs[:1]):
+            told = "; ".join(differences(stored if plan.additions else stored.parts[0], plan))
             raise ShardError(f"{folder}: holds shards of another run ({told}); choose a new folder")
-        if stored.additions and not plan.additions:
+        if len(ours) < len(theirs):
             plan = replace(stored, root=plan.root)
     elif any(folder.glob("[0-9]*.tar")):
         raise ShardError(f"{folder}: holds tars but no {MANIFEST}/plan.json; choose a new folder")

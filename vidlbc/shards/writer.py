@@ -93,7 +93,7 @@ def stats_of(
     `dropped`: key, source, start and stop of clips that a repair could not save; named only where there are some.
     """
     part, shard = plan.part(index)
-    stats = {
+    stats: dict[str, Any] = {
         "plan": part.identity,
         "shard": index,
         "split": shard.split,
@@ -113,4 +113,10 @@ def stats_of(
         "estimated_bits": sum(row["estimated_bits"] for row in rows),
         "files": [asdict(verdict) for verdict in verdicts],
     }
-    return stats | ({"dropped": [dict(clip) for clip in dropped]} if dropped else {})
+    stats |= {"dropped": [dict(clip) for clip in dropped]} if dropped else {}
+    return {**stats, "sha256": stats_digest(stats)}
+
+
+def stats_digest(stats: Mapping[str, Any]) -> str:
+    """sha256 (hex) over all of the stats but this itself: the verdicts lie nowhere else in the shard."""
+    return hashlib.sha256(dump_json({k: v for k, v in stats.items() if k != "sha256"})).hexdigest()

@@ -19,7 +19,7 @@ from vidlbc.shards.layout import ShardFiles, dump_json
 from vidlbc.shards.plan import Plan, Source
 from vidlbc.shards.sources import FileVerdict
 from vidlbc.shards.table import row_fault, same_row, with_all_columns
-from vidlbc.shards.writer import stats_of
+from vidlbc.shards.writer import stats_digest, stats_of
 
 _STATUSES = ("ok", "damaged", "unreadable")
 
@@ -82,16 +82,17 @@ def read_shard(plan: Plan, files: ShardFiles) -> ShardContents:
     if fault:
         tell(files.stats, fault)
     verdicts = verdicts_in(stats, sources) if stats is not None else None
-    if stats is not None and verdicts is None:
-        tell(files.stats, "does not list the files of the plan")
+    if stats is not None and (verdicts is None or not vouches(stats)):
+        tell(files.stats, "does not list the files of the plan" if verdicts is None else "damaged stats (their sha256)")
+        verdicts = None
     if stats is not None and verdicts is not None:
         rows = [clip.row for clip in clips]
         for what in against_verdicts(verdicts, sources, rows):
             tell(files.stats, what)
         size = files.tar.stat().st_size if files.tar.is_file() else 0
         expected = stats_of(plan, files.index, size, table_data, rows, verdicts, dropped_in(stats))
-        if "parquet_sha256" not in stats:
-            del expected["parquet_sha256"]  # shards of an older version
+        for name in {"parquet_sha256", "sha256"} - stats.keys():
+            del expected[name]  # shards of an older version
         for name in sorted(expected.keys() | stats.keys()):
             if stats.get(name) != expected.get(name):
                 tell(files.stats, f"{name}={_short(stats.get(name))}, the shard has {_short(expected.get(name))}")
@@ -149,6 +150,11 @@ def against_verdicts(
         if {(row["decoder"], row["decoder_version"]) for row in clips} - {(verdict.decoder, verdict.decoder_version)}:
             told.append(f"{verdict.path}: the rows name another decoder")
     return told
+
+
+def vouches(stats: Mapping[str, Any]) -> bool:
+    """Are the stats those whose sha256 they tell? Those of an older version tell none."""
+    return "sha256" not in stats or stats["sha256"] == stats_digest(stats)
 
 
 def verdicts_in(stats: Mapping[str, Any], sources: Sequence[Source]) -> list[FileVerdict] | None:

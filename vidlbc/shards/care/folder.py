@@ -26,7 +26,7 @@ from vidlbc.shards.plan import Plan
 
 REMOVED = "removed"
 _OURS = re.compile(r"(\d{5,})(\.tar|\.parquet|_stats\.json)")
-_BESIDE = {"plan.json", "labels.json", "manifest.parquet", "manifest.json", "summary.txt", "runs.jsonl", ".lock", REMOVED}
+_BESIDE = set("plan.json labels.json manifest.parquet manifest.json summary.txt runs.jsonl .lock".split()) | {REMOVED}
 
 
 def verify_folder(
@@ -55,7 +55,8 @@ def require_shards(folder: Path) -> None:
     """Raise InputError where there is no folder of shards at all, rather than a damaged one."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder (expected a folder of shards)")
-    if not (folder / MANIFEST / "plan.json").exists() and not any(_OURS.fullmatch(path.name) for path in folder.iterdir()):
+    names = [path.name for path in folder.iterdir()]
+    if not (folder / MANIFEST / "plan.json").exists() and not any(_OURS.fullmatch(name) for name in names):
         raise InputError(f"{folder}: is not a folder of shards (it holds no {MANIFEST}/plan.json)")
 
 
@@ -146,7 +147,7 @@ def _same_table(path: Path, data: bytes) -> bool:
 
 
 def check_decoding(shards: Any, every: int, progress: Callable[[int], None] = lambda clips: None) -> list[Problem]:
-    """Decode every `every`-th clip of `LatentShards` with its codec: the bitstream's own checks, and frames as recorded."""
+    """Decode every `every`-th clip of `LatentShards`: the bitstream's own checks, and as many frames as recorded."""
     problems = []
     for index in range(0, len(shards), every):
         meta = shards.meta(index)

@@ -2,8 +2,8 @@
 
 tar --> headers, bitstreams, rows, padding, end --> clips that can be trusted + faults with the byte where they lie
 
-A tar of ours is a function of its clips, so every byte is known from them: one that differs is a fault. Behind a damaged
-header the search goes on at the next one, so that one flip costs at most what it hit.
+A tar of ours is a function of its clips, so every byte is known from them: one that differs is a fault. Behind a
+damaged header the search goes on at the next one, so that one flip costs at most what it hit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MOST_JSON = 1 << 20  # bytes; a row has some 1000
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip of a tar: its row as KEY.json tells it, and where its bitstream lies. `sound`: its sha256 is the row's."""
+    """One clip of a tar: its row (KEY.json), and where its bitstream lies. `sound`: its sha256 is the row's."""
 
     row: dict[str, Any]
     offset: int
@@ -66,7 +66,7 @@ def scan_tar(path: Path) -> Scan:
                 offset = waiting.pop(found.key, None)
                 if offset is None:  # the header before it is damaged; the bitstream ends where this one begins
                     offset = found.offset - _BLOCK - _padded(row["bytes"])
-                scan.clips.append(Clip(row, offset, _is_sound(file, row, offset)))
+                scan.clips.append(Clip(row, offset, is_sound(file, row, offset)))
                 if row["label"] is not None:
                     unlabelled[found.key] = row["label"]
             elif _read(file, found) != str(unlabelled.pop(found.key, None)).encode():
@@ -155,14 +155,15 @@ def _read(file: BinaryIO, found: _Member) -> bytes:
     return file.read(min(found.size, _MOST_JSON))
 
 
-def _is_sound(file: BinaryIO, row: Mapping[str, Any], offset: int) -> bool:
-    good = digest_at(file, offset, row["bytes"]) == row["sha256"]
+def is_sound(file: BinaryIO, row: Mapping[str, Any], offset: int) -> bool:
+    """Are the bytes at `offset` of an open tar those whose sha256 the row tells?"""
+    good = _digest_at(file, offset, row["bytes"]) == row["sha256"]
     if row.get("base_bytes") is not None:
-        good = good and digest_at(file, offset, row["base_bytes"]) == row["base_sha256"]
+        good = good and _digest_at(file, offset, row["base_bytes"]) == row["base_sha256"]
     return good
 
 
-def digest_at(file: BinaryIO, offset: int, size: int) -> str | None:
+def _digest_at(file: BinaryIO, offset: int, size: int) -> str | None:
     """sha256 (hex) of `size` bytes from `offset` on, in constant memory; None where the file has fewer."""
     if offset < 0:
         return None
