@@ -85,7 +85,8 @@ def repair_folder(
         clean_stale(folder)
         plan.save()  # the label map again; the plan is as it was
         repairs = _repairs(plan, True, drop, progress)
-        if all(read_stats(ShardFiles(folder, index)) for index in range(len(plan.shards))):
+        whole = all(read_stats(ShardFiles(folder, index)) for index in range(len(plan.shards)))
+        if whole and not any(repair.action == "leave" for repair in repairs):
             write_manifest(plan)
     return repairs
 
