@@ -57,9 +57,9 @@ def list_(config: DictConfig) -> None:
         _write(config.out, {"clips": rows})
         return
     lines = list_shards(config.input, config.split)
-    names = ("shard", "split", "files", "clips", "frames", "bytes", "state")
+    head = ("shard", "split", "files", "clips", "frames", "bytes", "state")
     table = [[f"{line.index:05d}", *list(vars(line).values())[1:]] for line in lines]
-    print(format_table(table, names))
+    print(format_table(table, head))
     done = [line for line in lines if line.state == "done"]
     sums = (sum(getattr(line, name) for line in done) for name in ("clips", "frames", "bytes"))
     print("{} of {} shards done: {} clips, {} frames, {} bytes".format(len(done), len(lines), *sums))

@@ -117,6 +117,7 @@ def test_every_command_by_its_tool(
     for number in range(4):
         split = "test" if number == 3 else "train"
         make_clip(tmp_path / "old" / split / "ab"[number % 2] / f"{number}.mp4", frames=3, size=(32, 48), seed=number)
+    make_clip(tmp_path / "new" / "train" / "a" / "4.mp4", frames=3, size=(32, 48), seed=4)
     make_clip(tmp_path / "new" / "train" / "b" / "5.mp4", frames=5, size=(32, 48), seed=5)
     codec = vidlbc.load(str(model), "cpu")
 
@@ -138,20 +139,20 @@ def test_every_command_by_its_tool(
     old, new = encode("old"), encode("new")
     assert "usage: python tools/shards.py COMMAND key=value" in tool("--help")
     merged = tool("merge", f"input=[{old},{new}]", f"output={tmp_path / 'merged'}")
-    assert "5 videos: 5 ok" in merged and "0 files are repeats" in merged
+    assert "6 videos: 6 ok" in merged and "0 files are repeats" in merged
     added = tool("add", f"input={old}", f"videos={tmp_path / 'new'}", "device=cpu")
-    assert "1 files added in 1 shards, 0 of them repeats; 0 were there already" in added
-    assert "3 of 3 shards done: 6 clips, 17 frames" in tool("list", f"input={old}")
+    assert "2 files added in 1 shards, 0 of them repeats; 0 were there already" in added
+    assert "3 of 3 shards done: 7 clips, 20 frames" in tool("list", f"input={old}")
     assert len(tool("list", f"input={old}", "label=b", "split=train").splitlines()) == 2 + 3
     tool("stats", f"input={old}", f"out={tmp_path / 'stats.json'}")
-    assert json.loads((tmp_path / "stats.json").read_text())["total"]["frames"] == 17
+    assert json.loads((tmp_path / "stats.json").read_text())["total"]["frames"] == 20
     for folder in (old, tmp_path / "merged"):
-        assert "3 shards, 3 clips decoded: all sound" in tool(
+        assert "3 shards, 4 clips decoded: all sound" in tool(
             "verify", f"input={folder}", "decode=true", "every=2", "device=cpu"
         )
 
     exported = tool("export", f"input={old}", f"output={tmp_path / 'mp4'}", "device=cpu")
-    assert "5 videos, 17 frames" in exported
+    assert "6 videos, 20 frames" in exported
     corpus = read_annotations(tmp_path / "mp4")
     assert corpus.form == "path,label,group,split CSV" and corpus.classes == ("a", "b")
     assert {(item.path, item.label, item.split) for item in corpus.items} == {
@@ -159,6 +160,7 @@ def test_every_command_by_its_tool(
         ("train/b/1.mp4", 1, "train"),
         ("train/a/2.mp4", 0, "train"),
         ("test/b/3.mp4", 1, "test"),
+        ("train/a/4.mp4", 0, "train"),
         ("train/b/5.mp4", 1, "train"),
     }
     made, verdict = examine(tmp_path / "mp4" / "train" / "b" / "5.mp4")

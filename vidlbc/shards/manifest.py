@@ -67,8 +67,8 @@ def gather(plan: Plan) -> Manifest:
             for name in sums:
                 sums[name] += stats[name]
             for file in stats["files"]:
-                name = None if file["label"] is None else plan.classes[file["label"]]
-                files.append({**file, "shard": index, "label_name": name})
+                label_name = None if file["label"] is None else plan.classes[file["label"]]
+                files.append({**file, "shard": index, "label_name": label_name})
         except (KeyError, TypeError, IndexError):
             raise ShardError(f"{plan.output}/{index:05d}_stats.json: damaged stats") from None
     sizes = {(part.root, source.path): source.size for part in plan.parts for source in part.sources}

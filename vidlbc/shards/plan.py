@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -207,7 +207,7 @@ class Plan:
             last = addition.first_shard
 
 
-def _typed(cls: type[_T], data: dict[str, Any]) -> _T:
+def _typed(cls: Callable[..., _T], data: dict[str, Any]) -> _T:
     """`cls(**data)`. Raises TypeError for a field that is missing, unknown or of another type."""
     made = cls(**data)
     for name, kinds in _kinds(cls).items():
@@ -217,7 +217,7 @@ def _typed(cls: type[_T], data: dict[str, Any]) -> _T:
 
 
 @cache
-def _kinds(cls: type) -> dict[str, tuple[type, ...]]:
+def _kinds(cls: Callable[..., Any]) -> dict[str, tuple[type, ...]]:
     """The types that JSON may give for each field."""
     hints = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(cls).items()}
     return {name: (*kinds, int) if float in kinds else kinds for name, kinds in hints.items()}

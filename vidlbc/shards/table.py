@@ -114,14 +114,15 @@ def row_fault(row: Any) -> str:
         value = row.get(name)
         if value is None and name in _OPEN:
             continue
-        if type(value) not in _TYPES[kind] or (kind == "int64" and not 0 <= value < 1 << 63):
+        if type(value) not in _TYPES[kind] or (isinstance(value, int) and not 0 <= value < 1 << 63):
             return f"{name}={str(value)[:40]}"
     unknown = row.keys() - _CLIP_COLUMNS.keys()
     if unknown:
         return f"unknown field {min(unknown)[:40]}"
     if min(row["frames"], row["height"], row["width"]) < 1:
         return "a clip without frames"
-    if row.get("base_bytes") is not None and (row["base_bytes"] > row["bytes"] or row.get("base_sha256") is None):
+    base_bytes = row.get("base_bytes")
+    if base_bytes is not None and (base_bytes > row["bytes"] or row.get("base_sha256") is None):
         return "a base layer larger than the bitstream"
     return ""
 

@@ -20,7 +20,8 @@ from vidlbc.shards.corpus import SPLITS, Corpus, Item
 from vidlbc.shards.encode import is_done
 from vidlbc.shards.local import encode_corpus
 from vidlbc.shards.manifest import Manifest, gather
-from vidlbc.shards.plan import HasFingerprint, Plan, Source, make_plan
+from vidlbc.shards.plan import Plan, Source, make_plan
+from vidlbc.shards.sources import Codec
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Added:
 def add_videos(
     folder: str | Path,
     corpus: Corpus,
-    codec: HasFingerprint,
+    codec: Codec,
     *,
     split: str | None = None,
     shard_videos: int = 32,

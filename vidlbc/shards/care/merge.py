@@ -82,7 +82,7 @@ def _check_alike(first: Plan, other: Plan) -> None:
         if one != two:
             raise ShardError(
                 f"{other.output}: cannot be merged with {first.output}: label {label} is '{two}', there '{one}';"
-                " labels are not renumbered"
+                " labels are not renumbered; give both corpora one class list, or add the videos to the first folder"
             )
 
 
