@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import pytest
 
 from tests.shards.fakes import FakeCodec, FakeReader, fake_frames
 from tests.shards.test_encode import shard_bytes
+from tests.shards.test_stock_tools import _BLOCK, _WEBDATASET
 from vidlbc.errors import InputError, ShardError, VidlbcError
 from vidlbc.shards import LatentShards, Manifest, Plan, Settings, encode_corpus, make_plan, read_annotations
 from vidlbc.shards.care.add import Added, add_videos
@@ -158,6 +162,17 @@ def encoded(root: Path, out: Path, **settings: Any) -> Path:
     return out
 
 
+def webdataset_keys(folder: Path) -> list[str]:
+    """In a process where vidlbc cannot be imported."""
+    code = _BLOCK + _WEBDATASET + "\nprint('RESULT' + json.dumps([key for key, *_ in out]))"
+    command = [sys.executable, "-W", "ignore", "-c", code, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found: list[str] = json.loads(done.stdout.partition("RESULT")[2])
+    assert len(found) == len(set(found))
+    return found
+
+
 def test_merging_gives_what_adding_would(folder: Path, more: Path, tmp_path: Path, encode_fake: Encode) -> None:
     second = encoded(more, tmp_path / "second")
     inputs = [shard_bytes(folder), shard_bytes(second)]
@@ -167,6 +182,8 @@ def test_merging_gives_what_adding_would(folder: Path, more: Path, tmp_path: Pat
     assert verify_folder(tmp_path / "merged") == []
     add(folder, more)
     assert shard_bytes(tmp_path / "merged") == shard_bytes(folder)
+    keys = {sample["key"] for sample in LatentShards(tmp_path / "merged")}
+    assert set(webdataset_keys(tmp_path / "merged")) == keys
     third = merge_folders(
         [tmp_path / "merged", second], tmp_path / "third"
     )  # a folder of several runs, and all repeats
