@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -12,9 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.shards.fakes import FakeCodec
-from vidlbc.errors import InputError
+from vidlbc.errors import InputError, VidlbcError
 from vidlbc.shards import LatentShards, Manifest, Plan
 from vidlbc.shards.care.folder import check_decoding, verify_folder
+from vidlbc.shards.care.inventory import list_clips, list_shards, statistics
+from vidlbc.shards.care.repair import repair_folder
 
 Encode = Callable[..., tuple[Plan, Manifest]]
 
@@ -63,6 +66,9 @@ def test_any_damage_is_told(folder: Path, data: st.DataObject) -> None:
         assert problems or path.read_bytes() == whole
         assert any(path.name[:5] in problem.file or "manifest" in problem.file for problem in problems) or not problems
         assert all("\n" not in str(problem) for problem in problems)
+        for look in (list_shards, list_clips, statistics, repair_folder):
+            with contextlib.suppress(VidlbcError):
+                look(folder)  # one line, or none
     finally:
         path.write_bytes(whole)
 

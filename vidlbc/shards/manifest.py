@@ -9,6 +9,7 @@ from typing import Any
 from vidlbc.errors import ShardError
 from vidlbc.shards.layout import MANIFEST, ShardFiles, dump_json, read_stats, write_atomic
 from vidlbc.shards.plan import Plan
+from vidlbc.shards.sources import FileVerdict
 from vidlbc.shards.table import manifest_table, table_bytes
 
 _SUMS = ("n_failed", "n_damaged", "n_repeats", "n_clips", "frames", "pixels", "bytes", "estimated_bits")
@@ -66,11 +67,15 @@ def gather(plan: Plan) -> Manifest:
         try:
             for name in sums:
                 sums[name] += stats[name]
+            if len(stats["files"]) != plan.shards[index].last - plan.shards[index].first:
+                raise TypeError
             for file in stats["files"]:
+                FileVerdict(**file)  # TypeError where it is none
                 label_name = None if file["label"] is None else plan.classes[file["label"]]
                 files.append({**file, "shard": index, "label_name": label_name})
         except (KeyError, TypeError, IndexError):
-            raise ShardError(f"{plan.output}/{index:05d}_stats.json: damaged stats") from None
+            path = ShardFiles(Path(plan.output), index).stats
+            raise ShardError(f"{path}: damaged stats; see tools/shards.py verify") from None
     sizes = {(part.root, source.path): source.size for part in plan.parts for source in part.sources}
     return Manifest(n_videos=len(files), source_bytes=sum(sizes.values()), files=tuple(files), **sums)
 

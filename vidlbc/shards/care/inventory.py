@@ -15,7 +15,6 @@ from vidlbc.shards.care.join import stored_sources
 from vidlbc.shards.layout import ShardFiles, read_stats
 from vidlbc.shards.manifest import gather
 from vidlbc.shards.plan import Plan
-from vidlbc.shards.reader import LatentShards
 
 
 @dataclass(frozen=True)
@@ -76,9 +75,15 @@ def statistics(folder: str | Path) -> dict[str, Any]:
     the clips whose rate is known). `repeats` are listed files whose content an earlier one has; `other_samples` are
     contents that are stored more than once, under other labels or splits.
     """
-    shards = LatentShards(folder)
-    plan, rows = shards.plan, shards.table.to_pylist()
+    plan = Plan.load(folder)
     manifest = gather(plan)
+    rows: list[dict[str, Any]] = []
+    for index in range(len(plan.shards)):
+        files = ShardFiles(Path(folder), index)
+        table, _, fault = read_table(files)
+        if table is None:
+            raise ShardError(f"{files.parquet}: {fault}; see tools/shards.py verify")
+        rows += table
     by_content: dict[str, list[str]] = {}
     for source in stored_sources(plan, manifest.files):
         places = by_content.setdefault(source.sha256, [])
@@ -132,7 +137,7 @@ def _rate(text: str | None) -> Fraction | None:
     try:
         rate = Fraction(text) if text else None
     except (ValueError, ZeroDivisionError):
-        raise ShardError(f"fps={text}: no frame rate; check the folder with tools/shards.py verify") from None
+        raise ShardError(f"fps={text}: no frame rate; see tools/shards.py verify") from None
     return rate if rate and rate > 0 else None
 
 
