@@ -101,7 +101,6 @@ def verify(config: DictConfig) -> int:
             shards = LatentShards(config.input, partial=True)
         except ShardError as error:
             print(f"not decoded: {error}")
-            problems = problems or verify_folder(config.input)
         else:
             shards = LatentShards(config.input, partial=True, codec=_codec(config, shards.plan))
             decoded = len(range(0, len(shards), config.every))
