@@ -9,6 +9,7 @@ Every tool ends in `run(main, "NAME")`. Hydra only composes; it makes no output 
     experiment=demo        lays configs/experiment/demo.yaml over the defaults, whose options alone it may set; new ones
                            only as mandatory (`???`)
     +key=value             adds a key that the config does not have
+    verify                 as the first word: command=verify, of a tool that has several
     debug=true             shows the stack trace of an error;   --cfg prints the composed config;   --help lists all
 
 Where the default is text, or must be given (`???`), the value arrives as the text typed, so that a folder called
@@ -38,6 +39,7 @@ from vidlbc.errors import InputError, VidlbcError
 
 BAD_INPUT, DEFECT, INTERRUPTED = 2, 1, 130
 EXPERIMENT = "experiment"
+COMMAND = "command"
 
 
 def run(
@@ -125,6 +127,8 @@ def load_with_choices(folder: Path, name: str, arguments: Sequence[str]) -> tupl
     base, choices = _compose(folder, name, [])
     groups: list[str] = []
     values: list[tuple[str, str]] = []
+    if _has(base, COMMAND) and arguments and arguments[0].isidentifier():
+        arguments = [f"{COMMAND}={arguments[0]}", *arguments[1:]]
     for argument in arguments:
         key, text = _split(argument)
         bare = key.lstrip("+")

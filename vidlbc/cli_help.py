@@ -20,7 +20,8 @@ def describe(
     meaning = comments(folder, name, choices)
     file = Path(inspect.getfile(main))
     purpose = (inspect.getdoc(inspect.getmodule(main)) or inspect.getdoc(main) or "").strip()
-    lines = [f"usage: python {file.parent.name}/{file.name} key=value ...", ""]
+    command = "COMMAND " if "command" in config.keys() else ""
+    lines = [f"usage: python {file.parent.name}/{file.name} {command}key=value ...", ""]
     if purpose:
         lines += [purpose, ""]
     rows: list[tuple[str, str]] = []

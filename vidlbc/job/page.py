@@ -73,12 +73,12 @@ def accuracy_points(
     `base`: the latents' bytes are those of the base layer. Source pixels have their files' bytes, and no QP.
     """
     videos = {video.first["key"]: video for video in labelled_videos(shards)}
-    sizes = {source.path: source.size for source in shards.plan.sources}
+    sizes = {(source.path, source.sha256): source.size for source in shards.plan.sources}
     points = []
     for name, result in probes.items():
         clips = [row for key in result.keys for _, row in videos[key].clips]
         if name == "pixels":
-            total = sum(sizes[source] for source in {row["source"] for row in clips})
+            total = sum(sizes[source] for source in {(row["source"], row["source_sha256"]) for row in clips})
         else:
             column = "base_bytes" if base and name == "latents" else "bytes"
             total = sum(row[column] for row in clips)

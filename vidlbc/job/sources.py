@@ -51,7 +51,7 @@ def stored_frames_at(
     """As `source_frames_at`, but `total` and `indices` count the frames of the file, at its own size by default."""
     settings = shards.plan.settings
     start, found, kept = meta["start"], 0, []
-    with source_file(shards.plan.root, meta["source"]) as file:
+    with source_file(shards.root_of(meta), meta["source"]) as file:
         reader = VideoReader(
             file, start=start, stop=start + total, max_side=max_side, backend=settings.backend,
             deadline_s=settings.deadline_s,

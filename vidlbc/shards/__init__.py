@@ -14,8 +14,10 @@ from vidlbc.shards.loader import ShardLoader
 from vidlbc.shards.local import encode_corpus, logged_seconds
 from vidlbc.shards.manifest import Manifest, gather, write_manifest
 from vidlbc.shards.order import Permutation
-from vidlbc.shards.plan import Plan, Settings, Source, choice_of_rdo, known_contents, make_plan
+from vidlbc.shards.plan import Plan, Source, make_plan
 from vidlbc.shards.reader import LatentShards
+from vidlbc.shards.resume import choice_of_rdo, known_contents
+from vidlbc.shards.settings import Settings
 from vidlbc.shards.sources import FileVerdict
 from vidlbc.shards.splits import split_corpus
 

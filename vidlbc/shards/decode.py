@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
@@ -36,15 +36,17 @@ def decode_shards(
     fps: Fraction | float | None = None,
     crf: int = 18,
     progress: Callable[[DecodedVideo], None] | None = None,
+    videos: Sequence[tuple[str, list[int]]] | None = None,
 ) -> list[DecodedVideo]:
     """Decode every video of `shards` to `output/SOURCE.mp4`, or to `output/SOURCE/000000.png` and on.
 
-    `fps`: the sources' own where None. Memory is a block of frames. A video that cannot be decoded is told in its
-    result and leaves no file; the others are decoded. Raises InputError for an unknown form, OSError for a full disk.
+    `fps`: the sources' own where None. `videos`: other names for them than `videos_of` gives. Memory is a block of
+    frames. A video that cannot be decoded is told in its result and leaves no file; the others are decoded. Raises
+    InputError for an unknown form, OSError for a full disk.
     """
     check_form(form)
     done = []
-    for source, rows in videos_of(shards):
+    for source, rows in videos_of(shards) if videos is None else videos:
         path = Path(output) / source
         rate = fps or Fraction(shards.meta(rows[0])["fps"] or _DEFAULT_FPS)
         try:

@@ -8,18 +8,16 @@ Equal plans give equal bytes: no time, path of the machine, process id or order 
 
 from __future__ import annotations
 
-import io
-import tarfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vidlbc.errors import ShardError
-from vidlbc.shards.layout import ShardFiles, dump_json, publish, read_stats, workspace
+from vidlbc.shards.layout import ShardFiles, read_stats, workspace
 from vidlbc.shards.plan import Plan
 from vidlbc.shards.sources import Codec, FileVerdict, OpenReader, Progress, encode_source, open_video
-from vidlbc.shards.table import shard_table, table_bytes
+from vidlbc.shards.writer import add_clip, finish_shard, open_tar
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def load_codec(plan: Plan, device: str = "auto") -> Codec:
 def is_done(plan: Plan, index: int) -> bool:
     """Is shard `index` finished? Raises ShardError when what lies there was made from another plan."""
     stats = read_stats(ShardFiles(Path(plan.output), index))
-    if stats is not None and stats.get("plan") != plan.identity:
+    if stats is not None and stats.get("plan") != plan.part(index)[0].identity:
         raise ShardError(f"{plan.output}/{index:05d}_stats.json: made from another plan; choose a new folder")
     return stats is not None
 
@@ -88,68 +86,20 @@ def encode_shard(
 def _write_shard(
     plan: Plan, files: ShardFiles, work: Path, codec: Codec, open_reader: OpenReader, progress: Progress
 ) -> dict[str, Any]:
-    shard = plan.shards[files.index]
+    part, shard = plan.part(files.index)
     rows: list[dict[str, Any]] = []
     verdicts: list[FileVerdict] = []
-    tar_path = work / files.tar.name
-    with tarfile.open(tar_path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for source in plan.sources[shard.first : shard.last]:
-            clips, verdict = encode_source(plan, source, work, codec, open_reader, progress)
+    with open_tar(work, files) as tar:
+        for source in part.sources[shard.first : shard.last]:
+            clips, verdict = encode_source(part, source, work, codec, open_reader, progress)
             for row, path in clips:
-                _add_clip(tar, row, path)
+                with open(path, "rb") as bitstream:
+                    add_clip(tar, row, bitstream)
                 path.unlink()
                 rows.append(row)
             verdicts.append(verdict)
             progress(0, 1)
-    with tarfile.open(tar_path) as tar:  # where each bitstream lies, as a reader will find it
-        offsets = {member.name: member.offset_data for member in tar}
-    rows = [{**row, "tar": files.tar.name, "offset": offsets[f"{row['key']}.vlbc"]} for row in rows]
-    parquet_path = work / files.parquet.name
-    parquet_path.write_bytes(table_bytes(shard_table(rows)))
-    stats = {
-        "plan": plan.identity,
-        "shard": files.index,
-        "split": shard.split,
-        "codec": plan.fingerprint,
-        "qp": plan.settings.qp,
-        "tar_bytes": tar_path.stat().st_size,
-        "parquet_bytes": parquet_path.stat().st_size,
-        "n_files": len(verdicts),
-        "n_failed": sum(verdict.status == "unreadable" for verdict in verdicts),
-        "n_damaged": sum(verdict.status == "damaged" for verdict in verdicts),
-        "n_repeats": sum(verdict.repeat_of is not None for verdict in verdicts),
-        "n_clips": len(rows),
-        "frames": sum(row["frames"] for row in rows),
-        "pixels": sum(row["frames"] * row["height"] * row["width"] for row in rows),
-        "bytes": sum(row["bytes"] for row in rows),
-        "estimated_bits": sum(row["estimated_bits"] for row in rows),
-        "files": [asdict(verdict) for verdict in verdicts],
-    }
-    stats_path = work / files.stats.name
-    stats_path.write_bytes(dump_json(stats, indent=1))
-    # A stale stats file must not vouch, even for a moment, for a tar that is being replaced.
-    files.stats.unlink(missing_ok=True)
-    publish(tar_path, files.tar)
-    publish(parquet_path, files.parquet)
-    publish(stats_path, files.stats)
-    return stats
-
-
-def _add_clip(tar: tarfile.TarFile, row: dict[str, Any], bitstream: Path) -> None:
-    with open(bitstream, "rb") as file:
-        tar.addfile(_member(f"{row['key']}.vlbc", row["bytes"]), file)
-    meta = dump_json(row)
-    tar.addfile(_member(f"{row['key']}.json", len(meta)), io.BytesIO(meta))
-    if row["label"] is not None:
-        label = str(row["label"]).encode()
-        tar.addfile(_member(f"{row['key']}.cls", len(label)), io.BytesIO(label))
-
-
-def _member(name: str, size: int) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)  # mtime, uid and gid are 0 and names empty: nothing of this machine
-    info.size = size
-    info.mode = 0o644
-    return info
+    return finish_shard(plan, files, work, rows, verdicts)
 
 
 def report_of(stats: dict[str, Any], *, skipped: bool, seconds: float) -> ShardReport:

@@ -24,7 +24,8 @@ from vidlbc.errors import InputError, ShardError
 from vidlbc.shards.encode import ShardReport, encode_shard, is_done, load_codec
 from vidlbc.shards.layout import MANIFEST, clean_stale, exclusive, full_disk_as_error
 from vidlbc.shards.manifest import Manifest, write_manifest
-from vidlbc.shards.plan import Plan, begin
+from vidlbc.shards.plan import Plan
+from vidlbc.shards.resume import begin
 from vidlbc.shards.sources import Codec, OpenReader, Progress, open_video
 
 LoadCodec = Callable[[Plan, str], Codec]
@@ -50,7 +51,7 @@ def encode_corpus(
         raise InputError(f"processes={processes}: expected at least 1")
     with exclusive(Path(plan.output)):
         clean_stale(Path(plan.output))
-        begin(plan)
+        plan = begin(plan)
         finished = [is_done(plan, index) for index in range(len(plan.shards))]
         todo = [index for index, whole in enumerate(finished) if not whole]
         done = [index for index, whole in enumerate(finished) if whole]

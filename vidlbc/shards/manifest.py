@@ -9,6 +9,7 @@ from typing import Any
 from vidlbc.errors import ShardError
 from vidlbc.shards.layout import MANIFEST, ShardFiles, dump_json, read_stats, write_atomic
 from vidlbc.shards.plan import Plan
+from vidlbc.shards.sources import FileVerdict
 from vidlbc.shards.table import manifest_table, table_bytes
 
 _SUMS = ("n_failed", "n_damaged", "n_repeats", "n_clips", "frames", "pixels", "bytes", "estimated_bits")
@@ -63,21 +64,35 @@ def gather(plan: Plan) -> Manifest:
         stats = read_stats(ShardFiles(Path(plan.output), index))
         if stats is None:
             raise ShardError(f"{plan.output}: shard {index:05d} is not finished; run the encoding again")
-        for name in sums:
-            sums[name] += stats[name]
-        files += [{**file, "shard": index} for file in stats["files"]]
-    for file in files:
-        file["label_name"] = None if file["label"] is None else plan.classes[file["label"]]
-    sizes = {source.path: source.size for source in plan.sources}
+        try:
+            for name in sums:
+                sums[name] += stats[name]
+            if len(stats["files"]) != plan.shards[index].last - plan.shards[index].first:
+                raise TypeError
+            for file in stats["files"]:
+                FileVerdict(**file)  # TypeError where it is none
+                label_name = None if file["label"] is None else plan.classes[file["label"]]
+                files.append({**file, "shard": index, "label_name": label_name})
+        except (KeyError, TypeError, IndexError):
+            path = ShardFiles(Path(plan.output), index).stats
+            raise ShardError(f"{path}: damaged stats; see tools/shards.py verify") from None
+    sizes = {(part.root, source.path): source.size for part in plan.parts for source in part.sources}
     return Manifest(n_videos=len(files), source_bytes=sum(sizes.values()), files=tuple(files), **sums)
 
 
 def write_manifest(plan: Plan) -> Manifest:
     """Write `manifest.parquet`, `manifest.json` (the sums) and `summary.txt`, atomically; returns the manifest."""
     manifest = gather(plan)
-    folder = Path(plan.output) / MANIFEST
-    sums = {name: value for name, value in vars(manifest).items() if name != "files"}
-    write_atomic(folder / "manifest.parquet", table_bytes(manifest_table(list(manifest.files))))
-    write_atomic(folder / "manifest.json", dump_json({**sums, "bpp": manifest.bpp}, indent=1))
-    write_atomic(folder / "summary.txt", (manifest.summary() + "\n").encode())
+    for name, data in manifest_files(manifest).items():
+        write_atomic(Path(plan.output) / MANIFEST / name, data)
     return manifest
+
+
+def manifest_files(manifest: Manifest) -> dict[str, bytes]:
+    """What the files of a manifest hold, by name."""
+    sums = {name: value for name, value in vars(manifest).items() if name != "files"}
+    return {
+        "manifest.parquet": table_bytes(manifest_table(list(manifest.files))),
+        "manifest.json": dump_json({**sums, "bpp": manifest.bpp}, indent=1),
+        "summary.txt": (manifest.summary() + "\n").encode(),
+    }

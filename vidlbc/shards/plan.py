@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, get_args, get_type_hints
 
 from vidlbc.errors import InputError, ShardError
 from vidlbc.shards.content import Content, contents_of
-from vidlbc.shards.corpus import SPLITS, Corpus, locate
+from vidlbc.shards.corpus import SPLITS, Corpus
 from vidlbc.shards.layout import MANIFEST, dump_json, write_atomic
+from vidlbc.shards.settings import Settings
 
 FORMAT = 1
+
+_T = TypeVar("_T")
 
 
 class HasFingerprint(Protocol):
@@ -28,70 +32,6 @@ class HasFingerprint(Protocol):
 
     @property
     def fingerprint(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What, besides source and weights, decides the bytes (but for those in `_INVISIBLE`)."""
-
-    qp: int = 32
-    context: bool = True
-    clip_frames: int = 256
-    max_side: int | None = None
-    backend: str = "auto"
-    model: str = "default"
-    temporal: str | None = None
-    precision: str = "fp32"
-    block: int = 16
-    deadline_s: float = 60.0
-    variant: str | None = None
-    psnr: float | None = None
-    bpp_per_db: float | None = None
-    bitrate: float | None = None
-    rdo: bool = False
-    every: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.qp <= 63:
-            raise InputError(f"qp={self.qp}: expected a whole number from 0 to 63")
-        for name in ("clip_frames", "block", "every"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: expected at least 1")
-        if self.max_side is not None and self.max_side < 16:
-            raise InputError(f"max_side={self.max_side}: expected at least 16 pixels, or null")
-        if self.deadline_s <= 0:
-            raise InputError(f"deadline_s={self.deadline_s}: expected seconds above 0")
-        if not isinstance(self.rdo, bool):
-            raise InputError(f"rdo={self.rdo}: expected true, false or null")
-        for name, (unit, most) in _TARGETS.items():
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int | float) or not 0 < value < most):
-                raise InputError(f"{name}={value}: expected {unit} above 0 and below {most}, or null")
-        given = [name for name in (*_TARGETS, "variant") if getattr(self, name) is not None]
-        if len(given) > 1:
-            choices = f"{', '.join(_TARGETS)} and variant"
-            raise InputError(f"{given[0]} and {given[1]} are both given: expected one of {choices}")
-
-    @property
-    def target(self) -> tuple[str, float] | None:
-        """What rate control aims at (`vidlbc.rate_control.Target`); None: `qp` for all clips."""
-        return next(((n, getattr(self, n)) for n in _TARGETS if getattr(self, n) is not None), None)
-
-    @property
-    def step(self) -> int:
-        """Frames of the source from one coded frame to the next."""
-        return self.every or 1
-
-    def visible(self) -> dict[str, Any]:
-        """The settings that show in the bytes; those of _LATER only where set, so that older shards keep their keys."""
-        shown = {name: value for name, value in asdict(self).items() if name not in _INVISIBLE}
-        return {name: value for name, value in shown.items() if name not in _LATER or value not in (None, False)}
-
-
-# `model` and `temporal` say where the weights were found; the fingerprint says what they are.
-_INVISIBLE = ("block", "deadline_s", "model", "temporal")
-_TARGETS = {"psnr": ("dB", 100), "bitrate": ("kbit/s", 10**9), "bpp_per_db": ("bits per pixel", 100)}
-_LATER = ("variant", *_TARGETS, "rdo", "every")
 
 
 @dataclass(frozen=True)
@@ -114,6 +54,16 @@ class Source:
     occurrence: int = 0
 
     @property
+    def span(self) -> tuple[Any, ...]:
+        """Which frames of which content. A file that cannot be read has no content to compare: its path stands in."""
+        return self.sha256 or self.path, self.start, self.stop
+
+    @property
+    def sample(self) -> tuple[Any, ...]:
+        """What two sources must share for the second to be a repeat."""
+        return *self.span, self.label, self.split
+
+    @property
     def video(self) -> str:
         """Names the video across its clips: what per-video averages group by."""
         return _hash(self.sha256 or self.path, self.start, self.stop, self.occurrence)[:16]
@@ -129,8 +79,21 @@ class ShardRange:
 
 
 @dataclass(frozen=True)
+class Addition:
+    """A corpus that came to the folder later: its sources and shards start at these places of the plan."""
+
+    root: str
+    form: str
+    first_source: int
+    first_shard: int
+
+
+@dataclass(frozen=True)
 class Plan:
-    """Everything that `encode_shard` needs. `root` and `output` may move: they are not part of `identity`."""
+    """Everything that `encode_shard` needs. `root` and `output` may move: they are not part of `identity`.
+
+    With `additions`, corpora follow each other, with one codec, settings and label map: `parts` are their plans.
+    """
 
     root: str
     output: str
@@ -140,10 +103,41 @@ class Plan:
     classes: tuple[str, ...]
     sources: tuple[Source, ...]
     shards: tuple[ShardRange, ...]
+    additions: tuple[Addition, ...] = ()
+
+    @cached_property
+    def parts(self) -> tuple[Plan, ...]:
+        """The plan of each corpus on its own, its sources and shards counted from 0; (self,) without additions."""
+        if not self.additions:
+            return (self,)
+        places = [Addition(self.root, self.form, 0, 0), *self.additions]
+        ends = [*self.additions, Addition("", "", len(self.sources), len(self.shards))]
+        return tuple(
+            replace(
+                self,
+                root=place.root,
+                form=place.form,
+                sources=self.sources[place.first_source : end.first_source],
+                shards=tuple(
+                    ShardRange(shard.split, shard.first - place.first_source, shard.last - place.first_source)
+                    for shard in self.shards[place.first_shard : end.first_shard]
+                ),
+                additions=(),
+            )
+            for place, end in zip(places, ends, strict=True)
+        )
+
+    def part(self, index: int) -> tuple[Plan, ShardRange]:
+        """The part that shard `index` belongs to, and the range of that part's sources that it holds."""
+        number = bisect_right([addition.first_shard for addition in self.additions], index)
+        first = self.additions[number - 1].first_shard if number else 0
+        return self.parts[number], self.parts[number].shards[index - first]
 
     @cached_property
     def identity(self) -> str:
         """32 hex characters: equal for plans that give equal shards."""
+        if self.additions:
+            return _hash(FORMAT, [part.identity for part in self.parts])
         listed = [asdict(source) for source in self.sources]
         ranges = [asdict(shard) for shard in self.shards]
         return _hash(FORMAT, self.fingerprint, self.settings.visible(), list(self.classes), listed, ranges)
@@ -159,6 +153,8 @@ class Plan:
         folder = Path(self.output) / MANIFEST
         write_atomic(folder / "labels.json", dump_json({"classes": list(self.classes)}, indent=1))
         data = {name: value for name, value in asdict(self).items() if name != "output"}
+        if not self.additions:
+            del data["additions"]  # as it was before there were any
         write_atomic(folder / "plan.json", dump_json({"format": FORMAT, **data}))
 
     @staticmethod
@@ -169,20 +165,62 @@ class Plan:
             data = json.loads(path.read_text(encoding="utf-8"))
             if data.get("format") != FORMAT:
                 raise ShardError(f"{path}: plan format {data.get('format')}, this version reads {FORMAT}")
-            return Plan(
+            plan = Plan(
                 root=data["root"],
                 output=str(output),
                 form=data["form"],
                 fingerprint=data["fingerprint"],
-                settings=Settings(**data["settings"]),
+                settings=_typed(Settings, data["settings"]),
                 classes=tuple(data["classes"]),
-                sources=tuple(Source(**source) for source in data["sources"]),
-                shards=tuple(ShardRange(**shard) for shard in data["shards"]),
+                sources=tuple(_typed(Source, source) for source in data["sources"]),
+                shards=tuple(_typed(ShardRange, shard) for shard in data["shards"]),
+                additions=tuple(_typed(Addition, addition) for addition in data.get("additions", ())),
             )
+            plan._check()
+            return plan
         except FileNotFoundError:
             raise ShardError(f"{path}: no such file; {output} is not a folder of shards") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ShardError(f"{path}: damaged plan ({error})") from None
+        except OSError as error:
+            raise ShardError(f"{path}: cannot be read ({error.strerror})") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ShardError(f"{path}: damaged plan ({' '.join(str(error).split())[:200]})") from None
+
+    def _check(self) -> None:
+        """Raises ValueError where the numbers do not fit each other, TypeError where a name is none."""
+        if not all(isinstance(text, str) for text in (self.root, self.form, self.fingerprint, *self.classes)):
+            raise TypeError("root, form, fingerprint and classes: expected text")
+        at = 0
+        for shard in self.shards:
+            if shard.first != at or shard.last <= at:
+                raise ValueError(f"shard of sources {shard.first} to {shard.last}: expected one from {at} on")
+            at = shard.last
+        if at != len(self.sources):
+            raise ValueError(f"shards of {at} sources, {len(self.sources)} are listed")
+        for source in self.sources:
+            if source.label is not None and not 0 <= source.label < len(self.classes):
+                raise ValueError(f"label {source.label} of {source.path}: there are {len(self.classes)} classes")
+        shard_starts = {shard.first: index for index, shard in enumerate(self.shards)}
+        last = 0
+        for addition in self.additions:
+            if addition.first_shard <= last or shard_starts.get(addition.first_source) != addition.first_shard:
+                raise ValueError(f"an addition from shard {addition.first_shard} on, which begins elsewhere")
+            last = addition.first_shard
+
+
+def _typed(cls: Callable[..., _T], data: dict[str, Any]) -> _T:
+    """`cls(**data)`. Raises TypeError for a field that is missing, unknown or of another type."""
+    made = cls(**data)
+    for name, kinds in _kinds(cls).items():
+        if type(getattr(made, name)) not in kinds:
+            raise TypeError(f"{cls.__name__} with {name}={getattr(made, name)!r}"[:120])
+    return made
+
+
+@cache
+def _kinds(cls: Callable[..., Any]) -> dict[str, tuple[type, ...]]:
+    """The types that JSON may give for each field."""
+    hints = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(cls).items()}
+    return {name: (*kinds, int) if float in kinds else kinds for name, kinds in hints.items()}
 
 
 def make_plan(
@@ -193,8 +231,11 @@ def make_plan(
     *,
     shard_videos: int = 32,
     contents: Mapping[str, Content] | None = None,
+    earlier: Iterable[Source] = (),
 ) -> Plan:
     """Plan a run. `contents`: `contents_of(corpus)`, where it is at hand already. Raises InputError for bad values.
+
+    `earlier`: sources that are in the folder already; a file of the same bytes, label and split is a repeat of theirs.
 
     Within a split, sources are ordered by the hash of their path: any shard holds a fair mix of classes, which is
     what stock streaming readers need, and the order does not depend on who listed the folder.
@@ -205,19 +246,8 @@ def make_plan(
     contents = contents_of(corpus) if contents is None else contents
     ranks = {split: rank for rank, split in enumerate((*SPLITS, None))}
     items = sorted(corpus.items, key=lambda item: (ranks[item.split], _hash(item.path, item.start, item.stop)))
-    first: dict[tuple[Any, ...], str] = {}
-    occurrences: dict[tuple[Any, ...], int] = {}
-    sources = []
-    for item in items:
-        content = contents[item.path]
-        # A file that cannot be read has no content to compare: its path stands in.
-        span = (content.sha256 or item.path, item.start, item.stop)
-        sample = (*span, item.label, item.split)
-        repeat_of = first.get(sample)
-        if repeat_of is None:
-            first[sample] = item.path
-            occurrences[span] = occurrences.get(span, -1) + 1
-        sources.append(Source(**asdict(item), **asdict(content), repeat_of=repeat_of, occurrence=occurrences[span]))
+    listed = [Source(**asdict(item), **asdict(contents[item.path])) for item in items]
+    sources = mark_repeats(listed, earlier)
     shards = []
     for split in (*SPLITS, None):
         chosen = [index for index, source in enumerate(sources) if source.split == split]
@@ -236,69 +266,23 @@ def make_plan(
     )
 
 
-def begin(plan: Plan) -> Plan:
-    """Save the plan, or accept the equal one that is there. Raises ShardError naming what differs from it."""
-    folder = Path(plan.output)
-    if (folder / MANIFEST / "plan.json").exists():
-        stored = Plan.load(folder)
-        if stored.identity != plan.identity:
-            told = "; ".join(differences(stored, plan))
-            raise ShardError(f"{folder}: holds shards of another run ({told}); choose a new folder")
-    elif any(folder.glob("[0-9]*.tar")):
-        raise ShardError(f"{folder}: holds tars but no {MANIFEST}/plan.json; choose a new folder")
-    plan.save()
-    return plan
-
-
-def differences(there: Plan, here: Plan) -> list[str]:
-    """In words, what makes two plans differ."""
-    found = []
-    if there.fingerprint != here.fingerprint:
-        found.append(f"codec weights {there.fingerprint[:8]} there, {here.fingerprint[:8]} here")
-    for field in fields(Settings):
-        old, new = getattr(there.settings, field.name), getattr(here.settings, field.name)
-        if old != new and field.name not in _INVISIBLE:
-            found.append(f"{field.name}={old} there, {field.name}={new} here")
-    if there.classes != here.classes:
-        found.append(f"{len(there.classes)} classes there, {len(here.classes)} here, or other names")
-    old_paths, new_paths = {s.path for s in there.sources}, {s.path for s in here.sources}
-    for extra, text in ((new_paths - old_paths, "here, not there"), (old_paths - new_paths, "there, not here")):
-        if extra:
-            found.append(f"{len(extra)} files {text}, such as {min(extra)}")
-    if old_paths == new_paths and set(there.sources) != set(here.sources):
-        changed = {s.path for s in set(there.sources) ^ set(here.sources)}
-        found.append(f"{len(changed)} files changed in content, label, group or split, such as {min(changed)}")
-    return found or ["other shard sizes (shard_videos)"]
-
-
-def choice_of_rdo(wanted: bool | None, output: str | Path, sees_past: bool) -> bool:
-    """What `rdo` of None stands for: what an earlier run into `output` did, else whether the priors see the past.
-
-    Under the intra prior alone there is nothing to gain.
-    """
-    if wanted is not None:
-        return wanted
-    try:
-        return Plan.load(output).settings.rdo
-    except ShardError:
-        return sees_past
-
-
-def known_contents(output: str | Path, corpus: Corpus) -> dict[str, Content]:
-    """Contents of a corpus, from the plan in `output` where a file's size is still the same: resuming hashes nothing.
-
-    A file changed at equal size is caught when it is encoded: its bytes are hashed again then.
-    """
-    try:
-        stored = {source.path: Content(source.sha256, source.size) for source in Plan.load(output).sources}
-    except ShardError:
-        return {}
-    known = {}
-    for path in {item.path for item in corpus.items} & stored.keys():
-        file, member = locate(corpus.root, path)
-        if stored[path].sha256 and file.is_file() and (member or file.stat().st_size == stored[path].size):
-            known[path] = stored[path]
-    return known
+def mark_repeats(sources: Iterable[Source], earlier: Iterable[Source] = ()) -> list[Source]:
+    """The sources with `repeat_of` and `occurrence` as the sources before them, and `earlier` ones, decide."""
+    first: dict[tuple[Any, ...], Source] = {}
+    occurrences: dict[tuple[Any, ...], int] = {}
+    for source in earlier:
+        if source.sha256 and source.repeat_of is None:
+            first.setdefault(source.sample, source)
+            occurrences[source.span] = max(occurrences.get(source.span, 0), source.occurrence)
+    marked = []
+    for source in sources:
+        original = first.get(source.sample)
+        if original is None:
+            occurrences[source.span] = occurrences.get(source.span, -1) + 1
+            first[source.sample] = source
+        repeat_of = None if original is None else original.path
+        marked.append(replace(source, repeat_of=repeat_of, occurrence=occurrences[source.span]))
+    return marked
 
 
 def _hash(*parts: Any) -> str:

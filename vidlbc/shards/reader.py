@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -136,6 +136,10 @@ class LatentShards:
     def meta(self, index: int) -> dict[str, Any]:
         """The Parquet row of clip `index`; no bitstream is read."""
         return cast(dict[str, Any], self.table.slice(index, 1).to_pylist()[0])
+
+    def root_of(self, meta: Mapping[str, Any]) -> str:
+        """The folder that the source of a clip's row is relative to."""
+        return self.plan.part(int(Path(meta["tar"]).stem))[0].root
 
     def bitstream(self, index: int) -> bytes:
         """The bitstream of clip `index`, checked, not decoded."""

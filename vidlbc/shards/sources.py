@@ -17,7 +17,8 @@ import numpy as np
 from vidlbc.errors import VideoError, VidlbcError
 from vidlbc.shards.clips import Block, cut_clips, thinned
 from vidlbc.shards.content import content_of, local_file
-from vidlbc.shards.plan import Plan, Settings, Source
+from vidlbc.shards.plan import Plan, Source
+from vidlbc.shards.settings import Settings
 
 Progress = Callable[[int, int], None]  # (frames, files) finished since the last call
 

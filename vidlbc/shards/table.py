@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ _CLIP_COLUMNS = {
 
 # Since the first shards.
 _ADDED = ("variant", "rdo", "target", "reached", "base_bytes", "base_sha256")
+
+# What a row may leave open; `tar` and `offset` are told by where it lies.
+_OPEN = ("label", "label_name", "split", "group", "fps", *_ADDED)
+_PLACE = ("tar", "offset")
+_TYPES = {"string": (str,), "int64": (int,), "bool": (bool,), "double": (float, int)}
 
 _FILE_COLUMNS = {
     "path": "string",
@@ -96,6 +102,34 @@ def with_all_columns(table: pa.Table) -> pa.Table:
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(len(table), pa.type_for_alias(_CLIP_COLUMNS[name])))
     return table.select(list(_CLIP_COLUMNS))
+
+
+def row_fault(row: Any) -> str:
+    """What keeps `row` from being a clip's row, in words; empty where nothing does."""
+    if not isinstance(row, dict):
+        return "not a map of names to values"
+    for name, kind in _CLIP_COLUMNS.items():
+        if name in _PLACE:
+            continue
+        value = row.get(name)
+        if value is None and name in _OPEN:
+            continue
+        if type(value) not in _TYPES[kind] or (isinstance(value, int) and not 0 <= value < 1 << 63):
+            return f"{name}={str(value)[:40]}"
+    unknown = row.keys() - _CLIP_COLUMNS.keys()
+    if unknown:
+        return f"unknown field {min(unknown)[:40]}"
+    if min(row["frames"], row["height"], row["width"]) < 1:
+        return "a clip without frames"
+    base_bytes = row.get("base_bytes")
+    if base_bytes is not None and (base_bytes > row["bytes"] or row.get("base_sha256") is None):
+        return "a base layer larger than the bitstream"
+    return ""
+
+
+def same_row(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Do two rows tell the same, wherever the clip lies? A column that an older version did not write is null."""
+    return all(one.get(name) == other.get(name) for name in _CLIP_COLUMNS if name not in _PLACE)
 
 
 def _table(rows: list[dict[str, Any]], columns: dict[str, str]) -> pa.Table:

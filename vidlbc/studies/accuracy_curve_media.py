@@ -54,11 +54,11 @@ def videos_of(parts: Iterable[LatentShards]) -> Videos:
     """From the tables of the shards; nothing is decoded."""
     found = Videos({}, {}, {}, {}, {})
     for shards in parts:
-        size_of = {source.path: source.size for source in shards.plan.sources}
+        size_of = {(source.path, source.sha256): source.size for source in shards.plan.sources}
         for video in labelled_videos(shards):
             row, name = video.first, video.first["video"]
             found.bytes[name] = sum(clip["bytes"] for _, clip in video.clips)
-            found.source_bytes[name] = size_of[row["source"]]
+            found.source_bytes[name] = size_of[row["source"], row["source_sha256"]]
             found.pixels[name] = video.frames * row["height"] * row["width"]
             found.seconds[name] = float(video.frames / Fraction(row["fps"])) if row["fps"] else float("nan")
             found.splits[name] = row["split"]

@@ -100,7 +100,8 @@ def _of_files(shards: LatentShards, chosen: Sequence[int], folder: Path) -> dict
     """Whole source files, by PyAV and by decord. A back end that fails on one of them is left out, with a line."""
     files = []
     for place, index in enumerate(chosen):
-        with local_file(shards.plan.root, shards.meta(index)["source"], folder / str(place)) as file:
+        meta = shards.meta(index)
+        with local_file(shards.root_of(meta), meta["source"], folder / str(place)) as file:
             data = file.read_bytes()
         files.append(folder / f"{place}{file.suffix}")
         files[-1].write_bytes(data)

@@ -1,0 +1,1 @@
+"""Care of shard folders: list, count, verify, repair, merge, add to, export."""
