@@ -1,6 +1,7 @@
 """Encode videos into latent shards: folders, lists of any common annotation family, or single videos.
 
-Run again with the same options, it finishes what is left. Every file gets a verdict in OUTPUT/manifest.
+Run again with the same options, it finishes what is left, whichever launcher began it. Every file gets a verdict in
+OUTPUT/manifest.
 """
 
 from dataclasses import replace
@@ -12,18 +13,29 @@ from tqdm import tqdm
 
 import vidlbc
 from vidlbc.cli import run
+from vidlbc.errors import InputError
 from vidlbc.shards import (
     Content,
     Corpus,
+    Engine,
+    LocalEngine,
+    Plan,
+    RayEngine,
+    RaySettings,
     Settings,
+    SlurmSettings,
     choice_of_rdo,
     contents_of,
-    encode_corpus,
     known_contents,
+    launch,
+    load_codec,
     logged_seconds,
     make_plan,
     read_annotations,
+    require_ray,
     split_corpus,
+    submit,
+    write_scripts,
 )
 
 
@@ -44,6 +56,7 @@ def main(config: DictConfig) -> None:
         bitrate=config.bitrate,
         every=config.every,
     )
+    ray, slurm = launchers(config)
     corpus = read_annotations(config.input, config.labels, fold=config.fold)
     codec = vidlbc.load(settings.model, device=config.device, temporal=settings.temporal, precision=settings.precision)
     codec.kept(settings.variant)  # an unknown one is told before anything is read
@@ -55,7 +68,12 @@ def main(config: DictConfig) -> None:
     print(corpus.label_map())
 
     plan = make_plan(corpus, config.output, codec, settings, shard_videos=config.shard_videos, contents=contents)
-    manifest, reports = encode_corpus(plan, processes=config.processes, device=config.device, codec=codec)
+    if config.launcher == "slurm" and not left_to_gather(plan, slurm, config.device, config.slurm.submit):
+        return
+    engine: Engine = LocalEngine(config.processes, config.device, codec, load_codec)
+    if config.launcher == "ray":
+        engine = RayEngine(ray, config.device)
+    manifest, reports = launch(plan, engine)
 
     frames, seconds = logged_seconds(plan)
     print(manifest.summary())
@@ -63,6 +81,36 @@ def main(config: DictConfig) -> None:
     print(f"{frames / seconds:.1f} frames/s per process" if seconds else "nothing was encoded")
     print(f"shards: {config.output}   verdicts: {Path(config.output) / 'manifest' / 'summary.txt'}")
     print(f"look at them: python tools/decode.py input={config.output} output=FOLDER")
+
+
+def launchers(config: DictConfig) -> tuple[RaySettings, SlurmSettings]:
+    """What `ray.*` and `slurm.*` say. Raises InputError before any long work."""
+    if config.launcher not in ("local", "ray", "slurm"):
+        raise InputError(f"launcher={config.launcher}: expected local, ray or slurm")
+    if config.launcher == "ray":
+        require_ray()
+    ray: dict[str, Any] = dict(config.ray)
+    slurm: dict[str, Any] = {name: value for name, value in config.slurm.items() if name != "submit"}
+    slurm["extra"] = tuple(str(line) for line in slurm["extra"] or ())
+    return RaySettings(**ray), SlurmSettings(**slurm)
+
+
+def left_to_gather(plan: Plan, settings: SlurmSettings, device: str, submitting: bool) -> bool:
+    """Write and submit the array job, or say how to; True where every shard is done and but the manifest is left."""
+    scripts = write_scripts(plan, settings, device)
+    if scripts is None:
+        return True
+    print(f"{scripts.shards} of {len(plan.shards)} shards are to do, in {scripts.tasks} tasks: {scripts.encode}")
+    if submitting:
+        encode, gather = submit(scripts)
+        print(f"submitted: job {encode} (squeue -j {encode}), then job {gather}, which writes the manifest")
+    else:
+        print(scripts.encode.read_text())
+        print("submit it, and what writes the manifest after it, with")
+        for command in scripts.commands:
+            print(f"  {command}")
+    print("the same command again submits what failed; launcher=local or ray go on with it as well")
+    return False
 
 
 def hashed(corpus: Corpus, output: str) -> dict[str, Content]:

@@ -24,6 +24,7 @@ from vidlbc.shards import (
     contents_of,
     encode_corpus,
     known_contents,
+    load_codec,
     logged_seconds,
     make_plan,
 )
@@ -101,7 +102,11 @@ def _encode(settings: JobSettings, job: Checked, codec: Codec) -> tuple[Manifest
     plan = make_plan(job.corpus, settings.shards, codec, how, shard_videos=settings.shard_videos, contents=contents)
     _warn_of_leaks(plan)
     manifest, _ = encode_corpus(
-        plan, processes=settings.processes, device=settings.device, codec=codec if settings.processes == 1 else None
+        plan,
+        processes=settings.processes,
+        device=settings.device,
+        codec=codec if settings.processes == 1 else None,
+        load=load_codec,
     )
     lines = manifest.summary().splitlines()
     _say("\n".join(lines[:_LISTED]))

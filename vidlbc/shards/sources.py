@@ -19,7 +19,7 @@ from vidlbc.shards.clips import Block, cut_clips, thinned
 from vidlbc.shards.content import content_of, local_file
 from vidlbc.shards.plan import Plan, Settings, Source
 
-Progress = Callable[[int, int], None]  # (frames, files) finished since the last call
+Progress = Callable[[int], None]  # frames finished since the last call
 
 
 class EncodeReport(Protocol):
@@ -169,7 +169,7 @@ def _encode_clips(
     def counted(blocks: Iterator[Block]) -> Iterator[Block]:
         for block in blocks:
             yield block
-            progress(len(block), 0)
+            progress(len(block))
 
     settings = plan.settings
     start = source.start or 0
