@@ -88,7 +88,9 @@ def encode_with(crew: Crew, plan: Plan, todo: Sequence[int], meter: Meter) -> It
                     worker = crew.hire()
                     busy[worker.ready()] = (worker, None)
                     continue
-                if index is not None:
+                if index is None:
+                    blame.started()
+                else:
                     blame.finished(future.result())
                     yield future.result()
                 if waiting:
@@ -114,6 +116,9 @@ class _Blame:
     def quarantined(self, index: int) -> list[int]:
         shard = self._plan.shards[index]
         return [place for place in range(shard.first, shard.last) if self._deaths[place] >= DEATHS]
+
+    def started(self) -> None:
+        self._blameless[None] = 0
 
     def finished(self, report: ShardReport) -> None:
         if report.failed < report.files:
