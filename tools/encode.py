@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 import vidlbc
 from vidlbc.cli import run
-from vidlbc.errors import InputError
+from vidlbc.errors import InputError, ShardError
 from vidlbc.shards import (
     Content,
     Corpus,
@@ -35,6 +35,7 @@ from vidlbc.shards import (
     require_ray,
     split_corpus,
     submit,
+    watch,
     write_scripts,
 )
 
@@ -68,7 +69,7 @@ def main(config: DictConfig) -> None:
     print(corpus.label_map())
 
     plan = make_plan(corpus, config.output, codec, settings, shard_videos=config.shard_videos, contents=contents)
-    if config.launcher == "slurm" and not left_to_gather(plan, slurm, config.device, config.slurm.submit):
+    if config.launcher == "slurm" and not all_done(plan, slurm, config):
         return
     engine: Engine = LocalEngine(config.processes, config.device, codec, load_codec)
     if config.launcher == "ray":
@@ -90,26 +91,27 @@ def launchers(config: DictConfig) -> tuple[RaySettings, SlurmSettings]:
     if config.launcher == "ray":
         require_ray()
     ray: dict[str, Any] = dict(config.ray)
-    slurm: dict[str, Any] = {name: value for name, value in config.slurm.items() if name != "submit"}
+    slurm: dict[str, Any] = {name: value for name, value in config.slurm.items() if name not in ("submit", "wait")}
     slurm["extra"] = tuple(str(line) for line in slurm["extra"] or ())
     return RaySettings(**ray), SlurmSettings(**slurm)
 
 
-def left_to_gather(plan: Plan, settings: SlurmSettings, device: str, submitting: bool) -> bool:
-    """Write and submit the array job, or say how to; True where every shard is done and but the manifest is left."""
-    scripts = write_scripts(plan, settings, device)
+def all_done(plan: Plan, settings: SlurmSettings, config: DictConfig) -> bool:
+    """Is every shard done? Else the array job is written and submitted, or how to is said."""
+    scripts = write_scripts(plan, settings, config.device)
     if scripts is None:
         return True
     print(f"{scripts.shards} of {len(plan.shards)} shards are to do, in {scripts.tasks} tasks: {scripts.encode}")
-    if submitting:
-        encode, gather = submit(scripts)
-        print(f"submitted: job {encode} (squeue -j {encode}), then job {gather}, which writes the manifest")
-    else:
+    if not config.slurm.submit:
         print(scripts.encode.read_text())
         print("submit it, and what writes the manifest after it, with")
-        for command in scripts.commands:
-            print(f"  {command}")
-    print("the same command again submits what failed; launcher=local or ray go on with it as well")
+        print("\n".join(f"  {command}" for command in scripts.commands))
+    else:
+        encode, gather = submit(scripts)
+        print(f"submitted: job {encode} (squeue -j {encode}), then job {gather}, which writes the manifest", flush=True)
+        if config.slurm.wait and (left := watch(plan, encode)):
+            raise ShardError(f"{left} shards are not done; see {scripts.encode.parent}/*.log, then run this again")
+    print("the same command again submits what is not done; launcher=local or ray go on with it as well")
     return False
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import stat
 import subprocess
 import sys
 import tarfile
@@ -33,9 +32,11 @@ from vidlbc.shards import (
     encode_corpus,
     encode_task,
     gather_finished,
+    launch,
     make_plan,
     read_annotations,
     submit,
+    watch,
     write_scripts,
 )
 from vidlbc.shards.layout import exclusive, shared
@@ -190,15 +191,29 @@ def test_submitting(fake_corpus: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(InputError, match="launcher=slurm: no sbatch on this machine; .*encode.sh is written"):
         submit(scripts)
-    write_sbatch(tmp_path / "bin", "echo 'sbatch: error: Invalid job array specification' >&2; exit 1")
+    write_command(tmp_path / "bin" / "sbatch", "echo 'sbatch: error: Invalid job array specification' >&2; exit 1")
     with pytest.raises(InputError, match="Invalid job array specification; the cluster's MaxArraySize"):
         submit(scripts)
 
 
-def write_sbatch(folder: Path, script: str) -> None:
-    folder.mkdir(exist_ok=True)
-    (folder / "sbatch").write_text(f"#!/bin/bash\n{script}\n")
-    (folder / "sbatch").chmod(0o755 | stat.S_IEXEC)
+def write_command(path: Path, script: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/bash\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_watching_an_array(fake_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends when the job has left the queue, and says what the tasks have left."""
+    plan = planned(fake_corpus, tmp_path / "out")
+    write_scripts(plan, SlurmSettings())
+    for index in (0, 1):
+        encode_task(plan.output, index, load=load_fake, open_reader=FakeReader, bar=False)
+    write_command(tmp_path / "bin" / "squeue", f"[ -e {tmp_path}/asked ] && exit; touch {tmp_path}/asked; echo 17_2")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert watch(plan, "17", seconds=0.1) == len(plan.shards) - 2
+    assert (tmp_path / "asked").exists()
+    encode_corpus(plan, codec=FakeCodec(), open_reader=FakeReader, bar=False)
+    assert watch(plan, "17") == 0
 
 
 @pytest.mark.slow
@@ -207,7 +222,7 @@ def test_the_array_as_a_user_runs_it(run_tool: Tool, make_clip: Callable[..., Pa
     model = save_small_model(tmp_path / "model", kinds=())
     for number in range(3):
         make_clip(tmp_path / "videos" / f"{number}.mp4", frames=4, size=(32, 32), seed=number)
-    write_sbatch(tmp_path / "bin", f'echo "$@" >> {tmp_path}/submitted; echo "17;cluster"')
+    write_command(tmp_path / "bin" / "sbatch", f'echo "$@" >> {tmp_path}/submitted; echo "17;cluster"')
     path = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     out = tmp_path / "array"
     options = (f"input={tmp_path / 'videos'}", f"output={out}", f"model={model}", "device=cpu", "shard_videos=1")
@@ -255,6 +270,13 @@ def test_ray_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"launcher=ray: Ray is not installed; pip install 'vidlbc\[ray\]'"):
         RayEngine(RaySettings())
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+def test_a_cluster_that_does_not_answer_is_one_line(fake_corpus: Path, tmp_path: Path) -> None:
+    engine = RayEngine(RaySettings("127.0.0.1:1"), load=load_fake, open_reader=FakeReader)
+    with pytest.raises(InputError, match=r"ray.address=127.0.0.1:1: no Ray cluster answers there \(.*refused"):
+        launch(planned(fake_corpus, tmp_path / "out"), engine, bar=False)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from vidlbc.shards.launchers.local import LocalEngine, encode_corpus
 from vidlbc.shards.launchers.progress import logged_seconds
 from vidlbc.shards.launchers.ray_cluster import RayEngine, RaySettings, require_ray
 from vidlbc.shards.launchers.run import Engine, launch
-from vidlbc.shards.launchers.slurm import SlurmSettings, encode_task, gather_finished, submit, write_scripts
+from vidlbc.shards.launchers.slurm import SlurmSettings, encode_task, gather_finished, submit, watch, write_scripts
 from vidlbc.shards.loader import ShardLoader
 from vidlbc.shards.manifest import Manifest, gather, write_manifest
 from vidlbc.shards.order import Permutation
@@ -60,6 +60,7 @@ __all__ = [
     "require_ray",
     "split_corpus",
     "submit",
+    "watch",
     "write_manifest",
     "write_scripts",
 ]

@@ -7,6 +7,7 @@ process dies alone was killed by the file that it had in hand, as in `launcher=l
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -90,8 +91,9 @@ def _connected(settings: RaySettings) -> Iterator[None]:
     # Ray reports the use of clusters that it starts to its makers unless told otherwise.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
+        _answers(settings.address)
         ray.init(address=settings.address or "local", **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         if settings.address != "auto":
             raise InputError(f"ray.address={settings.address}: no Ray cluster answers there ({error})") from None
         ray.init(address="local", **quiet)
@@ -99,6 +101,13 @@ def _connected(settings: RaySettings) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _answers(address: str | None) -> None:
+    """Raises OSError where nobody listens at HOST:PORT: Ray itself tries for minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 class _Actors:

@@ -13,13 +13,15 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vidlbc.errors import InputError, ShardError
-from vidlbc.shards.encode import ShardReport, is_done, load_codec
+from vidlbc.shards.encode import ShardReport, encode_shard, is_done, load_codec
 from vidlbc.shards.launchers.local import LocalEngine
+from vidlbc.shards.launchers.progress import metered
 from vidlbc.shards.launchers.run import LoadCodec, plan_at_hand, work_off
 from vidlbc.shards.layout import MANIFEST, clean_stale, exclusive, shared, write_atomic
 from vidlbc.shards.manifest import Manifest, write_manifest
@@ -108,6 +110,34 @@ def submit(scripts: Scripts) -> tuple[str, str]:
         )
     job = _sbatch(str(scripts.encode))
     return job, _sbatch(f"--dependency=afterany:{job}", str(scripts.gather))
+
+
+def watch(plan: Plan, job: str, *, seconds: float = 10.0, bar: bool = True) -> int:
+    """Show the array's progress until its job has left the queue; returns how many shards are not done then."""
+    todo, earlier = [], []
+    for index in range(len(plan.shards)):
+        if is_done(plan, index):
+            earlier.append(encode_shard(plan, index))
+        else:
+            todo.append(index)
+    with metered(plan, earlier, bar) as meter:
+        queued = True
+        while todo and queued:
+            queued = _queued(job)  # asked before the shards are looked at: what ends meanwhile is seen
+            finished = {index for index in todo if is_done(plan, index)}
+            for index in finished:
+                meter.finished(replace(encode_shard(plan, index), skipped=False))
+            todo = [index for index in todo if index not in finished]
+            meter.show(todo)
+            if todo and queued:
+                time.sleep(seconds)
+    return len(todo)
+
+
+def _queued(job: str) -> bool:
+    """Is any task of `job` waiting or running? A controller that does not answer for a moment counts as yes."""
+    done = subprocess.run(["squeue", "--noheader", f"--jobs={job}"], capture_output=True, text=True)
+    return bool(done.stdout.strip()) if done.returncode == 0 else "Invalid job id" not in done.stderr
 
 
 def encode_task(
