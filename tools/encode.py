@@ -1,6 +1,7 @@
 """Encode videos into latent shards: folders, lists of any common annotation family, or single videos.
 
-Run again with the same options, it finishes what is left. Every file gets a verdict in OUTPUT/manifest.
+Run again with the same options, it finishes what is left, whichever launcher began it. Every file gets a verdict in
+OUTPUT/manifest.
 """
 
 from dataclasses import replace
@@ -12,18 +13,30 @@ from tqdm import tqdm
 
 import vidlbc
 from vidlbc.cli import run
+from vidlbc.errors import InputError, ShardError
 from vidlbc.shards import (
     Content,
     Corpus,
+    Engine,
+    LocalEngine,
+    Plan,
+    RayEngine,
+    RaySettings,
     Settings,
+    SlurmSettings,
     choice_of_rdo,
     contents_of,
-    encode_corpus,
     known_contents,
+    launch,
+    load_codec,
     logged_seconds,
     make_plan,
     read_annotations,
+    require_ray,
     split_corpus,
+    submit,
+    watch,
+    write_scripts,
 )
 
 
@@ -44,6 +57,7 @@ def main(config: DictConfig) -> None:
         bitrate=config.bitrate,
         every=config.every,
     )
+    ray, slurm = launchers(config)
     corpus = read_annotations(config.input, config.labels, fold=config.fold)
     codec = vidlbc.load(settings.model, device=config.device, temporal=settings.temporal, precision=settings.precision)
     codec.kept(settings.variant)  # an unknown one is told before anything is read
@@ -55,7 +69,12 @@ def main(config: DictConfig) -> None:
     print(corpus.label_map())
 
     plan = make_plan(corpus, config.output, codec, settings, shard_videos=config.shard_videos, contents=contents)
-    manifest, reports = encode_corpus(plan, processes=config.processes, device=config.device, codec=codec)
+    if config.launcher == "slurm" and not all_done(plan, slurm, config):
+        return
+    engine: Engine = LocalEngine(config.processes, config.device, codec, load_codec)
+    if config.launcher == "ray":
+        engine = RayEngine(ray, config.device)
+    manifest, reports = launch(plan, engine)
 
     frames, seconds = logged_seconds(plan)
     print(manifest.summary())
@@ -63,6 +82,37 @@ def main(config: DictConfig) -> None:
     print(f"{frames / seconds:.1f} frames/s per process" if seconds else "nothing was encoded")
     print(f"shards: {config.output}   verdicts: {Path(config.output) / 'manifest' / 'summary.txt'}")
     print(f"look at them: python tools/decode.py input={config.output} output=FOLDER")
+
+
+def launchers(config: DictConfig) -> tuple[RaySettings, SlurmSettings]:
+    """What `ray.*` and `slurm.*` say. Raises InputError before any long work."""
+    if config.launcher not in ("local", "ray", "slurm"):
+        raise InputError(f"launcher={config.launcher}: expected local, ray or slurm")
+    if config.launcher == "ray":
+        require_ray()
+    ray: dict[str, Any] = dict(config.ray)
+    slurm: dict[str, Any] = {name: value for name, value in config.slurm.items() if name not in ("submit", "wait")}
+    slurm["extra"] = tuple(str(line) for line in slurm["extra"] or ())
+    return RaySettings(**ray), SlurmSettings(**slurm)
+
+
+def all_done(plan: Plan, settings: SlurmSettings, config: DictConfig) -> bool:
+    """Is every shard done? Else the array job is written and submitted, or how to is said."""
+    scripts = write_scripts(plan, settings, config.device)
+    if scripts is None:
+        return True
+    print(f"{scripts.shards} of {len(plan.shards)} shards are to do, in {scripts.tasks} tasks: {scripts.encode}")
+    if not config.slurm.submit:
+        print(scripts.encode.read_text())
+        print("submit it, and what writes the manifest after it, with")
+        print("\n".join(f"  {command}" for command in scripts.commands))
+    else:
+        encode, gather = submit(scripts)
+        print(f"submitted: job {encode} (squeue -j {encode}), then job {gather}, which writes the manifest", flush=True)
+        if config.slurm.wait and (left := watch(plan, encode)):
+            raise ShardError(f"{left} shards are not done; see {scripts.encode.parent}/*.log, then run this again")
+    print("the same command again submits what is not done; launcher=local or ray go on with it as well")
+    return False
 
 
 def hashed(corpus: Corpus, output: str) -> dict[str, Content]:

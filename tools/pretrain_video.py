@@ -10,13 +10,20 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vidlbc.cli import run
+from vidlbc.errors import InputError
 from vidlbc.job import EvaluationSettings, JobSettings, TrainSettings, run_job
+from vidlbc.shards import RaySettings, require_ray
 from vidlbc.training.schedule import Budget
 from vidlbc.training.video_data import ClipSettings
 
 
 def settings_of(config: DictConfig) -> JobSettings:
     data, train, evaluation = config.data, config.train, config.eval
+    if config.launcher not in ("local", "ray"):
+        raise InputError(f"launcher={config.launcher}: expected local or ray")
+    if config.launcher == "ray":
+        require_ray()
+    ray = RaySettings(**config.ray)
     budget = None
     if train.minutes is not None or train.steps is not None:
         budget = Budget(steps=train.steps, minutes=train.minutes)
@@ -39,7 +46,8 @@ def settings_of(config: DictConfig) -> JobSettings:
             base=evaluation.base,
         ),
         labels=data.labels, fold=data.fold, holdout=data.holdout, clip_frames=data.clip_frames, max_side=data.max_side,
-        processes=config.processes, deadline_s=data.deadline_s, wandb=config.wandb,
+        processes=config.processes, ray=ray if config.launcher == "ray" else None, deadline_s=data.deadline_s,
+        wandb=config.wandb,
     )  # fmt: skip
 
 

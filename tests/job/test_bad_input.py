@@ -66,6 +66,7 @@ def job(call_tool: Tool, motions: Path, small_model: Path, tmp_path: Path) -> Ca
         ("eval.rates=[0.001,-1]", "eval.rates=-1: expected a number of at least 0"),
         ("eval.videos=0", "eval.videos=0: expected a whole number of at least 1"),
         ("processes=0", "processes=0: expected a whole number of at least 1"),
+        ("launcher=slurm", "launcher=slurm: expected local or ray"),
         ("data.max_side=8", "data.max_side=8: expected a whole number of at least 16"),
         ("data.deadline_s=0", "deadline_s=0.0: expected seconds above 0"),
         ("train.step=3", "unknown option 'train.step' (in train.step=3); did you mean train.steps or train.lstm?"),

@@ -28,6 +28,14 @@ def fake_corpus(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def hostile_corpus(fake_corpus: Path) -> Path:
+    """The same, with a file that kills the process that opens it, and one that hangs its decoder."""
+    (fake_corpus / "train" / "b" / "deadly.mp4").write_text("deadly")
+    (fake_corpus / "train" / "c" / "hangs.mp4").write_text("hangs")
+    return fake_corpus
+
+
+@pytest.fixture
 def encode_fake(fake_corpus: Path, tmp_path: Path) -> Callable[..., tuple[Plan, Manifest]]:
     """`encode_fake(out="shards", codec=FakeCodec(), shard_videos=4, **settings)` -> plan, manifest."""
 

@@ -1,12 +1,15 @@
 """A codec and a reader, fast and exact, for tests of the machinery around them. Spawned processes import this.
 
-A fake video is a text file `frames height width seed [damaged_at]`; the fake codec stores frames with zlib.
+A fake video is a text file `frames height width seed [damaged_at]`; the fake codec stores frames with zlib. To
+`open_hostile`, a file `deadly` kills whatever process opens it, and `hangs` holds its decoder for ever.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 import time
 import zlib
 from collections.abc import Iterable, Iterator
@@ -19,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vidlbc.errors import BitstreamError, InputError
-from vidlbc.shards import Plan, Settings, Source
+from vidlbc.shards import Plan, Settings, Source, encode_task
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,19 @@ class FakeReader:
         self.verdict = _verdict("damaged", end, "bits flipped") if damaged else _verdict("ok", end, "")
 
 
+def open_hostile(path: Path, source: Source, settings: Settings) -> Any:
+    """A fake video as ever; but see above."""
+    text = path.read_text()
+    if text == "deadly":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if text != "hangs":
+        return FakeReader(path, source, settings)
+    from vidlbc.video import VideoReader
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "video"))  # decoder processes inherit it
+    return VideoReader(path, backend="misbehaving:HoldsTheLock", block=settings.block, deadline_s=settings.deadline_s)
+
+
 @dataclass(frozen=True)
 class FakeVerdict:
     status: str
@@ -144,6 +160,12 @@ def load_fake(plan: Plan, device: str) -> FakeCodec:
     return FakeCodec(plan.fingerprint, Path(log) if log else None, float(os.environ.get("FAKE_CODEC_DELAY", "0")))
 
 
+def run_slow_task(output: str) -> None:
+    """Task 0 of the array over `output`, with a line in `log` beside it for each clip."""
+    os.environ.update(FAKE_CODEC_LOG=str(Path(output).parent / "log"), FAKE_CODEC_DELAY="0.02")
+    encode_task(output, 0, load=load_fake, open_reader=FakeReader, bar=False)
+
+
 def load_dying(plan: Plan, device: str) -> FakeCodec:
     """A codec whose process is shot when it starts a clip, as the kernel does when memory runs out."""
 
@@ -156,10 +178,9 @@ def load_dying(plan: Plan, device: str) -> FakeCodec:
 
 
 if __name__ == "__main__":  # python -m tests.shards.fakes CORPUS OUT PROCESSES: one encoding run, to be killed
-    import sys
-
     from vidlbc.shards import encode_corpus, make_plan, read_annotations
 
     root, out, processes = sys.argv[1:]
-    plan = make_plan(read_annotations(root), out, FakeCodec(), Settings(clip_frames=5, block=2), shard_videos=3)
-    encode_corpus(plan, processes=int(processes), load=load_fake, open_reader=FakeReader, bar=False)
+    settings = Settings(clip_frames=5, block=2, deadline_s=2.0)
+    plan = make_plan(read_annotations(root), out, FakeCodec(), settings, shard_videos=3)
+    encode_corpus(plan, processes=int(processes), load=load_fake, open_reader=open_hostile, bar=False)

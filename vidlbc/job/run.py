@@ -18,12 +18,16 @@ from vidlbc.job.settings import JobSettings
 from vidlbc.job.train import train_temporal
 from vidlbc.job.verify import verify
 from vidlbc.shards import (
+    Engine,
     LatentShards,
+    LocalEngine,
     Manifest,
     Plan,
+    RayEngine,
     contents_of,
-    encode_corpus,
     known_contents,
+    launch,
+    load_codec,
     logged_seconds,
     make_plan,
 )
@@ -100,9 +104,11 @@ def _encode(settings: JobSettings, job: Checked, codec: Codec) -> tuple[Manifest
     how = replace(shard_settings(settings), temporal=codec.kind)
     plan = make_plan(job.corpus, settings.shards, codec, how, shard_videos=settings.shard_videos, contents=contents)
     _warn_of_leaks(plan)
-    manifest, _ = encode_corpus(
-        plan, processes=settings.processes, device=settings.device, codec=codec if settings.processes == 1 else None
-    )
+    here = codec if settings.processes == 1 else None
+    engine: Engine = LocalEngine(settings.processes, settings.device, here, load_codec)
+    if settings.ray:
+        engine = RayEngine(settings.ray, settings.device)
+    manifest, _ = launch(plan, engine)
     lines = manifest.summary().splitlines()
     _say("\n".join(lines[:_LISTED]))
     if len(lines) > _LISTED:

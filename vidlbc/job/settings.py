@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vidlbc.shards import RaySettings
 from vidlbc.training.schedule import Budget
 from vidlbc.training.video_data import ClipSettings
 
@@ -50,7 +51,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class JobSettings:
-    """`psnr`, `bitrate`: see vidlbc.rate_control; `rdo`: see vidlbc.coding.rdo."""
+    """`psnr`, `bitrate`: see vidlbc.rate_control; `rdo`: see vidlbc.coding.rdo; `ray`: encode on a cluster."""
 
     root: str
     out: Path
@@ -68,6 +69,7 @@ class JobSettings:
     shard_videos: int = 32
     max_side: int | None = None
     processes: int = 1
+    ray: RaySettings | None = None
     deadline_s: float = 60.0
     psnr: float | None = None
     bitrate: float | None = None

@@ -9,9 +9,13 @@ from vidlbc.shards.annotations import read_annotations
 from vidlbc.shards.content import Content, contents_of
 from vidlbc.shards.corpus import Corpus, Item
 from vidlbc.shards.decode import DecodedVideo, decode_shards
-from vidlbc.shards.encode import ShardReport, encode_shard, is_done
+from vidlbc.shards.encode import ShardReport, encode_shard, is_done, load_codec
+from vidlbc.shards.launchers.local import LocalEngine, encode_corpus
+from vidlbc.shards.launchers.progress import logged_seconds
+from vidlbc.shards.launchers.ray_cluster import RayEngine, RaySettings, require_ray
+from vidlbc.shards.launchers.run import Engine, launch
+from vidlbc.shards.launchers.slurm import SlurmSettings, encode_task, gather_finished, submit, watch, write_scripts
 from vidlbc.shards.loader import ShardLoader
-from vidlbc.shards.local import encode_corpus, logged_seconds
 from vidlbc.shards.manifest import Manifest, gather, write_manifest
 from vidlbc.shards.order import Permutation
 from vidlbc.shards.plan import Plan, Source, make_plan
@@ -25,27 +29,40 @@ __all__ = [
     "Content",
     "Corpus",
     "DecodedVideo",
+    "Engine",
     "FileVerdict",
     "Item",
     "LatentShards",
+    "LocalEngine",
     "Manifest",
     "Permutation",
     "Plan",
+    "RayEngine",
+    "RaySettings",
     "Settings",
     "ShardLoader",
     "ShardReport",
+    "SlurmSettings",
     "Source",
     "choice_of_rdo",
     "contents_of",
     "decode_shards",
     "encode_corpus",
     "encode_shard",
+    "encode_task",
     "gather",
+    "gather_finished",
     "is_done",
     "known_contents",
+    "launch",
+    "load_codec",
     "logged_seconds",
     "make_plan",
     "read_annotations",
+    "require_ray",
     "split_corpus",
+    "submit",
+    "watch",
     "write_manifest",
+    "write_scripts",
 ]

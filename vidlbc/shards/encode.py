@@ -9,15 +9,20 @@ Equal plans give equal bytes: no time, path of the machine, process id or order 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vidlbc.errors import ShardError
+from vidlbc.shards.in_hand import InHand, Notes
 from vidlbc.shards.layout import ShardFiles, read_stats, workspace
 from vidlbc.shards.plan import Plan
-from vidlbc.shards.sources import Codec, FileVerdict, OpenReader, Progress, encode_source, open_video
+from vidlbc.shards.sources import Codec, FileVerdict, OpenReader, encode_source, open_video
 from vidlbc.shards.writer import add_clip, finish_shard, open_tar
+
+# A file whose worker died this often is not opened again. No setting: the verdict is part of the shard's bytes.
+DEATHS = 2
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,16 @@ def encode_shard(
     codec: Codec | None = None,
     *,
     open_reader: OpenReader = open_video,
-    progress: Progress | None = None,
+    progress: Callable[[InHand], None] | None = None,
+    quarantined: Collection[int] = (),
 ) -> ShardReport:
     """Encode shard `index` of `plan` into its folder, or find it done. The bytes depend on plan and index alone.
 
-    Unreadable and damaged files become verdicts. Raises ShardError: index out of range, a codec of other weights than
-    planned, a full disk; the folder then holds whole shards only, and a later call starts this one afresh.
+    Unreadable and damaged files become verdicts. `quarantined`: places in `plan.sources` of files that killed DEATHS
+    workers; they are not opened, and unreadable. `progress` is told after every block of frames.
+
+    Raises ShardError: index out of range, a codec of other weights than planned, a full disk; the folder then holds
+    whole shards only, and a later call starts this one afresh.
     """
     if not 0 <= index < len(plan.shards):
         raise ShardError(f"shard {index}: the plan of {plan.output} has shards 0 to {len(plan.shards) - 1}")
@@ -79,26 +88,38 @@ def encode_shard(
         )
     files.folder.mkdir(parents=True, exist_ok=True)
     with workspace(files) as work:
-        stats = _write_shard(plan, files, work, codec, open_reader, progress or (lambda frames, done: None))
+        if is_done(plan, index):  # by the process that was waited for
+            return report_of(read_stats(files) or {}, skipped=True, seconds=time.monotonic() - began)
+        with Notes(work, progress) as notes:
+            stats = _write_shard(plan, files, work, codec, open_reader, notes, quarantined)
     return report_of(stats, skipped=False, seconds=time.monotonic() - began)
 
 
 def _write_shard(
-    plan: Plan, files: ShardFiles, work: Path, codec: Codec, open_reader: OpenReader, progress: Progress
+    plan: Plan,
+    files: ShardFiles,
+    work: Path,
+    codec: Codec,
+    open_reader: OpenReader,
+    notes: Notes,
+    quarantined: Collection[int],
 ) -> dict[str, Any]:
     part, shard = plan.part(files.index)
     rows: list[dict[str, Any]] = []
     verdicts: list[FileVerdict] = []
     with open_tar(work, files) as tar:
-        for source in part.sources[shard.first : shard.last]:
-            clips, verdict = encode_source(part, source, work, codec, open_reader, progress)
+        for place, source in enumerate(part.sources[shard.first : shard.last], plan.shards[files.index].first):
+            if place in quarantined:
+                source = replace(source, problem=f"its worker died {DEATHS} times: quarantined")
+            notes.take(place)
+            clips, verdict = encode_source(part, source, work, codec, open_reader, notes.frames)
             for row, path in clips:
                 with open(path, "rb") as bitstream:
                     add_clip(tar, row, bitstream)
                 path.unlink()
                 rows.append(row)
             verdicts.append(verdict)
-            progress(0, 1)
+            notes.put_down(verdict.status == "unreadable")
     return finish_shard(plan, files, work, rows, verdicts)
 
 

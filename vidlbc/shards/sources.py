@@ -20,7 +20,7 @@ from vidlbc.shards.content import content_of, local_file
 from vidlbc.shards.plan import Plan, Source
 from vidlbc.shards.settings import Settings
 
-Progress = Callable[[int, int], None]  # (frames, files) finished since the last call
+Progress = Callable[[int], None]  # frames finished since the last call
 
 
 class EncodeReport(Protocol):
@@ -170,7 +170,7 @@ def _encode_clips(
     def counted(blocks: Iterator[Block]) -> Iterator[Block]:
         for block in blocks:
             yield block
-            progress(len(block), 0)
+            progress(len(block))
 
     settings = plan.settings
     start = source.start or 0

@@ -18,7 +18,7 @@ from vidlbc.shards.care.join import followed_by, stored_sources
 from vidlbc.shards.content import Content, contents_of
 from vidlbc.shards.corpus import SPLITS, Corpus, Item
 from vidlbc.shards.encode import is_done
-from vidlbc.shards.local import encode_corpus
+from vidlbc.shards.launchers.local import encode_corpus
 from vidlbc.shards.manifest import Manifest, gather
 from vidlbc.shards.plan import Plan, Source, make_plan
 from vidlbc.shards.sources import Codec

@@ -1,0 +1,87 @@
+"""What a worker has in hand: a note in the shard's working folder, which outlives the worker.
+
+    encode_shard --take, frames, put_down--> .00000.tmp/in_hand --> a launcher: its display; whom to blame for a death
+
+A file, since the shard's folder is what launcher and worker share under every engine; nothing has to be sent while a
+process dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from vidlbc.shards.layout import ShardFiles
+
+_SECONDS = 0.5  # between two notes of frames; taking up a file is noted at once
+_SIZE = 200  # bytes of a note: one write of one size leaves the old note or the new one
+
+
+@dataclass(frozen=True)
+class InHand:
+    """State of an unfinished shard. `source`: place in `plan.sources` of the open file, None between files.
+
+    `files` counts those finished, `failed` the unreadable ones of them, `frames` all frames so far.
+    """
+
+    source: int | None = None
+    files: int = 0
+    failed: int = 0
+    frames: int = 0
+
+
+class Notes:
+    """The worker's side: keeps the note up to date, and tells `progress`, where given, in the same process."""
+
+    def __init__(self, work: Path, progress: Callable[[InHand], None] | None = None) -> None:
+        self._path = work / "in_hand"
+        self._progress = progress
+        self._state = InHand()
+        self._written = 0.0
+
+    def __enter__(self) -> Notes:
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
+        self._write()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._file)
+
+    def take(self, source: int) -> None:
+        """File `source` is about to be opened."""
+        self._state = replace(self._state, source=source)
+        self._write()
+
+    def frames(self, count: int) -> None:
+        """`count` more frames are done."""
+        self._state = replace(self._state, frames=self._state.frames + count)
+        if time.monotonic() - self._written > _SECONDS:
+            self._write()
+        self._tell()
+
+    def put_down(self, failed: bool) -> None:
+        """The file in hand is finished."""
+        state = self._state
+        self._state = replace(state, source=None, files=state.files + 1, failed=state.failed + failed)
+        self._write()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._progress:
+            self._progress(self._state)
+
+    def _write(self) -> None:
+        os.pwrite(self._file, json.dumps(asdict(self._state)).ljust(_SIZE).encode(), 0)
+        self._written = time.monotonic()
+
+
+def read_in_hand(files: ShardFiles) -> InHand | None:
+    """The note of an unfinished shard; None where nobody began it, or it is finished."""
+    try:
+        return InHand(**json.loads((files.work / "in_hand").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,85 @@
+"""One display for every launcher: files done and failed, frames a second, time left; and the log of runs."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from tqdm import tqdm
+
+from vidlbc.progress import progress_bar
+from vidlbc.shards.encode import ShardReport
+from vidlbc.shards.in_hand import InHand, read_in_hand
+from vidlbc.shards.layout import MANIFEST, ShardFiles, full_disk_as_error
+from vidlbc.shards.plan import Plan
+
+
+class Meter:
+    """Sums finished shards and those in work. The rate and the time left count this run only."""
+
+    def __init__(self, plan: Plan, bar: tqdm, shown: int) -> None:
+        self._plan = plan
+        self._bar = bar
+        self._shown = shown
+        self._began = time.monotonic()
+        self._files = self._failed = self._frames = 0
+
+    def finished(self, report: ShardReport) -> None:
+        """Shard `report.index` is done."""
+        self._files += report.files
+        self._failed += report.failed
+        self._frames += 0 if report.skipped else report.frames
+        self.update(())
+
+    def show(self, shards: Iterable[int]) -> None:
+        """Other processes are at work on `shards`: what their notes say."""
+        notes = (read_in_hand(ShardFiles(Path(self._plan.output), index)) for index in shards)
+        self.update([note for note in notes if note])
+
+    def update(self, live: Collection[InHand]) -> None:
+        """Redraw, with what is unfinished."""
+        files = self._files + sum(note.files for note in live)
+        failed = self._failed + sum(note.failed for note in live)
+        frames = self._frames + sum(note.frames for note in live)
+        rate = frames / max(1e-9, time.monotonic() - self._began)
+        self._bar.set_postfix_str(f"{failed} failed, {rate:.1f} frames/s", refresh=False)
+        self._bar.update(files - self._shown)
+        self._shown = files
+
+
+@contextmanager
+def metered(plan: Plan, earlier: Collection[ShardReport], shown: bool) -> Iterator[Meter]:
+    """A meter that starts with the shards of earlier runs."""
+    done = sum(report.files for report in earlier)
+    with progress_bar(total=len(plan.sources), initial=done, unit="video", desc="encode", disable=not shown) as bar:
+        meter = Meter(plan, bar, done)
+        for report in earlier:
+            meter.finished(report)
+        yield meter
+
+
+def log_run(plan: Plan, report: ShardReport) -> None:
+    """Timings live here and nowhere else: everything else in the folder is the same on every machine."""
+    path = Path(plan.output) / MANIFEST / "runs.jsonl"
+    with full_disk_as_error(Path(plan.output)), open(path, "a", encoding="utf-8") as log:
+        fcntl.lockf(log, fcntl.LOCK_EX)  # a network file system appends for several machines only so
+        log.write(json.dumps({"time": time.time(), **asdict(report)}) + "\n")
+        log.flush()
+
+
+def logged_seconds(plan: Plan) -> tuple[int, float]:
+    """(frames, seconds of encoding) over all runs that made this folder, for rates that survive a resume."""
+    path = Path(plan.output) / MANIFEST / "runs.jsonl"
+    frames, seconds = 0, 0.0
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            entry = json.loads(line)
+            frames, seconds = frames + int(entry["frames"]), seconds + float(entry["seconds"])
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+            continue  # the last line of a killed run
+    return frames, seconds
