@@ -26,7 +26,8 @@ from vidlbc.shards.plan import Plan
 
 REMOVED = "removed"
 _OURS = re.compile(r"(\d{5,})(\.tar|\.parquet|_stats\.json)")
-_BESIDE = set("plan.json labels.json manifest.parquet manifest.json summary.txt runs.jsonl .lock".split()) | {REMOVED}
+_BESIDE = set("plan.json labels.json manifest.parquet manifest.json summary.txt runs.jsonl slurm".split())
+_BESIDE |= {".lock", ".shards.lock", REMOVED}
 
 
 def verify_folder(
