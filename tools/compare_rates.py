@@ -24,7 +24,7 @@ def settings_of(config: DictConfig) -> RateStudySettings:
         stage=values["stage"], steps=train["steps"],
         crops=CropSettings(train["size"], train["batch"], data["frames_per_video"], data["max_side"]),
         lr=train["lr"], ema=train["ema"], seed=train["seed"], eval_pictures=values["eval"]["pictures"],
-        device=config.device,
+        device=config.device, init=config.init,
     )  # fmt: skip
 
 

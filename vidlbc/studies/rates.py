@@ -31,7 +31,10 @@ _STEP, _EACH_WAY = 6, 2  # neighbouring QPs of the model for all
 
 @dataclass(frozen=True)
 class RateStudySettings:
-    """`qps`: for each a model of its own; `stage`: options of the `lbc` image stage; `steps`: of every training."""
+    """`qps`: for each a model of its own; `stage`: options of the `lbc` image stage; `steps`: of every training.
+
+    `init`: a model for all QPs that every training goes on from; its options then hold.
+    """
 
     train: tuple[Source, ...]
     val: tuple[Source, ...]
@@ -45,6 +48,7 @@ class RateStudySettings:
     seed: int = 0
     eval_pictures: int = 24
     device: str = "auto"
+    init: str | None = None
 
 
 def run_rate_study(settings: RateStudySettings) -> dict[str, Any]:
@@ -65,7 +69,7 @@ def run_rate_study(settings: RateStudySettings) -> dict[str, Any]:
             {"qp": qp, "bpp": bpp, "psnr": psnr, "all_bpp": own[0], "all_psnr": own[1],
              "all_above_percent": excess(*everything, bpp, psnr)}
         )  # fmt: skip
-    figures = {"steps": settings.steps, "pictures": settings.eval_pictures, "rows": rows}
+    figures = {"steps": settings.steps, "pictures": settings.eval_pictures, "init": settings.init, "rows": rows}
     write_atomic(settings.out / "metrics.json", dump_json(figures, indent=1))
     print(rate_table(figures))
     return figures
@@ -92,9 +96,10 @@ def rate_table(figures: Mapping[str, Any]) -> str:
          None if row["all_above_percent"] is None else f"{row['all_above_percent']:+.2f}"]
         for row in figures["rows"]
     ]  # fmt: skip
+    start = f" from {figures['init']}" if figures["init"] else ""
     title = (
-        f"{figures['pictures']} validation pictures, true bytes, {figures['steps']} steps each; last: bits of the "
-        "model for all QPs at the PSNR of the one for this QP, above its bits"
+        f"{figures['pictures']} validation pictures, true bytes, {figures['steps']} steps each"
+        f"{start}; last: bits of the model for all QPs at the PSNR of the one for this QP, above its bits"
     )
     header = ["QP", "bpp, one QP", "dB", "bpp, all QPs", "dB", "all above one %"]
     return format_table(lines, header, title)
@@ -110,7 +115,7 @@ def _one(settings: RateStudySettings, name: str, qps: tuple[int, ...] | None, me
         train=settings.train, out=out, family="lbc", options=dict(settings.stage),
         budget=Budget(steps=settings.steps), crops=replace(settings.crops, qps=qps), lr=settings.lr,
         ema=settings.ema, seed=settings.seed, val=settings.val, eval_qps=tuple(measured),
-        eval_pictures=settings.eval_pictures, device=settings.device,
+        eval_pictures=settings.eval_pictures, device=settings.device, init=settings.init,
     )  # fmt: skip
     figures = run_image_job(job)
     assert figures is not None, "this study runs in one process"
