@@ -70,7 +70,9 @@ def _page(figures: Mapping[str, Any], chance: float) -> Page:
         f"everything under it frozen, its settings chosen on {s['chosen_on']}; top-1 on {s['split']} with 95% "
         f"intervals over videos. {_frames(s).capitalize()}. Every rate is the size of a file that was decoded."
     )
-    page.accuracy(figures["points"], chance)
+    for head in dict.fromkeys(point["head"] for point in figures["points"]):
+        page.heading(f"Probe: {head}")
+        page.accuracy([point for point in figures["points"] if point["head"] == head], chance)
     page.heading("Paired differences")
     page.text("Latents less another input, same videos; an interval that holds 0 shows no difference.", note=True)
     page.table(_DIFFERENCES, _difference_rows(figures["differences"]))
