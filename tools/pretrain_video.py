@@ -46,8 +46,8 @@ def settings_of(config: DictConfig) -> JobSettings:
             base=evaluation.base,
         ),
         labels=data.labels, fold=data.fold, holdout=data.holdout, clip_frames=data.clip_frames, max_side=data.max_side,
-        processes=config.processes, ray=ray if config.launcher == "ray" else None, deadline_s=data.deadline_s,
-        wandb=config.wandb,
+        processes=config.processes, launcher=config.launcher, ray=ray if config.launcher == "ray" else None,
+        deadline_s=data.deadline_s, wandb=config.wandb,
     )  # fmt: skip
 
 

@@ -69,6 +69,7 @@ class JobSettings:
     shard_videos: int = 32
     max_side: int | None = None
     processes: int = 1
+    launcher: str = "local"
     ray: RaySettings | None = None
     deadline_s: float = 60.0
     psnr: float | None = None
