@@ -321,7 +321,9 @@ def tools():
 def test_every_tool_explains_itself(run_tool, name):
     done = run_tool(name, "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"usage: python tools/{name}.py key=value ...\n")
+    takes_command = "\ncommand:" in (REPO / "configs" / f"{name}.yaml").read_text()
+    command = "COMMAND " if takes_command else ""
+    assert done.stdout.startswith(f"usage: python tools/{name}.py {command}key=value ...\n")
     options = done.stdout.partition("options, with their defaults")[2].partition("\n\n")[0].splitlines()[1:]
     assert options and [line for line in options if "# " not in line] == [], "an option without a comment in its config"
 
