@@ -23,7 +23,6 @@ def settings_of(config: DictConfig) -> JobSettings:
         raise InputError(f"launcher={config.launcher}: expected local or ray")
     if config.launcher == "ray":
         require_ray()
-    ray = RaySettings(**config.ray)
     budget = None
     if train.minutes is not None or train.steps is not None:
         budget = Budget(steps=train.steps, minutes=train.minutes)
@@ -46,7 +45,7 @@ def settings_of(config: DictConfig) -> JobSettings:
             base=evaluation.base,
         ),
         labels=data.labels, fold=data.fold, holdout=data.holdout, clip_frames=data.clip_frames, max_side=data.max_side,
-        processes=config.processes, launcher=config.launcher, ray=ray if config.launcher == "ray" else None,
+        processes=config.processes, launcher=config.launcher, ray=RaySettings(**config.ray),
         deadline_s=data.deadline_s, wandb=config.wandb,
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """This package's codecs in a comparison, by name: KIND[+refine][@MODEL][-rdo], as `none` or `transformer@large-rdo`."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import chain
 
 from vidlbc.codec import Codec, load
 from vidlbc.errors import InputError
@@ -21,17 +21,19 @@ def load_codecs(
     distortion. Raises InputError for a model or a kind that is not there, or for two models of one name.
     """
     folders = [find_model(model) for model in models]
-    names = [_name(folder) for folder in folders]
+    names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         raise InputError(f"models {', '.join(models)}: the folders' names must differ, they name the codecs")
-    there = {kind for folder in folders for kind in kinds_of(folder)}
+    own = [kinds_of(folder) for folder in folders]
+    there = set(chain.from_iterable(own))
     plain: dict[str, Codec] = {}
     left_out: dict[str, str] = {}
-    for number, (folder, name) in enumerate(zip(folders, names, strict=True)):
-        for wanted in kinds_of(folder) if kinds is None else kinds:
+    for number, (folder, name, known) in enumerate(zip(folders, names, own, strict=True)):
+        for wanted in known if kinds is None else kinds:
             kind, called = wanted.removesuffix(REFINED), wanted if number == 0 else f"{wanted}@{name}"
             refine = kind != wanted
-            if len(folders) > 1 and kind in there and kind not in kinds_of(folder):
+            # What no model has is an error, and so is what the only one lacks: `load` says it.
+            if len(folders) > 1 and kind in there and kind not in known:
                 left_out[called] = f"model {folder} has no temporal stage {kind}"
             elif len(folders) > 1 and refine and not (folder / "video_decoder").is_dir():
                 left_out[called] = f"model {folder} has no video decoder"
@@ -39,7 +41,3 @@ def load_codecs(
                 plain[called] = load(str(folder), device, kind, precision, refine=refine)
     chosen = {f"{name}{RDO}": codec for name, codec in plain.items() if rdo and codec.sees_past}
     return plain | chosen, left_out
-
-
-def _name(folder: Path) -> str:
-    return folder.resolve().name

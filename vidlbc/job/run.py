@@ -106,7 +106,7 @@ def _encode(settings: JobSettings, job: Checked, codec: Codec) -> tuple[Manifest
     _warn_of_leaks(plan)
     here = codec if settings.processes == 1 else None
     engine: Engine = LocalEngine(settings.processes, settings.device, here, load_codec)
-    if settings.ray:
+    if settings.launcher == "ray":
         engine = RayEngine(settings.ray, settings.device)
     manifest, _ = launch(plan, engine)
     lines = manifest.summary().splitlines()

@@ -51,7 +51,8 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class JobSettings:
-    """`psnr`, `bitrate`: see vidlbc.rate_control; `rdo`: see vidlbc.coding.rdo; `ray`: encode on a cluster."""
+    """`psnr`, `bitrate`: see vidlbc.rate_control; `rdo`: see vidlbc.coding.rdo; `launcher`: local, or ray
+    with the settings `ray`."""
 
     root: str
     out: Path
@@ -70,7 +71,7 @@ class JobSettings:
     max_side: int | None = None
     processes: int = 1
     launcher: str = "local"
-    ray: RaySettings | None = None
+    ray: RaySettings = field(default_factory=RaySettings)
     deadline_s: float = 60.0
     psnr: float | None = None
     bitrate: float | None = None
