@@ -63,11 +63,16 @@ def gather(plan: Plan) -> Manifest:
         stats = read_stats(ShardFiles(Path(plan.output), index))
         if stats is None:
             raise ShardError(f"{plan.output}: shard {index:05d} is not finished; run the encoding again")
-        for name in sums:
-            sums[name] += stats[name]
-        files += [{**file, "shard": index} for file in stats["files"]]
-    for file in files:
-        file["label_name"] = None if file["label"] is None else plan.classes[file["label"]]
+        try:
+            for name in sums:
+                sums[name] += stats[name]
+            for file in stats["files"]:
+                label = file["label"]
+                name = None if label is None else plan.classes[label]
+                files.append({**file, "shard": index, "label_name": name})
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+            raise ShardError(f"{plan.output}/{index:05d}_stats.json: damaged ({reason})") from None
     sizes = {source.path: source.size for source in plan.sources}
     return Manifest(n_videos=len(files), source_bytes=sum(sizes.values()), files=tuple(files), **sums)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, get_args, get_type_hints
 
 from vidlbc.errors import InputError, ShardError
 from vidlbc.shards.content import Content, contents_of
@@ -21,6 +21,8 @@ from vidlbc.shards.corpus import SPLITS, Corpus, locate
 from vidlbc.shards.layout import MANIFEST, dump_json, write_atomic
 
 FORMAT = 1
+
+_Part = TypeVar("_Part")
 
 
 class HasFingerprint(Protocol):
@@ -169,20 +171,23 @@ class Plan:
             data = json.loads(path.read_text(encoding="utf-8"))
             if data.get("format") != FORMAT:
                 raise ShardError(f"{path}: plan format {data.get('format')}, this version reads {FORMAT}")
-            return Plan(
-                root=data["root"],
+            plan = Plan(
+                root=_of_type("root", data["root"], str),
                 output=str(output),
-                form=data["form"],
-                fingerprint=data["fingerprint"],
-                settings=Settings(**data["settings"]),
-                classes=tuple(data["classes"]),
-                sources=tuple(Source(**source) for source in data["sources"]),
-                shards=tuple(ShardRange(**shard) for shard in data["shards"]),
+                form=_of_type("form", data["form"], str),
+                fingerprint=_of_type("fingerprint", data["fingerprint"], str),
+                settings=_built(Settings, data["settings"]),
+                classes=tuple(_of_type("a class", name, str) for name in data["classes"]),
+                sources=tuple(_built(Source, source) for source in data["sources"]),
+                shards=tuple(_built(ShardRange, shard) for shard in data["shards"]),
             )
+            if any(not 0 <= shard.first <= shard.last <= len(plan.sources) for shard in plan.shards):
+                raise ValueError(f"a shard holds others than the {len(plan.sources)} sources")
+            return plan
         except FileNotFoundError:
             raise ShardError(f"{path}: no such file; {output} is not a folder of shards") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ShardError(f"{path}: damaged plan ({error})") from None
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+            raise ShardError(f"{path}: damaged plan ({' '.join(str(error).split())[:200]})") from None
 
 
 def make_plan(
@@ -299,6 +304,21 @@ def known_contents(output: str | Path, corpus: Corpus) -> dict[str, Content]:
         if stored[path].sha256 and file.is_file() and (member or file.stat().st_size == stored[path].size):
             known[path] = stored[path]
     return known
+
+
+def _built(kind: type[_Part], data: Mapping[str, Any]) -> _Part:
+    """From JSON. Raises KeyError, TypeError, ValueError where `data` is none of its kind."""
+    hints = get_type_hints(kind)
+    return kind(**{name: _of_type(name, value, hints[name]) for name, value in data.items()})
+
+
+def _of_type(name: str, value: Any, hint: Any) -> Any:
+    kinds = get_args(hint) or (hint,)
+    if type(value) not in kinds and not (type(value) is int and float in kinds):
+        raise TypeError(f"{name}={str(value)[:60]}")
+    if isinstance(value, str) and "\0" in value.encode().decode():  # ValueError for half of a surrogate pair
+        raise ValueError(f"{name} holds a zero")
+    return value
 
 
 def _hash(*parts: Any) -> str:
