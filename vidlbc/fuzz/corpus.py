@@ -24,6 +24,7 @@ from vidlbc import codec as codecs
 from vidlbc import models
 from vidlbc.bitstream import Reader
 from vidlbc.codec import Codec
+from vidlbc.entropy.coder import SYMBOL_LIMIT
 from vidlbc.image_stage import build_image_stage
 from vidlbc.shards.encode import encode_shard
 from vidlbc.shards.layout import write_atomic
@@ -63,6 +64,9 @@ STREAMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "chunk_skip": ("plain", "chunk", {"rdo": True, "skip": 40}),
 }
 LONG = "lstm"  # the one that has two packets
+LAYERED = tuple(name for name, (model, _, _) in STREAMS.items() if model == "layered")
+# Streams of their kind whose symbols are as large as they get, which no picture has.
+EXTREME = ("transformer_extreme", "chunk_extreme")
 _SHARDS = ("layered", "transformer")
 
 
@@ -74,7 +78,7 @@ class Corpus:
 
     @cached_property
     def streams(self) -> dict[str, bytes]:
-        return {name: (self.folder / "streams" / f"{name}.vlbc").read_bytes() for name in STREAMS}
+        return {name: (self.folder / "streams" / f"{name}.vlbc").read_bytes() for name in (*STREAMS, *EXTREME)}
 
     @cached_property
     def shards(self) -> dict[str, bytes]:
@@ -95,7 +99,8 @@ class Corpus:
         for model, kind, _ in STREAMS.values():
             if (model, kind) not in made:
                 made[model, kind] = codecs.load(self.folder / "models" / model, "cpu", kind)
-        return {name: made[model, kind] for name, (model, kind, _) in STREAMS.items()}
+        known = {name: made[model, kind] for name, (model, kind, _) in STREAMS.items()}
+        return known | {name: known[name.partition("_")[0]] for name in EXTREME}
 
     @cached_property
     def shard_codec(self) -> Codec:
@@ -116,6 +121,8 @@ def make_corpus(folder: Path) -> Corpus:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as sink:
             corpus.codecs[name].compress_stream([frames], sink, qp=20, **options)
+    for name in EXTREME:
+        write_atomic(folder / "streams" / f"{name}.vlbc", _extreme(corpus.codecs[name]))
     plan = _write_shards(folder, corpus.shard_codec)
     shards = LatentShards(plan.output, mode="symbols", codec=corpus.shard_codec, shuffle=False)
     cache = SymbolCache(folder / "cache")
@@ -161,6 +168,13 @@ def _frames(count: int, seed: int) -> np.ndarray:
     """uint8 (count, H, W, 3): noise that drifts."""
     noise = np.random.Generator(np.random.Philox(seed)).integers(0, 256, (HEIGHT + count, WIDTH + count, 3), np.uint8)
     return np.stack([noise[t : t + HEIGHT, t : t + WIDTH] for t in range(count)])
+
+
+def _extreme(codec: Codec) -> bytes:
+    draw = np.random.Generator(np.random.Philox(0))
+    symbols = codec.analyse(_frames(2, 0), 20)
+    large = [torch.from_numpy(draw.choice([-SYMBOL_LIMIT, 0, SYMBOL_LIMIT], q.shape).astype(np.int32)) for q in symbols]
+    return codec.compress_symbols(large, 20, HEIGHT, WIDTH, frames=2)[0]
 
 
 def _write_shards(folder: Path, codec: Codec) -> Plan:

@@ -15,7 +15,7 @@ import numpy as np
 
 import vidlbc
 from vidlbc.errors import ShardError
-from vidlbc.fuzz.corpus import Corpus, own_codec
+from vidlbc.fuzz.corpus import LAYERED, Corpus, own_codec
 from vidlbc.fuzz.mutate_files import Files, mutate_entry, mutate_shards
 from vidlbc.fuzz.mutate_stream import Draw, mutate_stream
 from vidlbc.shards.decode import clip_rate, videos_of
@@ -45,7 +45,8 @@ def make_case(corpus: Corpus, seed: int, number: int, targets: tuple[str, ...] =
     target = targets[draw.choice(len(targets), p=shares / shares.sum())]
     if target in ("container", "decoder"):
         name, data = mutate_stream(draw, corpus.streams)
-        return Case(target, {"mutated.vlbc": data}, {"name": name, "way": _WAYS[draw.integers(len(_WAYS))]})
+        ways = _WAYS if name in LAYERED else [way for way in _WAYS if way != "base"]
+        return Case(target, {"mutated.vlbc": data}, {"name": name, "way": ways[draw.integers(len(ways))]})
     options = draw_options(draw)
     if target == "cache":
         return Case(target, {"mutated.symbols": mutate_entry(draw, corpus.entry)}, options)
@@ -58,7 +59,7 @@ def valid_cases(corpus: Corpus) -> list[Case]:
         Case(target, {"mutated.vlbc": data}, {"name": name, "way": way})
         for name, data in corpus.streams.items()
         for target, way in [("container", ""), *[("decoder", way) for way in _WAYS]]
-        if way != "base" or name.endswith("layers")
+        if way != "base" or name in LAYERED
     ]
     options = [{"mode": mode, "base": False, "cache": False} for mode in _MODES]
     options += [{"mode": "latents", "base": base, "cache": True} for base in (False, True)]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from vidlbc.errors import VidlbcError
 
-MIB = 1 << 20
+_LINE = 1000  # characters
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ def judged(number: int, target: str, work: Callable[[], None]) -> Outcome:
         work()
     except VidlbcError as error:
         verdict, text = "refused", str(error)
-        if not text.strip() or len(text.splitlines()) != 1 or len(text) > 2000:
-            verdict, text = "traceback", f"{type(error).__name__} of other than one line: {text[:500]!r}"
+        if not text.strip() or not text.isprintable() or len(text) > _LINE:
+            verdict, text = "traceback", f"{type(error).__name__} of other than one printable line: {text[:500]!r}"
     except MemoryError:
         verdict, text = "memory", traceback.format_exc()
     except RecursionError:

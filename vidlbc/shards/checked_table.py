@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vidlbc.bitstream import MAX_SIDE
-from vidlbc.errors import ShardError
+from vidlbc.errors import ShardError, one_line
 from vidlbc.prior.topdown import NUM_QP
 from vidlbc.shards.layout import ShardFiles
 from vidlbc.shards.table import shard_table, with_all_columns
@@ -39,7 +39,7 @@ def read_clips(files: ShardFiles, classes: int) -> pa.Table:
         table.validate(full=True)
         _check(table, files.tar.name, tar_bytes, classes)
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        raise ShardError(f"{files.parquet}: damaged table ({' '.join(str(error).split())[:120]})") from None
+        raise ShardError(f"{files.parquet}: damaged table ({one_line(error, 120)})") from None
     return table
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidlbc.errors import ShardError
+from vidlbc.errors import ShardError, one_line
 from vidlbc.shards.layout import MANIFEST, ShardFiles, dump_json, read_stats, write_atomic
 from vidlbc.shards.plan import Plan
 from vidlbc.shards.table import manifest_table, table_bytes
@@ -71,8 +71,7 @@ def gather(plan: Plan) -> Manifest:
                 name = None if label is None else plan.classes[label]
                 files.append({**file, "shard": index, "label_name": name})
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
-            raise ShardError(f"{plan.output}/{index:05d}_stats.json: damaged ({reason})") from None
+            raise ShardError(f"{plan.output}/{index:05d}_stats.json: damaged ({one_line(error)})") from None
     sizes = {source.path: source.size for source in plan.sources}
     return Manifest(n_videos=len(files), source_bytes=sum(sizes.values()), files=tuple(files), **sums)
 

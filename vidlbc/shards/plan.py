@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_args, get_type_hints
 
-from vidlbc.errors import InputError, ShardError
+from vidlbc.errors import InputError, ShardError, one_line
 from vidlbc.shards.content import Content, contents_of
 from vidlbc.shards.corpus import SPLITS, Corpus, locate
 from vidlbc.shards.layout import MANIFEST, dump_json, write_atomic
@@ -187,7 +187,7 @@ class Plan:
         except FileNotFoundError:
             raise ShardError(f"{path}: no such file; {output} is not a folder of shards") from None
         except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-            raise ShardError(f"{path}: damaged plan ({' '.join(str(error).split())[:200]})") from None
+            raise ShardError(f"{path}: damaged plan ({one_line(error)})") from None
 
 
 def make_plan(
