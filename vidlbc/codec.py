@@ -47,8 +47,8 @@ def load(
     """Load a codec: a shipped name or a model folder. `temporal`: kind to use, by default the model's own.
 
     `refine`: `decompress` refines frames from those before them (vidlbc.video_decoder); the bytes stay the same.
-    `max_pixels`: larger frames, padded, are not decoded: time and memory of a frame are bounded by it, whatever a forged
-    header says. Raises InputError where there is no such model, kind, device or precision, no video decoder to refine
+    `max_pixels`: larger frames, padded, are not decoded; it bounds time and memory of a frame, whatever a forged header
+    says. Raises InputError where there is no such model, kind, device or precision, no video decoder to refine
     with, or `max_pixels` is below 1.
     """
     if max_pixels < 1:

@@ -130,6 +130,8 @@ def test_json_of_any_other_form(corpus: Corpus, folder: Path, text: bytes) -> No
         (lambda p: p["settings"].update(qp="32"), "qp=32"),
         (lambda p: p["shards"][0].update(last=10**6), "a shard holds others than the 3 sources"),
         (lambda p: p["shards"][0].update(first=True), "first=True"),
+        (lambda p: p["shards"][0].update(split="x" * 10**5), "a shard's split is none of train, val, test"),
+        (lambda p: p.update(fingerprint="\n" * 32), "the fingerprint is none"),
     ],
 )
 def test_a_plan_of_other_types(folder: Path, change: Callable[[Any], object], reason: str) -> None:
@@ -187,6 +189,9 @@ def column(name: str, value: Any, kind: Any = None) -> Callable[[pa.Table], pa.T
         (column("bytes", "1", pa.string()), "bytes is string, expected int64"),
         (column("qp", 64), "qp=64, expected 0 to 63"),
         (column("label", 2), "label=2, expected 0 to 1"),
+        (column("sha256", "../" * 21 + "x"), "sha256 is not 64 hexadecimal digits"),
+        (column("base_sha256", "../" * 21 + "x"), "base_sha256 is not 64 hexadecimal digits"),
+        (column("key", "x" * 5000), "key is not 32 hexadecimal digits"),
         (lambda table: pa.concat_tables([table] * 50), r"\d+ rows of \d+ bytes for a tar of 10240"),
         (column("source", "x" * (1 << 21)), r"rows of 2\d+ bytes for a tar of 10240"),
         (lambda table: table.drop_columns(["key"]), "key"),
@@ -220,11 +225,20 @@ def test_a_frame_rate_that_is_none(corpus: Corpus, folder: Path, tmp_path: Path,
     assert sum("expected a fraction" in problem for problem in problems) == len(pq.read_table(folder / "00000.parquet"))
 
 
-@pytest.mark.parametrize("source", ["", "/", "..", "../..", ".tar::"])
+@pytest.mark.parametrize("form", ["x" * 10**5, "\ud800", "a\nb", None, [1]])
+def test_a_plan_of_another_format(folder: Path, form: object) -> None:
+    changed(folder / "manifest" / "plan.json", lambda plan: plan.update(format=form))
+    with pytest.raises(ShardError, match="plan format .{,40}, this version reads 1") as error:
+        LatentShards(folder)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("source", ["", "/", "..", "../..", ".tar::", "a\0b", "é" * 3000 + "/" + "x" * 3000])
 def test_a_source_without_a_name(folder: Path, source: str) -> None:
     with_table(folder, column("source", source))
     names = [name for name, _ in videos_of(LatentShards(folder))]
     assert all(name and ".." not in name.split("/") and not name.startswith("/") for name in names)
+    assert all(len(part.encode()) <= 200 and "\0" not in part for name in names for part in name.split("/"))
 
 
 # -- cache -----------------------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """What is mutated: valid bitstreams of every kind and format version, a shard folder and a cache entry, made here.
 
-    FOLDER/models/{plain,layered}    small untrained models
-    FOLDER/streams/NAME.vlbc         their bitstreams
-    FOLDER/shards/                   two shards, by the layered model
-    FOLDER/entry.symbols             of the shards' first clip
+FOLDER/models/{plain,layered}    small untrained models
+FOLDER/streams/NAME.vlbc         their bitstreams
+FOLDER/shards/                   two shards, by the layered model
+FOLDER/entry.symbols             of the shards' first clip
 """
 
 from __future__ import annotations

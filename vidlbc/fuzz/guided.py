@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ _RSS_MIB = 3000
 def run_guided(settings: FuzzSettings) -> int:
     """Exit status: 1 where libFuzzer stopped at a finding, which then lies in `out`/failures. Raises InputError."""
     if importlib.util.find_spec("atheris") is None:
-        raise InputError("engine=atheris: atheris is not installed; run pip install 'vidlbc[fuzz]', or engine=mutations")
+        raise InputError("engine=atheris: it is not installed; pip install 'vidlbc[fuzz]', or use engine=mutations")
     make_corpus(settings.out / "corpus")
     for name in ("failures", "guided"):
         (settings.out / name).mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,7 @@ def take(corpus: Corpus, data: bytes, folder: Path) -> None:
     else:
         cases = [Case("shards", _with_sizes(corpus, _FILES[kind], body), options)]
     for case in cases:
-        outcome = judged(0, case.target, lambda case=case: run_case(corpus, case, folder))  # type: ignore[misc]
+        outcome = judged(0, case.target, partial(run_case, corpus, case, folder))
         if outcome.verdict not in ("decoded", "refused"):
             raise AssertionError(f"{case.target}: {outcome.verdict}: {outcome.text}")
 
@@ -114,12 +115,14 @@ def main() -> None:
         import vidlbc.shards.symbol_cache  # noqa: F401
     import torch
 
+    from vidlbc.fuzz.worker import memory_folder
+
     folder, targets, max_pixels, kept, *options = sys.argv[1:]
     torch.set_num_threads(1)
     corpus = Corpus(Path(folder))
     for codec in corpus.codecs.values():
         codec.max_pixels = int(max_pixels)
-    work = Path(tempfile.mkdtemp(prefix="vidlbc-fuzz-"))
+    work = Path(tempfile.mkdtemp(prefix="vidlbc-fuzz-", dir=memory_folder()))
     for number, data in enumerate(seeds(corpus, tuple(targets.split(",")))):
         (Path(kept) / f"seed-{number:03d}").write_bytes(data)
 

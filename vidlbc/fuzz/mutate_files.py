@@ -209,4 +209,3 @@ def mend_sizes(files: Mapping[str, bytes], changed: Files) -> None:
         if isinstance(stats, dict):
             stats |= {"tar_bytes": len(parts[0] or b""), "parquet_bytes": len(parts[1] or b"")}
             changed[name] = json.dumps(stats).encode()
-

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 
 from vidlbc.errors import InputError
 from vidlbc.fuzz.corpus import Corpus, make_corpus
@@ -87,7 +87,7 @@ def run_fuzz(settings: FuzzSettings, on_cases: Callable[[int], None] = lambda co
     corpus = make_corpus(settings.out / "corpus")
     tallies, done = _resumed(settings)
     blocks = iter(range(settings.first + done, settings.first + settings.count, _BLOCK))
-    lock = Lock()
+    lock, stop = Lock(), Event()
     finished: dict[int, list[Outcome]] = {}
 
     def commit() -> None:
@@ -103,8 +103,10 @@ def run_fuzz(settings: FuzzSettings, on_cases: Callable[[int], None] = lambda co
                 _write(settings, tallies, done)
 
     def work() -> None:
+        if done >= settings.count:
+            return
         with Worker(corpus.folder, settings) as worker:
-            while (start := _next(blocks, lock)) is not None:
+            while not stop.is_set() and (start := _next(blocks, lock)) is not None:
                 numbers = range(start, min(start + _BLOCK, settings.first + settings.count))
                 outcomes = [_kept(settings, corpus, judge(worker.run(n), worker.valid, settings)) for n in numbers]
                 with lock:
@@ -112,12 +114,21 @@ def run_fuzz(settings: FuzzSettings, on_cases: Callable[[int], None] = lambda co
                     commit()
 
     on_cases(done)
-    if done < settings.count:
-        with ThreadPoolExecutor(settings.processes) as pool:
-            for future in [pool.submit(work) for _ in range(settings.processes)]:
-                future.result()
-    _write(settings, tallies, done)
+    try:
+        _in_threads(settings.processes, work, stop)
+    finally:
+        _write(settings, tallies, done)
     return tallies
+
+
+def _in_threads(count: int, work: Callable[[], None], stop: Event) -> None:
+    """Interrupted, or where one of them fails, the others end with the block that they have."""
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            for future in [pool.submit(work) for _ in range(count)]:
+                future.result()
+        finally:
+            stop.set()
 
 
 def judge(outcome: Outcome, valid: Outcome, settings: FuzzSettings) -> Outcome:

@@ -1,4 +1,4 @@
-"""One process that runs cases.  python -m vidlbc.fuzz.worker FOLDER SEED HEADROOM TARGET,TARGET
+"""One process that runs cases.  python -m vidlbc.fuzz.worker FOLDER SEED HEADROOM TARGET,TARGET MAX_PIXELS
 
 Takes case numbers on stdin, a line each; answers each with a line of JSON: the fields of `Outcome`. First of all it
 answers, with number -1, what reading the valid inputs takes at most.
@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from vidlbc.errors import VidlbcError
@@ -75,6 +76,11 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def memory_folder() -> str | None:
+    """A folder that no disk has to keep up with, where there is one."""
+    return "/dev/shm" if os.path.isdir("/dev/shm") else None
+
+
 def _limit_address_space(headroom: int) -> None:
     """What is reserved beyond `headroom` bytes is refused by the system, as MemoryError."""
     with suppress(OSError), open("/proc/self/statm") as statm:
@@ -95,12 +101,13 @@ def main() -> None:
     corpus = Corpus(Path(folder))
     for codec in corpus.codecs.values():
         codec.max_pixels = int(max_pixels)
-    with tempfile.TemporaryDirectory(prefix="vidlbc-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as w:
+    with tempfile.TemporaryDirectory(prefix="vidlbc-fuzz-", dir=memory_folder()) as w:
         work = Path(w)
         valid = [case for case in valid_cases(corpus) if case.target in targets.split(",")]
-        for last in (False, True):
-            # Twice: what is made once a process (tables, threads, graphs) is none of a case's.
-            done = [judged(-1, case.target, lambda case=case: run_case(corpus, case, work)) for case in valid]  # type: ignore[misc]
+        # First what is made once a process (tables, threads, graphs), and is none of a case's.
+        for case in valid:
+            judged(-1, case.target, partial(run_case, corpus, case, work))
+        done = [judged(-1, case.target, partial(run_case, corpus, case, work)) for case in valid]
         wrong = [outcome for outcome in done if outcome.verdict != "decoded"]
         most = Outcome(
             -1, "", wrong[0].verdict if wrong else "decoded", wrong[0].text if wrong else "",
@@ -110,7 +117,7 @@ def main() -> None:
         _limit_address_space(int(headroom))
         for line in sys.stdin:
             case = make_case(corpus, int(seed), int(line), tuple(targets.split(",")))
-            outcome = judged(int(line), case.target, lambda case=case: run_case(corpus, case, work))  # type: ignore[misc]
+            outcome = judged(int(line), case.target, partial(run_case, corpus, case, work))
             answers.write(json.dumps(asdict(outcome)) + "\n")
 
 

@@ -56,6 +56,11 @@ def _check(table: pa.Table, tar: str, tar_bytes: int, classes: int) -> None:
             raise ValueError(f"a row has no {name}")
     if len(table) and not pc.all(pc.equal(table["tar"], tar)).as_py():
         raise ValueError(f"a row lies in another tar than {tar}")
+    # A cache names its files by the hashes: they must not lead out of it.
+    for name, digits in {"key": 32, "sha256": 64, "base_sha256": 64}.items():
+        good = pc.match_substring_regex(table[name], f"^[0-9a-f]{{{digits}}}$")
+        if pc.all(good).as_py() is False:
+            raise ValueError(f"{name} is not {digits} hexadecimal digits")
     within = {
         "start": (0, 2**63 - 1), "frames": (1, 2**63 - 1), "height": (1, MAX_SIDE), "width": (1, MAX_SIDE),
         "qp": (0, NUM_QP - 1), "offset": (0, tar_bytes), "bytes": (1, tar_bytes), "base_bytes": (0, tar_bytes),

@@ -16,6 +16,7 @@ from vidlbc.errors import InputError, ShardError, VidlbcError
 from vidlbc.shards.reader import LatentShards
 
 FORMATS = ("mp4", "png")
+_NAME_BYTES = 200  # of a folder or file; systems take 255, and suffixes are added
 _DEFAULT_FPS = Fraction(25)
 _RATE = re.compile(r"[1-9][0-9]{0,9}(/[1-9][0-9]{0,9})?", re.ASCII)
 
@@ -111,7 +112,8 @@ def videos_of(shards: LatentShards) -> list[tuple[str, list[int]]]:
 
 def _inside(source: str) -> str:
     archive, _, member = source.rpartition(".tar::")
-    parts = [part for part in PurePosixPath(archive, member).parts if part.strip("/.")]
+    kept = [part.replace("\0", "").encode(errors="replace") for part in PurePosixPath(archive, member).parts]
+    parts = [part[:_NAME_BYTES].decode(errors="ignore") for part in kept if part.strip(b"/.")]
     return PurePosixPath(*parts).with_suffix("").as_posix() if parts else "unnamed"
 
 

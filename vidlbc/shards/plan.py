@@ -170,7 +170,8 @@ class Plan:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             if data.get("format") != FORMAT:
-                raise ShardError(f"{path}: plan format {data.get('format')}, this version reads {FORMAT}")
+                found = ascii(data.get("format"))[:40]
+                raise ShardError(f"{path}: plan format {found}, this version reads {FORMAT}")
             plan = Plan(
                 root=_of_type("root", data["root"], str),
                 output=str(output),
@@ -183,6 +184,10 @@ class Plan:
             )
             if any(not 0 <= shard.first <= shard.last <= len(plan.sources) for shard in plan.shards):
                 raise ValueError(f"a shard holds others than the {len(plan.sources)} sources")
+            if any(shard.split not in (*SPLITS, None) for shard in plan.shards):
+                raise ValueError(f"a shard's split is none of {', '.join(SPLITS)}")
+            if not (plan.fingerprint.isalnum() and plan.fingerprint.isascii()):
+                raise ValueError("the fingerprint is none")
             return plan
         except FileNotFoundError:
             raise ShardError(f"{path}: no such file; {output} is not a folder of shards") from None
