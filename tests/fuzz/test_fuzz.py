@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from vidlbc.errors import InputError, ShardError, VidlbcError
-from vidlbc.fuzz import FuzzSettings, run, run_fuzz
+from vidlbc.fuzz import FuzzSettings, guided, run, run_fuzz, run_guided, targets
 from vidlbc.fuzz.corpus import EXTREME, STREAMS, Corpus, make_corpus
 from vidlbc.fuzz.mutate_stream import mutate_stream
 from vidlbc.fuzz.process import Worker
@@ -168,6 +168,29 @@ def test_300_cases_and_nothing_found(run_tool: Tool, corpus: Corpus, tmp_path: P
     ends = [target["verdicts"] for target in told["targets"].values()]
     assert sum(end["decoded"] + end["refused"] for end in ends) == 300
     assert min(sum(end[name] for end in ends) for name in ("decoded", "refused")) > 30
+
+
+def test_guidance_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guided.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"engine=atheris: it is not installed; pip install 'vidlbc\[fuzz\]'"):
+        run_guided(FuzzSettings(tmp_path, 1))
+
+
+def test_what_is_guided_ends_as_cases_do(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = list(guided.seeds(corpus, tuple(SHARES)))[::9]
+    assert {data[0] for data in inputs} >= {0, 1, 2, 3, guided._STREAM}  # every kind of file, and bitstreams
+    for number, data in enumerate(inputs):
+        guided.take(corpus, data, tmp_path)
+        changed = guided.mutate(corpus, data, number)
+        assert changed[:2] == data[:2] and changed == guided.mutate(corpus, data, number)
+        guided.take(corpus, changed, tmp_path)
+
+    def fails(*_: object) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setitem(targets.TARGETS, "container", fails)
+    with pytest.raises(AssertionError, match="container: traceback: (?s:.*)KeyError"):
+        guided.take(corpus, bytes([guided._STREAM, 0]), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_args, get_type_hints
 
@@ -313,15 +313,22 @@ def known_contents(output: str | Path, corpus: Corpus) -> dict[str, Content]:
 
 def _built(kind: type[_Part], data: Mapping[str, Any]) -> _Part:
     """From JSON. Raises KeyError, TypeError, ValueError where `data` is none of its kind."""
-    hints = get_type_hints(kind)
-    return kind(**{name: _of_type(name, value, hints[name]) for name, value in data.items()})
+    kinds = _kinds_of(kind)
+    return kind(**{name: _of_type(name, value, *kinds[name]) for name, value in data.items()})
 
 
-def _of_type(name: str, value: Any, hint: Any) -> Any:
-    kinds = get_args(hint) or (hint,)
-    if type(value) not in kinds and not (type(value) is int and float in kinds):
+@cache
+def _kinds_of(kind: type) -> dict[str, tuple[type, ...]]:
+    """What each field may be; a whole number will do for a float."""
+    kinds = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(kind).items()}
+    return {name: (*found, int) if float in found else found for name, found in kinds.items()}
+
+
+def _of_type(name: str, value: Any, *kinds: type) -> Any:
+    if type(value) not in kinds:
         raise TypeError(f"{name}={str(value)[:60]}")
-    if isinstance(value, str) and "\0" in value.encode().decode():  # ValueError for half of a surrogate pair
+    # ValueError also where it is no text, but half of a surrogate pair.
+    if isinstance(value, str) and b"\0" in value.encode():
         raise ValueError(f"{name} holds a zero")
     return value
 
