@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from vidlbc.bitstream.container import varint
 from vidlbc.fuzz.records import VARINTS, Record, join, mended, parse, resized, value_of
 
 Draw = np.random.Generator
+_Made = TypeVar("_Made")
 
 EXTREMES = (0, 1, 2, 15, 16, 127, 128, 255, 256, 1 << 16, (1 << 16) + 1, 1 << 31, 1 << 32, 1 << 40, 1 << 63, 1 << 70)
 SIDES = (1, 2, 15, 16, 17, 31, 32, 33, 64, 65, 256, 1000, 4096, 16384, 65535, 65536)
@@ -60,7 +62,7 @@ def recounted(data: bytes) -> bytes:
     return join(records, rest)
 
 
-def _pick(draw: Draw, choices: tuple[Callable[..., bytes], ...]) -> Callable[..., bytes]:
+def _pick(draw: Draw, choices: tuple[Callable[..., _Made], ...]) -> Callable[..., _Made]:
     return choices[draw.integers(len(choices))]
 
 

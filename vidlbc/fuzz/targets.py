@@ -178,8 +178,8 @@ class _in_place:
         if not self.root.is_dir():
             for name, data in self.files.items():
                 self._write(name, data)
-        for name, data in self.changed.items():
-            self._write(name, data)
+        for name, other in self.changed.items():
+            self._write(name, other)
 
     def __exit__(self, *_: object) -> None:
         for name in self.changed:

@@ -68,8 +68,8 @@ def gather(plan: Plan) -> Manifest:
                 sums[name] += stats[name]
             for file in stats["files"]:
                 label = file["label"]
-                name = None if label is None else plan.classes[label]
-                files.append({**file, "shard": index, "label_name": name})
+                named = None if label is None else plan.classes[label]
+                files.append({**file, "shard": index, "label_name": named})
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ShardError(f"{plan.output}/{index:05d}_stats.json: damaged ({one_line(error)})") from None
     sizes = {source.path: source.size for source in plan.sources}

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, get_args, get_type_hints
+from typing import Any, Protocol, get_args, get_type_hints
 
 from vidlbc.errors import InputError, ShardError, one_line
 from vidlbc.shards.content import Content, contents_of
@@ -21,8 +21,6 @@ from vidlbc.shards.corpus import SPLITS, Corpus, locate
 from vidlbc.shards.layout import MANIFEST, dump_json, write_atomic
 
 FORMAT = 1
-
-_Part = TypeVar("_Part")
 
 
 class HasFingerprint(Protocol):
@@ -311,7 +309,7 @@ def known_contents(output: str | Path, corpus: Corpus) -> dict[str, Content]:
     return known
 
 
-def _built(kind: type[_Part], data: Mapping[str, Any]) -> _Part:
+def _built(kind: type, data: Mapping[str, Any]) -> Any:
     """From JSON. Raises KeyError, TypeError, ValueError where `data` is none of its kind."""
     kinds = _kinds_of(kind)
     return kind(**{name: _of_type(name, value, *kinds[name]) for name, value in data.items()})
