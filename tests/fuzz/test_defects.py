@@ -238,7 +238,7 @@ def test_a_source_without_a_name(folder: Path, source: str) -> None:
     with_table(folder, column("source", source))
     names = [name for name, _ in videos_of(LatentShards(folder))]
     assert all(name and ".." not in name.split("/") and not name.startswith("/") for name in names)
-    assert all(len(part.encode()) <= 200 and "\0" not in part for name in names for part in name.split("/"))
+    assert all(len(part.encode()) < 220 and "\0" not in part for name in names for part in name.split("/"))
 
 
 # -- cache -----------------------------------------------------------------------------------------------------------

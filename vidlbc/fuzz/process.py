@@ -47,7 +47,11 @@ class Worker:
         self._limits = limits
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the worker
         self._process: subprocess.Popen[bytes] | None = None
-        self.valid = self._start()
+        try:
+            self.valid = self._start()
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Worker:
         return self
