@@ -35,8 +35,9 @@ def decode_folder(source: Path, config: DictConfig) -> list[DecodedVideo]:
     shards = LatentShards(source, config.split)
     settings = shards.plan.settings
     codec = vidlbc.load(
-        config.model or settings.model, config.device, config.temporal or settings.temporal, refine=config.refine
-    )
+        config.model or settings.model, config.device, config.temporal or settings.temporal, refine=config.refine,
+        max_pixels=config.max_pixels,
+    )  # fmt: skip
     shards = LatentShards(source, config.split, codec=codec)
     with tqdm(total=len(videos_of(shards)), unit="video", desc="decode") as meter:
         return decode_shards(
@@ -55,7 +56,10 @@ def decode_file(source: Path, config: DictConfig) -> DecodedVideo:
         info = vidlbc.inspect(data)
     except BitstreamError as error:
         raise BitstreamError(f"{source}: {error}") from None
-    codec = vidlbc.load(config.model or "default", config.device, config.temporal or info.kind, refine=config.refine)
+    codec = vidlbc.load(
+        config.model or "default", config.device, config.temporal or info.kind, refine=config.refine,
+        max_pixels=config.max_pixels,
+    )  # fmt: skip
     path = Path(config.output) / source.stem
     with tqdm(total=info.frames, unit="frame", desc="decode") as meter:
 

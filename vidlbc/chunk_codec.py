@@ -38,6 +38,7 @@ class ChunkCodec(Codec):
     def decompress_stream(self, source: bytes | BinaryIO) -> Iterator[np.ndarray]:
         reader = Reader(source)
         h = reader.header
+        self._check(h)
         shown, waiting, count = self._shown(h), None, 0
         for symbols in self._decode([reader]):
             if waiting is not None:

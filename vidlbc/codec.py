@@ -10,6 +10,7 @@ size.
 
 import hashlib
 import io
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -32,6 +33,7 @@ from vidlbc.prior.grid import to_grid
 from vidlbc.temporal_stage import ChunkStage, TemporalStage
 
 PACKET_FRAMES = 16
+MAX_PIXELS = 1 << 26  # 8192 x 8192; a frame of 8K video has half of it
 
 
 def load(
@@ -40,12 +42,17 @@ def load(
     temporal: str | None = None,
     precision: str = "fp32",
     refine: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> "Codec":
     """Load a codec: a shipped name or a model folder. `temporal`: kind to use, by default the model's own.
 
     `refine`: `decompress` refines frames from those before them (vidlbc.video_decoder); the bytes stay the same.
-    Raises InputError where there is no such model, kind, device or precision, or no video decoder to refine with.
+    `max_pixels`: larger frames, padded, are not decoded; it bounds time and memory of a frame, whatever a forged header
+    says. Raises InputError where there is no such model, kind, device or precision, no video decoder to refine
+    with, or `max_pixels` is below 1.
     """
+    if max_pixels < 1:
+        raise InputError(f"max_pixels={max_pixels}: expected at least 1")
     folder = models.find_model(str(name))
     image = models.load_image_stage(folder / "image_stage")
     kind = temporal or models.default_kind(folder)
@@ -62,14 +69,17 @@ def load(
         codec = Codec(image, stage, digest, device=device, precision=precision)
     if refine:
         codec.refine_with(*models.load_video_decoder(folder, image))
+    codec.max_pixels = max_pixels
     return codec
 
 
 class Codec(ImageCodec):
     """See the module. Frames are uint8 (T, H, W, 3) RGB; T >= 1, H and W >= 16.
 
-    Symbols are those of units of frames; here, where `unit` is 1, of frames.
+    Symbols are those of units of frames; here, where `unit` is 1, of frames. `max_pixels`: see `load`.
     """
+
+    max_pixels = MAX_PIXELS
 
     def __init__(
         self,
@@ -220,6 +230,7 @@ class Codec(ImageCodec):
         """Blocks of up to 16 frames, uint8 (n, H, W, 3), as they are decoded."""
         reader = Reader(source)
         h = reader.header
+        self._check(h)
         if self.device.type != "cpu" or self.refiner is not None:
             shown = self._shown(h)
             for symbols in self._decode([reader]):
@@ -261,6 +272,14 @@ class Codec(ImageCodec):
     def padded_symbols(self, data: bytes | BinaryIO, base: bool = False) -> list[Tensor]:
         """Bitstream -> int32 (T, H_l, W_l, C_l) a level, of the padded frame: for `dequantise` and `synthesize`."""
         return self._whole(Reader(data), base)
+
+    def fits(self, symbols: Sequence[Tensor], header: Header, frames: int, base: bool = False) -> bool:
+        """Could `symbols` be what `padded_symbols` gives of a stream of that header and number of frames?"""
+        height, width = self._priors.padded(header)
+        levels = self.coded_levels[-header.base :] if base else self.coded_levels
+        units = -(-frames // self.unit)
+        expected = [(units, height // level.stride, width // level.stride, level.channels) for level in levels]
+        return [tuple(level.shape) for level in symbols] == expected
 
     def code_lengths(self, data: bytes | BinaryIO, on_level: OnLevel) -> None:
         """Decode a bitstream and tell what its symbols took: `on_level` is called with the index of each level, coarse
@@ -334,6 +353,12 @@ class Codec(ImageCodec):
         levels = tuple((level.stride, level.channels) for level in self.coded_levels)
         if (header.levels, header.base, header.unit) != (levels, self.coded.stage.base_levels, self.unit):
             raise BitstreamError("damaged bitstream: its levels are not those of its weights")
+        pixels = math.prod(self._priors.padded(header))
+        if pixels > self.max_pixels:
+            raise BitstreamError(
+                f"bitstream holds frames of {header.width}x{header.height}, {pixels} pixels when padded: "
+                f"the limit is max_pixels={self.max_pixels}"
+            )
 
     def _decode(
         self,

@@ -26,3 +26,9 @@ class WeightsMismatch(BitstreamError):
 
 class ShardError(VidlbcError):
     """A shard, a manifest or a plan is damaged or does not fit the run."""
+
+
+def one_line(error: Exception, most: int = 200) -> str:
+    """What another library says, fit to be part of a line: at most that many characters, all of them printable."""
+    text = " ".join(str(error).split())[:most]
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) or type(error).__name__

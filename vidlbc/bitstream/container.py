@@ -27,6 +27,9 @@ MAX_SIDE = 1 << 16
 MAX_RATE = 1 << 32  # of the frame rate's numerator and denominator
 MAX_PACKET_FRAMES = 255
 _PACKET, _END = 0x50, 0x45
+# Of an escape entry with the least count (24 bits), and its 16 plain bits.
+_MAX_SYMBOL_BYTES = 5
+_READ = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,10 @@ class _Source:
         self.seen = bytearray()
 
     def take(self, size: int, what: str) -> bytes:
-        data = self._file.read(size)
+        # A file reserves what it is asked for: a size that was read from it is believed as far as there are bytes.
+        data = self._file.read(min(size, _READ))
+        while len(data) < size and (more := self._file.read(min(size - len(data), max(_READ, len(data))))):
+            data += more
         if len(data) != size:
             raise BitstreamError(
                 f"truncated bitstream: {what} needs {size} bytes at offset {self.position}, {len(data)} are left"
@@ -239,9 +245,9 @@ class Reader:
         """
         levels = self._sections.pop(0)
         self.units = 0
-        # A frame cannot need more than 4 bytes a symbol; the bound is checked before memory is reserved.
+        # A frame cannot need more bytes a symbol; the bound is checked before memory is reserved.
         cells = (-(-self.header.height // s) * -(-self.header.width // s) * c for s, c in self.header.levels)
-        largest = sum(cells) + 65536
+        largest = _MAX_SYMBOL_BYTES * (sum(cells) + 65536)
         while True:
             source = self._source
             tag = source.take(1, "the next packet or the end record")[0]
@@ -252,7 +258,7 @@ class Reader:
             if tag != _PACKET:
                 raise BitstreamError(f"damaged bitstream: unknown record 0x{tag:02x} at offset {source.position - 1}")
             count = source.varint("the packet's frames", MAX_PACKET_FRAMES)
-            size = source.varint("the packet's size", 4 * largest * max(count, 1))
+            size = source.varint("the packet's size", largest * max(count, 1))
             (symbol_crc,) = struct.unpack("<I", source.take(4, "the packet"))
             checks = source.take(count, "the frame checks")
             flags = source.take(-(-count // 8), "the frame modes")

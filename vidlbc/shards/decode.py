@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from vidlbc.errors import InputError, VidlbcError
+from vidlbc.errors import InputError, ShardError, VidlbcError
 from vidlbc.shards.reader import LatentShards
 
 FORMATS = ("mp4", "png")
+_NAME_BYTES = 200  # of a folder or file; systems take 255, and suffixes are added
 _DEFAULT_FPS = Fraction(25)
+_RATE = re.compile(r"[1-9][0-9]{0,9}(/[1-9][0-9]{0,9})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ def decode_shards(
     done = []
     for source, rows in videos_of(shards) if videos is None else videos:
         path = Path(output) / source
-        rate = fps or Fraction(shards.meta(rows[0])["fps"] or _DEFAULT_FPS)
         try:
+            rate = fps or clip_rate(shards, rows[0])
             frames = write_frames(path, _frames(shards, rows), form, rate, crf)
             result = DecodedVideo(source, named(path, form), frames)
         except VidlbcError as error:
@@ -58,6 +61,17 @@ def decode_shards(
         if progress:
             progress(result)
     return done
+
+
+def clip_rate(shards: LatentShards, index: int) -> Fraction:
+    """Frames a second of a clip, 25 where unknown. Raises ShardError where its row holds no such thing."""
+    text = shards.meta(index)["fps"]
+    if text is None:
+        return _DEFAULT_FPS
+    # Fraction itself would take years over "1e999999999".
+    if not _RATE.fullmatch(text):
+        raise ShardError(f"{shards.folder}: clip {index}: fps={text[:40]!r}, expected a fraction")
+    return Fraction(text)
 
 
 def write_frames(path: Path, frames: Iterator[np.ndarray], form: str, fps: Any, crf: int = 18) -> int:
@@ -100,8 +114,9 @@ def videos_of(shards: LatentShards) -> list[tuple[str, list[int]]]:
 
 def _inside(source: str) -> str:
     archive, _, member = source.rpartition(".tar::")
-    parts = [part for part in PurePosixPath(archive, member).parts if part not in ("/", "..", ".")]
-    return PurePosixPath(*parts).with_suffix("").as_posix()
+    kept = [part.replace("\0", "").encode(errors="replace") for part in PurePosixPath(archive, member).parts]
+    parts = [part[:_NAME_BYTES].decode(errors="ignore") for part in kept if part.strip(b"/.")]
+    return PurePosixPath(*parts).with_suffix("").as_posix() if parts else "unnamed"
 
 
 def _frames(shards: LatentShards, rows: list[int]) -> Iterator[np.ndarray]:

@@ -59,7 +59,7 @@ def read_stats(files: ShardFiles) -> dict[str, Any] | None:
     try:
         stats = json.loads(files.stats.read_text(encoding="utf-8"))
         sizes = (files.tar.stat().st_size, files.parquet.stat().st_size)
-    except (FileNotFoundError, ValueError, RecursionError):
+    except (FileNotFoundError, ValueError, RecursionError):  # no JSON, no text, numbers of any length, any depth
         return None
     whole = isinstance(stats, dict) and sizes == (stats.get("tar_bytes"), stats.get("parquet_bytes"))
     return stats if whole else None

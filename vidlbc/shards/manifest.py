@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidlbc.errors import ShardError
+from vidlbc.errors import ShardError, one_line
 from vidlbc.shards.layout import MANIFEST, ShardFiles, dump_json, read_stats, write_atomic
 from vidlbc.shards.plan import Plan
 from vidlbc.shards.sources import FileVerdict
@@ -68,14 +68,17 @@ def gather(plan: Plan) -> Manifest:
             for name in sums:
                 sums[name] += stats[name]
             if len(stats["files"]) != plan.shards[index].last - plan.shards[index].first:
-                raise TypeError
+                raise ValueError(f"verdicts of {len(stats['files'])} files")
             for file in stats["files"]:
                 FileVerdict(**file)  # TypeError where it is none
-                label_name = None if file["label"] is None else plan.classes[file["label"]]
+                label = file["label"]
+                if label is not None and label < 0:
+                    raise ValueError(f"label {label}")
+                label_name = None if label is None else plan.classes[label]
                 files.append({**file, "shard": index, "label_name": label_name})
-        except (KeyError, TypeError, IndexError):
+        except (KeyError, TypeError, IndexError, ValueError) as error:
             path = ShardFiles(Path(plan.output), index).stats
-            raise ShardError(f"{path}: damaged stats; see tools/shards.py verify") from None
+            raise ShardError(f"{path}: damaged stats ({one_line(error)}); see tools/shards.py verify") from None
     sizes = {(part.root, source.path): source.size for part in plan.parts for source in part.sources}
     return Manifest(n_videos=len(files), source_bytes=sum(sizes.values()), files=tuple(files), **sums)
 

@@ -10,21 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, get_args, get_type_hints
+from typing import Any, Protocol
 
-from vidlbc.errors import InputError, ShardError
+from vidlbc.errors import InputError, ShardError, one_line
 from vidlbc.shards.content import Content, contents_of
 from vidlbc.shards.corpus import SPLITS, Corpus
 from vidlbc.shards.layout import MANIFEST, dump_json, write_atomic
 from vidlbc.shards.settings import Settings
+from vidlbc.shards.typed_json import check_text, typed
 
 FORMAT = 1
-
-_T = TypeVar("_T")
 
 
 class HasFingerprint(Protocol):
@@ -164,17 +163,18 @@ class Plan:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             if data.get("format") != FORMAT:
-                raise ShardError(f"{path}: plan format {data.get('format')}, this version reads {FORMAT}")
+                found = ascii(data.get("format"))[:40]
+                raise ShardError(f"{path}: plan format {found}, this version reads {FORMAT}")
             plan = Plan(
                 root=data["root"],
                 output=str(output),
                 form=data["form"],
                 fingerprint=data["fingerprint"],
-                settings=_typed(Settings, data["settings"]),
+                settings=typed(Settings, data["settings"]),
                 classes=tuple(data["classes"]),
-                sources=tuple(_typed(Source, source) for source in data["sources"]),
-                shards=tuple(_typed(ShardRange, shard) for shard in data["shards"]),
-                additions=tuple(_typed(Addition, addition) for addition in data.get("additions", ())),
+                sources=tuple(typed(Source, source) for source in data["sources"]),
+                shards=tuple(typed(ShardRange, shard) for shard in data["shards"]),
+                additions=tuple(typed(Addition, addition) for addition in data.get("additions", ())),
             )
             plan._check()
             return plan
@@ -183,14 +183,20 @@ class Plan:
         except OSError as error:
             raise ShardError(f"{path}: cannot be read ({error.strerror})") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ShardError(f"{path}: damaged plan ({' '.join(str(error).split())[:200]})") from None
+            raise ShardError(f"{path}: damaged plan ({one_line(error)})") from None
 
     def _check(self) -> None:
         """Raises ValueError where the numbers do not fit each other, TypeError where a name is none."""
         if not all(isinstance(text, str) for text in (self.root, self.form, self.fingerprint, *self.classes)):
             raise TypeError("root, form, fingerprint and classes: expected text")
+        for text in (self.root, self.form, *self.classes):
+            check_text(text)
+        if not (self.fingerprint.isalnum() and self.fingerprint.isascii()):
+            raise ValueError("the fingerprint is none")
         at = 0
         for shard in self.shards:
+            if shard.split not in (*SPLITS, None):
+                raise ValueError(f"a shard's split is none of {', '.join(SPLITS)}")
             if shard.first != at or shard.last <= at:
                 raise ValueError(f"shard of sources {shard.first} to {shard.last}: expected one from {at} on")
             at = shard.last
@@ -205,22 +211,6 @@ class Plan:
             if addition.first_shard <= last or shard_starts.get(addition.first_source) != addition.first_shard:
                 raise ValueError(f"an addition from shard {addition.first_shard} on, which begins elsewhere")
             last = addition.first_shard
-
-
-def _typed(cls: Callable[..., _T], data: dict[str, Any]) -> _T:
-    """`cls(**data)`. Raises TypeError for a field that is missing, unknown or of another type."""
-    made = cls(**data)
-    for name, kinds in _kinds(cls).items():
-        if type(getattr(made, name)) not in kinds:
-            raise TypeError(f"{cls.__name__} with {name}={getattr(made, name)!r}"[:120])
-    return made
-
-
-@cache
-def _kinds(cls: Callable[..., Any]) -> dict[str, tuple[type, ...]]:
-    """The types that JSON may give for each field."""
-    hints = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(cls).items()}
-    return {name: (*kinds, int) if float in kinds else kinds for name, kinds in hints.items()}
 
 
 def make_plan(

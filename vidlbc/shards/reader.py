@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+from vidlbc.bitstream import Reader
 from vidlbc.errors import InputError, ShardError, WeightsMismatch
 from vidlbc.shards.layout import MANIFEST, ShardFiles, read_stats
 from vidlbc.shards.order import Permutation
@@ -123,15 +124,16 @@ class LatentShards:
 
     def _from_cache(self, cache: SymbolCache, meta: dict[str, Any], data: bytes) -> Any:
         """What the mode asks for, from symbols that the cache has or is given."""
-        name = meta["base_sha256" if self.base else "sha256"]
+        name, header, frames = meta["base_sha256" if self.base else "sha256"], Reader(data).header, meta["frames"]
         symbols = cache.get(name)
-        if symbols is None:
+        if symbols is None or not self.codec.fits(symbols, header, frames, **self._layer):
             symbols = self.codec.padded_symbols(data, **self._layer)
+            if not self.codec.fits(symbols, header, frames, **self._layer):
+                raise ShardError(f"{self.folder / meta['tar']}: clip {meta['key']}: holds not {frames} frames")
             cache.put(name, symbols)
-        size = meta["height"], meta["width"]
         if self.mode == "symbols":
-            return self.codec.unpadded(symbols, *size)
-        return self.codec.crop(self.codec.dequantise(symbols, meta["qp"], meta["frames"]), *size)
+            return self.codec.unpadded(symbols, header.height, header.width)
+        return self.codec.crop(self.codec.dequantise(symbols, header.qp, frames), header.height, header.width)
 
     def meta(self, index: int) -> dict[str, Any]:
         """The Parquet row of clip `index`; no bitstream is read."""
@@ -267,9 +269,9 @@ class _Prefix:
 
 def _read_table(plan: Plan, split: str | None, partial: bool) -> pa.Table:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    from vidlbc.shards.table import shard_table, with_all_columns
+    from vidlbc.shards.checked_table import read_clips
+    from vidlbc.shards.table import shard_table
 
     tables = []
     missing = []
@@ -284,11 +286,7 @@ def _read_table(plan: Plan, split: str | None, partial: bool) -> pa.Table:
                     f"{files.tar}: the tar or its table is missing or not as long as recorded; encode again"
                 )
             continue
-        try:
-            table = with_all_columns(pq.read_table(files.parquet))
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise ShardError(f"{files.parquet}: damaged table ({' '.join(str(error).split())[:120]})") from None
-        tables.append(table)
+        tables.append(read_clips(files, len(plan.classes)))
     if missing and not partial:
         raise ShardError(
             f"{plan.output}: {len(missing)} of {len(missing) + len(tables)} shards are not finished"

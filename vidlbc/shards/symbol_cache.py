@@ -18,11 +18,13 @@ from vidlbc.errors import InputError
 from vidlbc.shards.layout import write_atomic
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _HEAD = struct.Struct("<4sI")  # magic, CRC-32 of all that follows
 _SIZE = struct.Struct("<Q")  # uncompressed size; then LZ4
 _MAGIC = b"vls1"
+_MOST = 256  # bytes that one of LZ4 can stand for
 
 
 class SymbolCache:
@@ -43,10 +45,11 @@ class SymbolCache:
         """int32 tensors, as they were put; None where there are none, or none that are whole."""
         import pyarrow as pa
         import torch
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
         try:
-            data = self._path(name).read_bytes()
+            data = self.path(name).read_bytes()
         except OSError:
             return None
         if len(data) < _HEAD.size + _SIZE.size:
@@ -56,8 +59,14 @@ class SymbolCache:
         if magic != _MAGIC or zlib.crc32(body) != crc:
             return None
         (size,) = _SIZE.unpack_from(body)
-        levels = load(pa.decompress(body[_SIZE.size :], size, "lz4", asbytes=True))
-        return [levels[str(index)].to(torch.int32) for index in range(len(levels))]
+        if size > _MOST * len(body):
+            return None
+        try:
+            levels = load(pa.decompress(body[_SIZE.size :], size, "lz4", asbytes=True))
+            found = [levels[str(index)] for index in range(len(levels))]
+        except (pa.ArrowException, SafetensorError, KeyError, ValueError, OSError):
+            return None
+        return [level.to(torch.int32) for level in found] if all(q.dtype in _kinds() for q in found) else None
 
     def put(self, name: str, levels: Sequence[Tensor]) -> None:
         """Whole or not at all. Raises ShardError where the disk is full."""
@@ -66,10 +75,16 @@ class SymbolCache:
 
         raw = save({str(index): _narrow(level).contiguous().cpu() for index, level in enumerate(levels)})
         body = _SIZE.pack(len(raw)) + pa.compress(raw, "lz4", asbytes=True)
-        write_atomic(self._path(name), _HEAD.pack(_MAGIC, zlib.crc32(body)) + body)
+        write_atomic(self.path(name), _HEAD.pack(_MAGIC, zlib.crc32(body)) + body)
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
         return self.folder / name[:2] / f"{name}.symbols"
+
+
+def _kinds() -> tuple[torch.dtype, ...]:
+    import torch
+
+    return torch.int8, torch.int16, torch.int32
 
 
 def _narrow(level: Tensor) -> Tensor:
