@@ -127,7 +127,7 @@ def test_json_of_any_other_form(corpus: Corpus, folder: Path, text: bytes) -> No
         (lambda p: p["sources"][0].update(path="\ud800"), "surrogates not allowed"),
         (lambda p: p["sources"][0].update({"\ud800": 1}), r"\\ud800"),
         (lambda p: p["settings"].update(qp=64), "qp=64"),
-        (lambda p: p["settings"].update(qp="32"), "qp=32"),
+        (lambda p: p["settings"].update(qp="32"), "qp='32'"),
         (lambda p: p["shards"][0].update(last=10**6), "shard of sources 2 to 3: expected one from 1000000 on"),
         (lambda p: p["shards"][0].update(first=True), "first=True"),
         (lambda p: p["shards"][0].update(split="x" * 10**5), "a shard's split is none of train, val, test"),

@@ -10,15 +10,14 @@ T = TypeVar("T")
 
 
 def typed(cls: Callable[..., T], data: dict[str, Any]) -> T:
-    """`cls(**data)`. Raises TypeError for a field that is missing, unknown or of another type."""
-    made = cls(**data)
-    for name, kinds in _kinds(cls).items():
-        value = getattr(made, name)
-        if type(value) not in kinds:
+    """`cls(**data)`. Raises TypeError for a field that is missing, unknown or of another type; ValueError by `cls`."""
+    kinds = _kinds(cls)
+    for name, value in dict(**data).items():
+        if type(value) not in kinds.get(name, (type(value),)):
             raise TypeError(f"{cls.__name__} with {name}={value!r}"[:120])
         if isinstance(value, str):
             check_text(value)
-    return made
+    return cls(**data)
 
 
 def check_text(text: str) -> None:
