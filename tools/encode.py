@@ -29,15 +29,16 @@ from vidlbc.shards import (
     known_contents,
     launch,
     load_codec,
-    logged_seconds,
     make_plan,
     read_annotations,
     require_ray,
     split_corpus,
     submit,
+    time_spent,
     watch,
     write_scripts,
 )
+from vidlbc.stage_clock import stage_table
 
 
 def main(config: DictConfig) -> None:
@@ -76,10 +77,11 @@ def main(config: DictConfig) -> None:
         engine = RayEngine(ray, config.device)
     manifest, reports = launch(plan, engine)
 
-    frames, seconds = logged_seconds(plan)
+    frames, seconds, stages = time_spent(plan)
     print(manifest.summary())
     print(f"{len(reports)} shards, {sum(report.skipped for report in reports)} of them from earlier runs")
     print(f"{frames / seconds:.1f} frames/s per process" if seconds else "nothing was encoded")
+    print(f"\n{stage_table(stages, frames, seconds)}\n")
     print(f"shards: {config.output}   verdicts: {Path(config.output) / 'manifest' / 'summary.txt'}")
     print(f"look at them: python tools/decode.py input={config.output} output=FOLDER")
 

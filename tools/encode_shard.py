@@ -7,12 +7,15 @@ of the finished folder is written.
 from omegaconf import DictConfig
 
 from vidlbc.cli import run
-from vidlbc.shards import encode_task, gather_finished
+from vidlbc.shards import Plan, encode_task, gather_finished, time_spent
+from vidlbc.stage_clock import stage_table
 
 
 def main(config: DictConfig) -> None:
     if config.task is None:
         print(gather_finished(config.shards).summary())
+        frames, seconds, stages = time_spent(Plan.load(config.shards))
+        print(f"\n{stage_table(stages, frames, seconds)}")
         return
     for report in encode_task(config.shards, config.task, config.per_task, config.device):
         how = "was done" if report.skipped else f"{report.frames} frames, {report.seconds:.1f} s"

@@ -32,7 +32,7 @@ class ChunkCodec(Codec):
 
     def unquantised(self, frames: np.ndarray | Tensor) -> list[Tensor]:
         latents = [self._units(channels_first(y)) for y in super().unquantised(frames)]
-        chunks = self._pool.map(self._to_chunk, *latents)
+        chunks = self._pool.map(self._timed("temporal stage", self._to_chunk), *latents)
         return [torch.cat(level) for level in zip(*chunks, strict=True)]
 
     def decompress_stream(self, source: bytes | BinaryIO) -> Iterator[np.ndarray]:

@@ -5,6 +5,7 @@ does not depend on threads or batch. On a GPU frames go in batches of a fixed si
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from vidlbc.frame_pool import FramePool
 from vidlbc.image_stage.base import channels_first, channels_last, truncated
 from vidlbc.prior.grid import check_device
 from vidlbc.prior.topdown import Gains, Level
+from vidlbc.stage_clock import StageClock
 from vidlbc.traced import Traced
 from vidlbc.video_decoder import Refiner, VideoDecoder
 
@@ -56,6 +58,16 @@ class ImageCodec:
         self._synthesis, self._pictures = Traced(self._synthesis_step), Traced(self._pictures_step)
 
     @property
+    def clock(self) -> StageClock:
+        """Seconds of work by stage."""
+        return self._pool.clock
+
+    @property
+    def lanes(self) -> int:
+        """Clips that are best encoded side by side, each in a thread of its own. To be asked for in the main thread."""
+        return self._pool.lanes
+
+    @property
     def levels(self) -> tuple[Level, ...]:
         """Of the latents of a frame."""
         return self.stage.levels
@@ -81,7 +93,7 @@ class ImageCodec:
 
     def unquantised(self, frames: np.ndarray | Tensor) -> list[Tensor]:
         """uint8 (T, H, W, 3) -> y, float32 (T, H_l, W_l, C_l) a coded level, padded size: the same for every QP."""
-        parts = self._pool.map(self._in_precision(self._analysis), frames_tensor(frames))
+        parts = self._pool.map(self._timed("image stage", self._in_precision(self._analysis)), frames_tensor(frames))
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
     def scaled(self, latents: Sequence[Tensor], qp: int) -> list[Tensor]:
@@ -144,6 +156,13 @@ class ImageCodec:
         count = len(self.levels)
         latents = [channels_first(dequantised(*pair)) for pair in zip(tensors[:count], tensors[count:], strict=True)]
         return self._synthesis_step(qps, *latents)
+
+    def _timed(self, stage: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*tensors: Tensor) -> Any:
+            with self.clock.stage(stage, on_device=True):
+                return run(*tensors)
+
+        return timed
 
     def _in_precision(self, traced: Traced) -> Callable[..., Tensor]:
         # In bfloat16 the casts depend on a context that a graph does not record.

@@ -23,6 +23,7 @@ import numpy as np
 
 from vidlbc.errors import BitstreamError, InputError
 from vidlbc.shards import Plan, Settings, Source, encode_task
+from vidlbc.stage_clock import StageClock
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,15 @@ class FakeReport:
 class FakeCodec:
     """zlib per frame. `log` gets a line per clip begun; `delay` seconds per frame give a killer time to strike."""
 
-    def __init__(self, fingerprint: str = "f" * 32, log: Path | None = None, delay: float = 0.0) -> None:
+    def __init__(
+        self, fingerprint: str = "f" * 32, log: Path | None = None, delay: float = 0.0, lanes: int = 1
+    ) -> None:
         self.fingerprint = fingerprint
         self.log = log
         self.delay = delay
         self.largest_block = 0
+        self.clock = StageClock()
+        self.lanes = lanes
 
     def compress_stream(
         self,
@@ -102,6 +107,7 @@ class FakeReader:
     def __init__(self, path: Path, source: Source, settings: Settings) -> None:
         self.path, self.start, self.stop, self.block = path, source.start or 0, source.stop, settings.block
         self.info: Any = None
+        self.spent = 0.0
         self.verdict: Any = None
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -156,8 +162,8 @@ def fake_frames(frames: int, height: int, width: int, seed: int) -> np.ndarray:
 
 def load_fake(plan: Plan, device: str) -> FakeCodec:
     """The `load` of spawned workers."""
-    log = os.environ.get("FAKE_CODEC_LOG")
-    return FakeCodec(plan.fingerprint, Path(log) if log else None, float(os.environ.get("FAKE_CODEC_DELAY", "0")))
+    log, delay, lanes = (os.environ.get(f"FAKE_CODEC_{name}") for name in ("LOG", "DELAY", "LANES"))
+    return FakeCodec(plan.fingerprint, Path(log) if log else None, float(delay or 0), int(lanes or 1))
 
 
 def run_slow_task(output: str) -> None:

@@ -27,9 +27,9 @@ from vidlbc.shards import (
     encode_corpus,
     encode_shard,
     known_contents,
-    logged_seconds,
     make_plan,
     read_annotations,
+    time_spent,
 )
 from vidlbc.shards.clips import cut_clips
 
@@ -124,8 +124,9 @@ def test_a_finished_run_is_not_repeated(encode_fake: Encode, tmp_path: Path) -> 
     _, second = encode_fake(codec=FakeCodec(log=tmp_path / "second"))
     assert second == first and not (tmp_path / "second").exists()
     assert {path: path.stat().st_mtime_ns for path in Path(plan.output).glob("0*")} == before
-    frames, seconds = logged_seconds(plan)
+    frames, seconds, stages = time_spent(plan)
     assert frames == first.frames and seconds > 0
+    assert 0 < stages["files"] < seconds and stages["image stage"] == 0
 
 
 def test_a_lost_or_cut_tar_is_made_again(encode_fake: Encode) -> None:

@@ -133,9 +133,13 @@ def coded_frames(
         seen = pool.each(observe, len(spans))
         states += pool.ahead(lambda: _advance(priors, state, [f.result() for f in seen])).result()
 
+    def quantised(frame: Sequence[Tensor], out: Sequence[Distribution], row: int) -> CodedFrame:
+        with priors.clock.stage("entropy coding"):
+            return CodedFrame.of(frame, out, row, coded, header.skip)
+
     def intra(t: int) -> CodedFrame:
         alone = [q[t : t + 1] for q in symbols]
-        return CodedFrame.of([q[t] for q in symbols], priors.frames(True, alone, qps, gains, {}), 0, coded, header.skip)
+        return quantised([q[t] for q in symbols], priors.frames(True, alone, qps, gains, {}), 0)
 
     try_intra = priors.intra_frames and context
     first = pool.each(intra, 1)[0].result() if try_intra else None
@@ -148,7 +152,7 @@ def coded_frames(
         out = priors.frames(False, known, qps.expand(size), gains, memory)
         frames = []
         for t in range(size):
-            frame = CodedFrame.of([q[t] for q in known], out, t, coded, header.skip)
+            frame = quantised([q[t] for q in known], out, t)
             if first is not None and frame.bits >= NEAR_INTRA * first.bits:
                 frame = frame.or_intra(intra(span.start + t) if span.start + t else first)
             frames.append(frame)
@@ -230,11 +234,13 @@ class PacketWriter:
         """One packet: int32 (n, H_l, W_l, C_l) a level, n up to 255; channels that are not coded must be zero."""
         for frame, state in coded_frames(self._priors, symbols, self._header, self._state):
             self._state = state
-            for section in self._sections:
-                section.add(frame)
+            with self._priors.clock.stage("entropy coding"):
+                for section in self._sections:
+                    section.add(frame)
             self._bits.append(frame.bits)
-        for section in self._sections:
-            section.end_packet()
+        with self._priors.clock.stage("entropy coding"):
+            for section in self._sections:
+                section.end_packet()
 
     def finish(self, frames: int | None = None) -> EncodeReport:
         """Write the end records. `frames`: of the clip, where the last unit of several frames was filled up."""

@@ -15,6 +15,7 @@ from vidlbc.frame_pool import FramePool
 from vidlbc.models import ChunkModel, ImageModel
 from vidlbc.prior.grid import to_grid
 from vidlbc.prior.topdown import Distribution, Gains, TopDownPrior
+from vidlbc.stage_clock import in_stage
 from vidlbc.temporal_stage import Maps, Memory, State, TemporalStage
 from vidlbc.traced import Traced
 
@@ -32,7 +33,7 @@ class Priors:
     """
 
     def __init__(self, image: ImageModel | ChunkModel, temporal: TemporalStage, pool: FramePool):
-        self.image, self.temporal, self.pool = image, temporal, pool
+        self.image, self.temporal, self.pool, self.clock = image, temporal, pool, pool.clock
         self.context = bool(temporal.strides)
         self.intra = to_grid(copy.deepcopy(image.stage.prior)).to(pool.device) if self.context else temporal.trunk
         self.intra_frames = True  # False: the encoder never chooses it; the decoder reads either
@@ -70,6 +71,7 @@ class Priors:
 
     # -- the past ----------------------------------------------------------------------------------------------------
 
+    @in_stage("temporal stage")
     def memory_at(self, stride: int, state: Sequence[Tensor]) -> Memory:
         """What the next frame may read from one stride's state, for each level worked on there."""
         return self._memory_of(self.temporal.levels_at(stride), self._memory[stride](*state))
@@ -78,11 +80,13 @@ class Priors:
         """The same, of all strides."""
         return {level: read for s in self.strides for level, read in self.memory_at(s, state[s]).items()}
 
+    @in_stage("temporal stage")
     def observe(self, symbols: Sequence[Tensor], gains: Sequence[Gains]) -> Maps:
         """Maps of coded frames, each frame on its own."""
         maps = self._observe(*symbols, *[g.step for g in gains]) if self.strides else ()
         return dict(zip(self.strides, maps, strict=True))
 
+    @in_stage("temporal stage")
     def advance(self, state: State, maps: Maps) -> State:
         """The state after one more frame, whose maps these are."""
         if not self.strides:
@@ -91,6 +95,7 @@ class Priors:
         rest = iter(self._advance(*past, *[maps[s] for s in self.strides]))
         return {s: tuple(islice(rest, len(state[s]))) for s in self.strides}
 
+    @in_stage("temporal stage")
     def update_at(
         self,
         stride: int,
@@ -116,12 +121,14 @@ class Priors:
 
     # -- one level, for the decoder ----------------------------------------------------------------------------------
 
+    @in_stage("temporal stage")
     def hidden(self, by_intra: bool, qp: Tensor, header: Header) -> Tensor:
         """The hidden state that the coarsest level starts from."""
         (height, width), trunk = self.padded(header), self.trunk(by_intra)
         coarsest = trunk.work_strides[-1]
         return trunk.start(qp, height // coarsest, width // coarsest)
 
+    @in_stage("temporal stage")
     def predict(
         self, by_intra: bool, index: int, hidden: Tensor, gains: Gains, past: Sequence[Tensor]
     ) -> tuple[Tensor, Quantised]:
@@ -132,6 +139,7 @@ class Priors:
         hidden, table, centre, flip = self._predict[by_intra, index](hidden, *_rows(gains), *past)
         return hidden, (table, centre, flip)
 
+    @in_stage("temporal stage")
     def expect(
         self, by_intra: bool, index: int, hidden: Tensor, gains: Gains, past: Sequence[Tensor]
     ) -> tuple[Tensor, Distribution]:
@@ -139,15 +147,15 @@ class Priors:
         hidden, mean, log2_scale = self._expect[by_intra, index](hidden, *_rows(gains), *past)
         return hidden, Distribution(mean, log2_scale)
 
-    def absorb(
-        self, by_intra: bool, index: int, hidden: Tensor, symbols: Tensor, gains: Gains, qp: Tensor
-    ) -> Tensor:
+    @in_stage("temporal stage")
+    def absorb(self, by_intra: bool, index: int, hidden: Tensor, symbols: Tensor, gains: Gains, qp: Tensor) -> Tensor:
         """The hidden state of the next finer level, once the symbols of level `index` are known."""
         out: Tensor = self._absorb[by_intra, index](hidden, symbols, gains.step, qp)
         return out
 
     # -- all levels, for the encoder ---------------------------------------------------------------------------------
 
+    @in_stage("temporal stage")
     def frames(
         self, by_intra: bool, symbols: Sequence[Tensor], qp: Tensor, gains: Sequence[Gains], memory: Memory
     ) -> list[Distribution]:

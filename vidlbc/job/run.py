@@ -28,9 +28,10 @@ from vidlbc.shards import (
     known_contents,
     launch,
     load_codec,
-    logged_seconds,
     make_plan,
+    time_spent,
 )
+from vidlbc.stage_clock import stage_table
 from vidlbc.training import distributed
 from vidlbc.training.request import alone
 
@@ -113,7 +114,9 @@ def _encode(settings: JobSettings, job: Checked, codec: Codec) -> tuple[Manifest
     _say("\n".join(lines[:_LISTED]))
     if len(lines) > _LISTED:
         _say(f"... and {len(lines) - _LISTED} more: {settings.shards / 'manifest' / 'summary.txt'}")
-    return manifest, logged_seconds(plan)
+    spent = time_spent(plan)
+    _say(stage_table(spent.stages, spent.frames, spent.seconds))
+    return manifest, (spent.frames, spent.seconds)
 
 
 def _warn_of_leaks(plan: Plan) -> None:

@@ -11,7 +11,7 @@ from vidlbc.shards.corpus import Corpus, Item
 from vidlbc.shards.decode import DecodedVideo, decode_shards
 from vidlbc.shards.encode import ShardReport, encode_shard, is_done, load_codec
 from vidlbc.shards.launchers.local import LocalEngine, encode_corpus
-from vidlbc.shards.launchers.progress import logged_seconds
+from vidlbc.shards.launchers.progress import TimeSpent, time_spent
 from vidlbc.shards.launchers.ray_cluster import RayEngine, RaySettings, require_ray
 from vidlbc.shards.launchers.run import Engine, launch
 from vidlbc.shards.launchers.slurm import SlurmSettings, encode_task, gather_finished, submit, watch, write_scripts
@@ -44,6 +44,7 @@ __all__ = [
     "ShardReport",
     "SlurmSettings",
     "Source",
+    "TimeSpent",
     "choice_of_rdo",
     "contents_of",
     "decode_shards",
@@ -56,12 +57,12 @@ __all__ = [
     "known_contents",
     "launch",
     "load_codec",
-    "logged_seconds",
     "make_plan",
     "read_annotations",
     "require_ray",
     "split_corpus",
     "submit",
+    "time_spent",
     "watch",
     "write_manifest",
     "write_scripts",

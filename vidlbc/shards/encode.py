@@ -8,14 +8,17 @@ Equal plans give equal bytes: no time, path of the machine, process id or order 
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from vidlbc.errors import ShardError
 from vidlbc.shards.in_hand import InHand, Notes
+from vidlbc.shards.lanes import in_lanes
 from vidlbc.shards.layout import ShardFiles, read_stats, workspace
 from vidlbc.shards.plan import Plan
 from vidlbc.shards.sources import Codec, FileVerdict, OpenReader, encode_source, open_video
@@ -27,7 +30,8 @@ DEATHS = 2
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What happened to one shard. `seconds` is this call's; everything else follows from the plan."""
+    """What happened to one shard. `seconds` by the clock and of work by stage are this call's; the rest follows from
+    the plan."""
 
     index: int
     skipped: bool
@@ -39,6 +43,7 @@ class ShardReport:
     frames: int
     bytes: int
     seconds: float
+    stages: dict[str, float] = field(default_factory=dict)
 
 
 def load_codec(plan: Plan, device: str = "auto") -> Codec:
@@ -66,11 +71,13 @@ def encode_shard(
     open_reader: OpenReader = open_video,
     progress: Callable[[InHand], None] | None = None,
     quarantined: Collection[int] = (),
+    lanes: int | None = None,
 ) -> ShardReport:
     """Encode shard `index` of `plan` into its folder, or find it done. The bytes depend on plan and index alone.
 
     Unreadable and damaged files become verdicts. `quarantined`: places in `plan.sources` of files that killed DEATHS
-    workers; they are not opened, and unreadable. `progress` is told after every block of frames.
+    workers; they are not opened, and unreadable. `progress` is told after every block of frames. `lanes`: files that
+    are encoded side by side; None: as many as suit the codec.
 
     Raises ShardError: index out of range, a codec of other weights than planned, a full disk; the folder then holds
     whole shards only, and a later call starts this one afresh.
@@ -90,9 +97,12 @@ def encode_shard(
     with workspace(files) as work:
         if is_done(plan, index):  # by the process that was waited for
             return report_of(read_stats(files) or {}, skipped=True, seconds=time.monotonic() - began)
+        before, here, spent = codec.clock.seconds(), codec.clock.here(), time.process_time()
         with Notes(work, progress) as notes:
-            stats = _write_shard(plan, files, work, codec, open_reader, notes, quarantined)
-    return report_of(stats, skipped=False, seconds=time.monotonic() - began)
+            stats = _write_shard(plan, files, work, codec, open_reader, notes, quarantined, lanes or codec.lanes)
+        stages = {name: total - before.get(name, 0.0) for name, total in codec.clock.seconds().items()}
+        stages["rest"] = max(0.0, time.process_time() - spent - (codec.clock.here() - here))
+    return replace(report_of(stats, skipped=False, seconds=time.monotonic() - began), stages=stages)
 
 
 def _write_shard(
@@ -103,24 +113,36 @@ def _write_shard(
     open_reader: OpenReader,
     notes: Notes,
     quarantined: Collection[int],
+    lanes: int,
 ) -> dict[str, Any]:
     part, shard = plan.part(files.index)
     rows: list[dict[str, Any]] = []
     verdicts: list[FileVerdict] = []
+    first = plan.shards[files.index].first
+
+    def encoded(number: int) -> tuple[list[tuple[dict[str, Any], Path]], FileVerdict, Path]:
+        source, place = part.sources[shard.first + number], first + number
+        if place in quarantined:
+            source = replace(source, problem=f"its worker died {DEATHS} times: quarantined")
+        notes.take(place)
+        own = work / str(place)
+        own.mkdir()
+        clips, verdict = encode_source(part, source, own, codec, open_reader, notes.frames)
+        notes.put_down(place, verdict.status == "unreadable")
+        return clips, verdict, own
+
     with open_tar(work, files) as tar:
-        for place, source in enumerate(part.sources[shard.first : shard.last], plan.shards[files.index].first):
-            if place in quarantined:
-                source = replace(source, problem=f"its worker died {DEATHS} times: quarantined")
-            notes.take(place)
-            clips, verdict = encode_source(part, source, work, codec, open_reader, notes.frames)
-            for row, path in clips:
-                with open(path, "rb") as bitstream:
-                    add_clip(tar, row, bitstream)
-                path.unlink()
-                rows.append(row)
-            verdicts.append(verdict)
-            notes.put_down(verdict.status == "unreadable")
-    return finish_shard(plan, files, work, rows, verdicts)
+        with closing(in_lanes(encoded, shard.last - shard.first, lanes, notes.stop)) as files_in_order:
+            for clips, verdict, own in files_in_order:
+                with codec.clock.stage("files"):
+                    for row, path in clips:
+                        with open(path, "rb") as bitstream:
+                            add_clip(tar, row, bitstream)
+                        rows.append(row)
+                    shutil.rmtree(own)
+                verdicts.append(verdict)
+    with codec.clock.stage("files"):
+        return finish_shard(plan, files, work, rows, verdicts)
 
 
 def report_of(stats: dict[str, Any], *, skipped: bool, seconds: float) -> ShardReport:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -23,25 +24,34 @@ _SIZE = 200  # bytes of a note: one write of one size leaves the old note or the
 
 @dataclass(frozen=True)
 class InHand:
-    """State of an unfinished shard. `source`: place in `plan.sources` of the open file, None between files.
+    """State of an unfinished shard. `sources`: places in `plan.sources` of the files that are open.
 
     `files` counts those finished, `failed` the unreadable ones of them, `frames` all frames so far.
     """
 
-    source: int | None = None
+    sources: tuple[int, ...] = ()
     files: int = 0
     failed: int = 0
     frames: int = 0
 
 
+class Stopped(Exception):
+    """The shard has failed in another thread."""
+
+
 class Notes:
-    """The worker's side: keeps the note up to date, and tells `progress`, where given, in the same process."""
+    """The worker's side: keeps the note up to date, and tells `progress`, where given, in the same process.
+
+    Several threads may call it.
+    """
 
     def __init__(self, work: Path, progress: Callable[[InHand], None] | None = None) -> None:
         self._path = work / "in_hand"
         self._progress = progress
         self._state = InHand()
         self._written = 0.0
+        self._lock = threading.Lock()
+        self._stopped = False
 
     def __enter__(self) -> Notes:
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -53,22 +63,32 @@ class Notes:
 
     def take(self, source: int) -> None:
         """File `source` is about to be opened."""
-        self._state = replace(self._state, source=source)
-        self._write()
+        with self._lock:
+            self._state = replace(self._state, sources=(*self._state.sources, source))
+            self._write()
 
     def frames(self, count: int) -> None:
-        """`count` more frames are done."""
-        self._state = replace(self._state, frames=self._state.frames + count)
-        if time.monotonic() - self._written > _SECONDS:
-            self._write()
-        self._tell()
+        """`count` more frames are done. Raises Stopped where it is for nothing."""
+        if self._stopped:
+            raise Stopped
+        with self._lock:
+            self._state = replace(self._state, frames=self._state.frames + count)
+            if time.monotonic() - self._written > _SECONDS:
+                self._write()
+            self._tell()
 
-    def put_down(self, failed: bool) -> None:
-        """The file in hand is finished."""
-        state = self._state
-        self._state = replace(state, source=None, files=state.files + 1, failed=state.failed + failed)
-        self._write()
-        self._tell()
+    def put_down(self, source: int, failed: bool) -> None:
+        """File `source` is finished."""
+        with self._lock:
+            state = self._state
+            left = tuple(place for place in state.sources if place != source)
+            self._state = replace(state, sources=left, files=state.files + 1, failed=state.failed + failed)
+            self._write()
+            self._tell()
+
+    def stop(self) -> None:
+        """The shard has failed: whoever still encodes a file of it ends at its next frames."""
+        self._stopped = True
 
     def _tell(self) -> None:
         if self._progress:
@@ -82,6 +102,7 @@ class Notes:
 def read_in_hand(files: ShardFiles) -> InHand | None:
     """The note of an unfinished shard; None where nobody began it, or it is finished."""
     try:
-        return InHand(**json.loads((files.work / "in_hand").read_text(encoding="utf-8")))
+        note = InHand(**json.loads((files.work / "in_hand").read_text(encoding="utf-8")))
+        return replace(note, sources=tuple(note.sources))
     except (OSError, ValueError, TypeError):
         return None

@@ -19,6 +19,7 @@ from vidlbc.shards.clips import Block, cut_clips, thinned
 from vidlbc.shards.content import content_of, local_file
 from vidlbc.shards.plan import Plan, Source
 from vidlbc.shards.settings import Settings
+from vidlbc.stage_clock import StageClock
 
 Progress = Callable[[int], None]  # frames finished since the last call
 
@@ -47,6 +48,12 @@ class Codec(Protocol):
 
     @property
     def fingerprint(self) -> str: ...
+    @property
+    def clock(self) -> StageClock: ...
+    @property
+    def lanes(self) -> int:
+        """How many threads are best to call `compress_stream` at a time."""
+        ...
 
     def compress_stream(
         self,
@@ -68,6 +75,10 @@ class Reader(Protocol):
     def verdict(self) -> Any: ...
     @property
     def info(self) -> Any: ...
+    @property
+    def spent(self) -> float:
+        """Processor seconds of its decoder, in another process."""
+        ...
 
 
 OpenReader = Callable[[Path, Source, Settings], Reader]
@@ -119,13 +130,15 @@ def encode_source(
     status, reason, decoder, version = "ok", "", "", ""
     if source.repeat_of is None:
         try:
-            _check_content(plan, source)
+            with codec.clock.stage("files"):
+                _check_content(plan, source)
             with local_file(plan.root, source.path, work / "source") as path:
                 reader = open_reader(path, source, plan.settings)
                 try:
                     clips = _encode_clips(plan, source, work, codec, reader, progress)
                 finally:
                     decoder, version = _decoder(reader)
+                    codec.clock.add("video decoding", reader.spent)
                 verdict = reader.verdict
                 status, reason = verdict.status, verdict.reason
                 _describe(clips, reader, str(verdict), plan.settings)
@@ -168,7 +181,11 @@ def _encode_clips(
     plan: Plan, source: Source, work: Path, codec: Codec, reader: Reader, progress: Progress
 ) -> list[tuple[dict[str, Any], Path]]:
     def counted(blocks: Iterator[Block]) -> Iterator[Block]:
-        for block in blocks:
+        while True:
+            with codec.clock.stage("transfer"):
+                block = next(blocks, None)
+            if block is None:
+                return
             yield block
             progress(len(block))
 
@@ -179,6 +196,8 @@ def _encode_clips(
         path = work / f"clip{len(clips):06d}.vlbc"
         with open(path, "w+b") as sink:
             told, reached = _compress(codec, counted(clip), sink, settings, _rate(reader, settings) or 0)
+        with codec.clock.stage("files"):
+            sha256, base_sha256 = _sha256(path), told.base_bytes and _sha256(path, told.base_bytes)
         stop = start + (told.frames - 1) * settings.step + 1
         row = {
             "key": plan.key(source, start, stop),
@@ -203,9 +222,9 @@ def _encode_clips(
             "bytes": path.stat().st_size,
             "bits": 8 * path.stat().st_size,
             "estimated_bits": round(float(told.estimated_bits)),
-            "sha256": _sha256(path),
+            "sha256": sha256,
             "base_bytes": told.base_bytes,
-            "base_sha256": None if told.base_bytes is None else _sha256(path, told.base_bytes),
+            "base_sha256": base_sha256,
         }
         clips.append((row, path))
         start += told.frames * settings.step

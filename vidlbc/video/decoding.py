@@ -57,10 +57,11 @@ class Frames:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end. settled: no other back end would do better."""
+    """The end. settled: no other back end would do better. spent: processor seconds of the decoder, 0 where unknown."""
 
     verdict: Verdict
     settled: bool
+    spent: float = 0.0
 
 
 Event = Opened | Frames | Outcome
@@ -123,7 +124,7 @@ def _decode(path: str, request: Request, deadline_s: float, backend: str) -> Gen
                     raise InputError(message["reason"])
                 fit = message["status"] == "ok"
                 verdict = Verdict(message["status"], message["frames"], message["reason"], name, version)
-                yield Outcome(verdict, message["settled"])
+                yield Outcome(verdict, message["settled"], message["spent"])
                 return
     except Gone as error:
         finished = True

@@ -26,6 +26,7 @@ class VideoReader:
     for block in reader.blocks():      # uint8 (n, H, W, 3), n = block but for the last
         ...
     reader.verdict                     # ok | damaged: `frames` good leading frames were given | unreadable: none was
+    reader.spent                       # processor seconds of the decoder process
 
     The first frame that does not decode cleanly ends the blocks; nothing is ever put in its place. Memory: `block`
     frames here and at most 3 x 24 MiB (or 3 frames, when larger) shared with the decoder process, whatever the length.
@@ -47,6 +48,7 @@ class VideoReader:
         self.path = path
         self.info: VideoInfo | None = None
         self.verdict: Verdict | None = None
+        self.spent = 0.0
         self._block = block
         self._events = decode(
             path, Request(start=start, stop=stop, block=block, max_side=max_side), deadline_s, backend
@@ -65,7 +67,7 @@ class VideoReader:
                 if isinstance(event, Opened):
                     self.info = event.info
                 elif isinstance(event, Outcome):
-                    self.verdict = event.verdict
+                    self.verdict, self.spent = event.verdict, event.spent
                 elif event.pixels is not None:
                     done = 0
                     while done < len(event.pixels):

@@ -68,6 +68,7 @@ class Session:
         self._seconds: list[float | None] = []
         self._spoke = time.monotonic()
         self._good = 0  # frames decoded cleanly, from frame 0 on
+        self._began = time.process_time()
 
     def run(self) -> None:
         status, reason, settled = "ok", "", True
@@ -93,7 +94,8 @@ class Session:
             status = "unreadable"
         if status in ("ok", "damaged"):
             self._flush()
-        self._send(kind="done", status=status, reason=reason, settled=settled, frames=self._good)
+        spent = time.process_time() - self._began
+        self._send(kind="done", status=status, reason=reason, settled=settled, frames=self._good, spent=spent)
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _read(self, backend: Backend) -> None:

@@ -43,7 +43,7 @@ class Worker(Protocol):
         """Done once the codec is loaded; only then is it given a shard, so that none waits for a place that is full."""
         ...
 
-    def encode(self, index: int, quarantined: Sequence[int]) -> Future[ShardReport]: ...
+    def encode(self, index: int, quarantined: Sequence[int], alone: bool) -> Future[ShardReport]: ...
 
     def fate(self, error: BaseException) -> Fate | BaseException:
         """What `error` of one of its futures says of the worker; where it lives, the error to raise."""
@@ -95,7 +95,7 @@ def encode_with(crew: Crew, plan: Plan, todo: Sequence[int], meter: Meter) -> It
                     yield future.result()
                 if waiting:
                     index = waiting.popleft()
-                    busy[worker.encode(index, blame.quarantined(index))] = (worker, index)
+                    busy[worker.encode(index, *blame.told(index))] = (worker, index)
                 else:
                     worker.stop()
             meter.show({index for _, index in busy.values() if index is not None})
@@ -105,17 +105,20 @@ def encode_with(crew: Crew, plan: Plan, todo: Sequence[int], meter: Meter) -> It
 
 
 class _Blame:
-    """Counts deaths by the file in hand."""
+    """Counts deaths by the file in hand. Of several in hand none is to blame yet: the next time each is alone."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._deaths: Counter[int] = Counter()
         self._blameless: Counter[int | None] = Counter()
+        self._alone: set[int] = set()
         self._in_a_row = 0
 
-    def quarantined(self, index: int) -> list[int]:
+    def told(self, index: int) -> tuple[list[int], bool]:
+        """What a worker is told of shard `index`: the files in quarantine, and whether to open one file at a time."""
         shard = self._plan.shards[index]
-        return [place for place in range(shard.first, shard.last) if self._deaths[place] >= DEATHS]
+        dead = [place for place in range(shard.first, shard.last) if self._deaths[place] >= DEATHS]
+        return dead, index in self._alone
 
     def started(self) -> None:
         self._blameless[None] = 0
@@ -127,11 +130,15 @@ class _Blame:
     def record(self, index: int | None, fate: Fate) -> None:
         """A worker on shard `index` (None: on none yet) has ended. Raises ShardError when it is no use going on."""
         note = None if index is None else read_in_hand(ShardFiles(Path(self._plan.output), index))
-        if fate is Fate.DIED and note is not None and note.source is not None:
-            self._deaths[note.source] += 1
+        if fate is Fate.DIED and index is not None and note is not None and note.sources:
+            if len(note.sources) > 1 and index not in self._alone:
+                self._alone.add(index)
+                return
+            (source,) = note.sources[:1]
+            self._deaths[source] += 1
             if note.files > note.failed:
                 self._in_a_row = 0
-            elif self._deaths[note.source] == DEATHS:
+            elif self._deaths[source] == DEATHS:
                 self._in_a_row += 1
             if self._in_a_row < HOPELESS:
                 return

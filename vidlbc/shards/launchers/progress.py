@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -17,6 +18,7 @@ from vidlbc.shards.encode import ShardReport
 from vidlbc.shards.in_hand import InHand, read_in_hand
 from vidlbc.shards.layout import MANIFEST, ShardFiles, full_disk_as_error
 from vidlbc.shards.plan import Plan
+from vidlbc.stage_clock import STAGES
 
 
 class Meter:
@@ -72,14 +74,25 @@ def log_run(plan: Plan, report: ShardReport) -> None:
         log.flush()
 
 
-def logged_seconds(plan: Plan) -> tuple[int, float]:
-    """(frames, seconds of encoding) over all runs that made this folder, for rates that survive a resume."""
+class TimeSpent(NamedTuple):
+    """Frames encoded, seconds by the clock that it took (of processes side by side, the sum), and seconds of work by
+    stage (see vidlbc.stage_clock)."""
+
+    frames: int
+    seconds: float
+    stages: dict[str, float]
+
+
+def time_spent(plan: Plan) -> TimeSpent:
+    """Over all runs that made this folder, for rates that survive a resume."""
     path = Path(plan.output) / MANIFEST / "runs.jsonl"
-    frames, seconds = 0, 0.0
+    frames, seconds, stages = 0, 0.0, dict.fromkeys(STAGES, 0.0)
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             entry = json.loads(line)
             frames, seconds = frames + int(entry["frames"]), seconds + float(entry["seconds"])
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+            for name, spent in entry.get("stages", {}).items():
+                stages[name] = stages.get(name, 0.0) + float(spent)
+        except (KeyError, TypeError, ValueError, AttributeError):
             continue  # the last line of a killed run
-    return frames, seconds
+    return TimeSpent(frames, seconds, stages)

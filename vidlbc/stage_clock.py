@@ -1,0 +1,109 @@
+"""Where the time of an encoding goes: seconds of work by stage, in whichever threads it is done."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, TypeVar
+
+# The order in which a frame passes through them. `rest` is what a process did beside them: Python, queues, waiting.
+STAGES = ("video decoding", "transfer", "image stage", "temporal stage", "entropy coding", "files", "rest")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class StageClock:
+    """Sums seconds by stage; safe to use from several threads, but stages must not be nested.
+
+    What runs on the processor is measured in processor seconds of the thread, so that waiting and other processes do
+    not count; what runs on a CUDA device by events on its stream, which nothing waits for until `seconds` is asked.
+    """
+
+    def __init__(self, cuda: bool = False) -> None:
+        self._cuda = cuda
+        self._lock = threading.Lock()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._here = 0.0
+        self._events: list[tuple[str, Any, Any]] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StageClock, (self._cuda,)  # a copy in another process starts at zero
+
+    @contextmanager
+    def stage(self, name: str, on_device: bool = False) -> Iterator[None]:
+        """What is done within belongs to stage `name`. `on_device`: on the CUDA device, where there is one."""
+        if on_device and self._cuda:
+            import torch
+
+            began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            began.record()
+            yield
+            ended.record()
+            with self._lock:
+                self._events.append((name, began, ended))
+            return
+        start = time.thread_time()
+        try:
+            yield
+        finally:
+            spent = time.thread_time() - start
+            self.add(name, spent)
+            with self._lock:
+                self._here += spent
+
+    def add(self, name: str, seconds: float) -> None:
+        """Seconds that were measured elsewhere."""
+        with self._lock:
+            self._seconds[name] += seconds
+
+    def here(self) -> float:
+        """Processor seconds of this process's own threads, of all stages."""
+        with self._lock:
+            return self._here
+
+    def seconds(self) -> dict[str, float]:
+        """By stage, since the clock was made."""
+        with self._lock:
+            events, self._events = self._events, []
+        for name, began, ended in events:
+            ended.synchronize()
+            self.add(name, began.elapsed_time(ended) / 1000)
+        with self._lock:
+            return dict(self._seconds)
+
+
+def in_stage(name: str) -> Callable[[F], F]:
+    """Decorates methods of objects that have a `clock`: their work is that of stage `name`, on the device."""
+
+    def decorate(method: F) -> F:
+        @wraps(method)
+        def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
+            with self.clock.stage(name, on_device=True):
+                return method(self, *args, **kwargs)
+
+        return timed  # type: ignore[return-value]
+
+    return decorate
+
+
+def stage_table(seconds: Mapping[str, float], frames: int, wall: float) -> str:
+    """Where the time went, for people: a line a stage, the slowest one named, and how busy the processor was.
+
+    `wall`: seconds by the clock, summed over processes that worked side by side.
+    """
+    total = sum(seconds.values())
+    if not frames or total <= 0:
+        return "no frame was encoded: nothing to say about time"
+    slowest = max(STAGES, key=lambda name: seconds.get(name, 0.0))
+    lines = [f"{'where the time went':<20}{'seconds':>10}{'share':>8}{'ms/frame':>10}"]
+    for name in STAGES:
+        spent = seconds.get(name, 0.0)
+        mark = "  <- slowest" if name == slowest else ""
+        lines.append(f"{name:<20}{spent:>10.2f}{spent / total:>8.1%}{1000 * spent / frames:>10.2f}{mark}")
+    lines.append(f"{'all':<20}{total:>10.2f}{'':>8}{1000 * total / frames:>10.2f}")
+    lines.append(f"{frames} frames in {wall:.1f} s of each process: {total / wall:.2f} busy threads on average")
+    return "\n".join(lines)
