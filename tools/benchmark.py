@@ -60,12 +60,13 @@ def race_(cfg: DictConfig) -> None:
 
 def long(cfg: DictConfig) -> None:
     from vidlbc.benchmark.long import LongSettings, measure_long
-    from vidlbc.benchmark.long_report import plot_long, table, write_json
 
     threads = cfg.threads or os.cpu_count() or 1
     settings = LongSettings(
         list(cfg.long_frames), cfg.long_size, cfg.clip, cfg.model, cfg.temporal, cfg.device, threads, cfg.qp
     )
+    from vidlbc.benchmark.long_report import plot_long, table, write_json
+
     say("writing the videos")
     with progress_bar(desc="encode, decode", unit="frame", total=2 * settings.total) as meter:
         figures = measure_long(settings, meter.update)

@@ -58,7 +58,7 @@ class LongSettings:
         if self.size < 16 or self.size % 2:
             raise InputError(f"long_size={self.size}: expected an even number of pixels, at least 16")
         if not CHILDREN.exists():
-            raise InputError(f"the long benchmark needs Linux: it reads memory and child processes from {CHILDREN.parent}")
+            raise InputError(f"{CHILDREN}: no such file: the long benchmark measures on Linux only")
 
     def clips(self, frames: int) -> int:
         """How often a clip of that length is coded."""

@@ -36,13 +36,14 @@ def table(figures: LongFigures) -> str:
     ]  # fmt: skip
     head = ["frames", "clips", "encode: cpu", "wall", "decode: cpu", "wall", "MB encode", "MB decode"]
     found, container = summary(figures), figures.container
-    lines = [format_table(rows, head), "(ms a frame; encoding includes decoding the video; MB: resident at the end)", ""]
-    lines += [
-        f"{name}: largest cost of a frame over the smallest {way['cost_ratio']:.3f}; last tenth of the longest clip over "
-        f"its first {way['drift']:.3f}; its memory against that after {EARLY_FRAMES} frames {way['memory_growth']:.3f}"
-        for name, way in found.items()
-        if name != "constant"
-    ]
+    lines = [format_table(rows, head)]
+    lines += ["(ms a frame; encoding includes decoding the video; MB: resident at the end)", ""]
+    for name in _directions(figures):
+        ratio, drift, growth = found[name].values()
+        lines.append(
+            f"{name}: largest cost of a frame over the smallest {ratio:.3f}; in the longest clip, last tenth over first"
+            f" {drift:.3f}, memory at the end over that after {EARLY_FRAMES} frames {growth:.3f}"
+        )
     lines.append(f"cost of a frame within {WITHIN:.0%} at all lengths: {'yes' if found['constant'] else 'no'}")
     lines.append(
         f"bitstream of {container.frames} frames, {container.bytes} bytes: {container.open_ms:.2f} ms to open, "

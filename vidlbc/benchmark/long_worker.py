@@ -56,7 +56,8 @@ class Task:
 @dataclass(frozen=True)
 class Sample:
     """After `frames` frames: seconds of this process's processors, of its video decoder's, and of the clock, all
-    without the waits; resident MB of both now (memory that they share counts in both), and the most of this one so far."""
+    without the waits; resident MB of both now (memory that they share counts in both), and the most of this one so far.
+    """
 
     frames: int
     cpu_s: float
@@ -96,10 +97,11 @@ class _Pace:
         self._began = cpu, reader, wall + time.perf_counter() - stopped
 
     def _print(self, now: float | None = None) -> None:
-        spent = [late - early for late, early in zip(_clocks(now), self._began, strict=True)]
+        cpu, reader, wall = (late - early for late, early in zip(_clocks(now), self._began, strict=True))
         children = sum(_resident_mb(pid) for pid in _children())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps(asdict(Sample(self.frames, *spent, _resident_mb(os.getpid()), children, peak))), flush=True)
+        sample = Sample(self.frames, cpu, reader, wall, _resident_mb(os.getpid()), children, peak)
+        print(json.dumps(asdict(sample)), flush=True)
 
 
 def _idle_since() -> float:
@@ -162,7 +164,7 @@ def _decode(codec: Any, task: Task, pace: _Pace) -> int:
     done = checksum = 0
     with open(task.bitstream, "rb") as source:
         for block in codec.decompress_stream(source):
-            checksum = zlib.crc32(np.ascontiguousarray(block), checksum)
+            checksum = zlib.crc32(np.ascontiguousarray(block).data, checksum)
             done += len(block)
             pace.passed(len(block))
     if done != task.frames:
