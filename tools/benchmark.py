@@ -1,8 +1,10 @@
 """Speed and memory of vidlbc beside CompressAI and x265: same frames, same threads, same run; results as ratios.
 
-Encode and decode frames per second, symbols per second of the range coder alone, and peak memory against clip length.
+    python tools/benchmark.py         frames a second, symbols a second of the range coder alone, peak memory of clips
+    python tools/benchmark.py long    cost of a frame and memory, from clips of 100 frames to one of an hour
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,11 +12,18 @@ import numpy as np
 from omegaconf import DictConfig
 
 from vidlbc.cli import run
+from vidlbc.errors import InputError
+from vidlbc.progress import progress_bar
 
 
 def main(cfg: DictConfig) -> None:
-    import os
+    commands = {"race": race_, "long": long}
+    if cfg.command not in commands:
+        raise InputError(f"command={cfg.command}: expected one of {', '.join(commands)}")
+    commands[cfg.command](cfg)
 
+
+def race_(cfg: DictConfig) -> None:
     import torch
 
     import vidlbc
@@ -47,6 +56,26 @@ def main(cfg: DictConfig) -> None:
     print(table(speeds, coders, peaks))
     write_json(Path(cfg.out), {str(key): value for key, value in cfg.items()}, threads, speeds, coders, peaks)
     print(f"\nwritten to {cfg.out}")
+
+
+def long(cfg: DictConfig) -> None:
+    from vidlbc.benchmark.long import LongSettings, measure_long
+
+    threads = cfg.threads or os.cpu_count() or 1
+    settings = LongSettings(
+        list(cfg.long_frames), cfg.long_size, cfg.clip, cfg.model, cfg.temporal, cfg.device, threads, cfg.qp
+    )
+    from vidlbc.benchmark.long_report import plot_long, table, write_json
+
+    say("writing the videos")
+    with progress_bar(desc="encode, decode", unit="frame", total=2 * settings.total) as meter:
+        figures = measure_long(settings, meter.update)
+    out = Path(cfg.out)
+    print(f"{cfg.long_size}x{cfg.long_size}, {threads} threads, {cfg.device}, qp {cfg.qp}\n")
+    print(table(figures))
+    write_json(out, {str(key): value for key, value in cfg.items()}, threads, figures)
+    plot_long(out.with_suffix(".png"), figures)
+    print(f"\nwritten to {out} and {out.with_suffix('.png')}")
 
 
 def say(text: str) -> None:

@@ -51,27 +51,27 @@ def decode_folder(source: Path, config: DictConfig) -> list[DecodedVideo]:
 
 
 def decode_file(source: Path, config: DictConfig) -> DecodedVideo:
-    data = source.read_bytes()
-    try:
-        info = vidlbc.inspect(data)
-    except BitstreamError as error:
-        raise BitstreamError(f"{source}: {error}") from None
-    codec = vidlbc.load(
-        config.model or "default", config.device, config.temporal or info.kind, refine=config.refine,
-        max_pixels=config.max_pixels,
-    )  # fmt: skip
     path = Path(config.output) / source.stem
-    with tqdm(total=info.frames, unit="frame", desc="decode") as meter:
-
-        def frames() -> Iterator[np.ndarray]:
-            for block in codec.decompress_stream(data):
-                yield from block
-                meter.update(len(block))
-
+    with source.open("rb") as bitstream:
         try:
-            count = write_frames(path, frames(), config.format, config.fps or info.fps or 25, config.crf)
+            info = vidlbc.inspect(bitstream)
         except BitstreamError as error:
             raise BitstreamError(f"{source}: {error}") from None
+        bitstream.seek(0)
+        kind = config.temporal or info.kind
+        name, pixels = config.model or "default", config.max_pixels
+        codec = vidlbc.load(name, config.device, kind, refine=config.refine, max_pixels=pixels)
+        with tqdm(total=info.frames, unit="frame", desc="decode") as meter:
+
+            def frames() -> Iterator[np.ndarray]:
+                for block in codec.decompress_stream(bitstream):
+                    yield from block
+                    meter.update(len(block))
+
+            try:
+                count = write_frames(path, frames(), config.format, config.fps or info.fps or 25, config.crf)
+            except BitstreamError as error:
+                raise BitstreamError(f"{source}: {error}") from None
     return DecodedVideo(source.name, named(path, config.format), count)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import torch
 
 import vidlbc
 from tests.codec.small_models import noisy_frames, save_small_model
-from vidlbc.bitstream import Reader
+from vidlbc.bitstream import Packet, Reader
 from vidlbc.codec import Codec
 from vidlbc.errors import BitstreamError, InputError
 
@@ -163,3 +164,13 @@ def test_what_an_older_reader_can_read_stays_as_it_was(codec_of):
     """No variant, no layers: version 2, whose bytes the goldens hold."""
     data = codec_of("none").compress(noisy_frames(1, 32, 32))
     assert data[4] == 2 and Reader(data).header.version == 2
+
+
+def test_a_base_does_not_wait_in_memory(layered):
+    """However long the clip, its decoder holds a few packets."""
+    codec = layered("none")
+    data = codec.compress(noisy_frames(160, 16, 16))
+    held = []
+    for _ in codec.decompress_stream(data):
+        held.append(sum(isinstance(thing, Packet) for thing in gc.get_objects()))
+    assert len(held) == 10 and max(held) < 8

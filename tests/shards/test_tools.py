@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tracemalloc
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from vidlbc.video import examine, read_blocks
 
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 Clip = Callable[..., Path]
+GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 
 
 @pytest.fixture(scope="session")
@@ -111,6 +113,14 @@ def test_bad_input_is_one_line(run_tool: Tool, tmp_path: Path, tool: str, argume
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
     assert message in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bitstream_larger_than_memory_is_read_packet_by_packet(run_tool: Tool, tmp_path: Path) -> None:
+    path = tmp_path / "long.vlbc"
+    path.write_bytes((GOLDENS / "lstm.vlbc").read_bytes())
+    os.truncate(path, 1 << 40)  # a sparse file
+    done = run_tool("decode", f"input={path}", f"output={tmp_path / 'out'}")
+    assert done.returncode == 2 and "damaged bitstream: more bytes after the end record" in done.stderr
 
 
 def test_hostile_files_all_get_a_verdict(shared_data: Path, tmp_path: Path) -> None:

@@ -6,4 +6,10 @@
     range_coder  symbols a second, without any network
     memory.py    peak memory of a fresh process against the length of the clip
     report.py    ratios as a table and as JSON
+
+And by itself: what a frame costs, in time and memory, from clips of 100 frames to one of an hour.
+
+    long.py      the videos, and processes that take turns
+    long_worker  one process: clips of one length, encoded or decoded, with samples of time and memory
+    long_report  a table, a verdict, JSON and a plot
 """

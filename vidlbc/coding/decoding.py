@@ -6,13 +6,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidlbc.bitstream import Header, Packet, Reader, unpack_modes
-from vidlbc.coding.encoding import crc_bytes
+from vidlbc.bitstream import VERSION, Header, Packet, Reader, end_bytes, unpack_modes
+from vidlbc.coding.encoding import SPOOLED, crc_bytes
 from vidlbc.coding.priors import Priors, Quantised
 from vidlbc.entropy import coder
 from vidlbc.errors import BitstreamError, InputError
@@ -68,17 +70,24 @@ def decode(
 
 
 def _side_by_side(reader: Reader, base: bool) -> Iterator[tuple[Packet, ...]]:
-    """The packets of the same frames, one of each section to decode. A base is held while its enhancement is read.
+    """The packets of the same frames, one of each section to decode. A base waits in a temporary file, where it is
+    large, while its enhancement is read.
 
     Raises BitstreamError where the sections do not go together.
     """
     if base or not reader.header.base:
         yield from ((packet,) for packet in reader.packets())
         return
-    for of_base, other in zip_longest(list(reader.packets()), reader.packets()):
-        if of_base is None or other is None or of_base.frames != other.frames:
-            raise BitstreamError("damaged bitstream: the packets of base and enhancement hold different frames")
-        yield of_base, other
+    header = reader.header
+    with cast(BinaryIO, SpooledTemporaryFile(SPOOLED)) as held:
+        held.write(header.to_bytes())
+        held.writelines(packet.to_bytes() for packet in reader.packets())
+        held.write(end_bytes(reader.units, reader.frames if header.version >= VERSION else None))
+        held.seek(0)
+        for of_base, other in zip_longest(Reader(held).packets(), reader.packets()):
+            if of_base is None or other is None or of_base.frames != other.frames:
+                raise BitstreamError("damaged bitstream: the packets of base and enhancement hold different frames")
+            yield of_base, other
 
 
 class _Packets:

@@ -28,7 +28,7 @@ NEAR_INTRA = 0.75
 _WORTH_BOTH, _WORTH_BOTH_AT_CUTS = 0.02, 0.005
 # Frames that the encoder's priors take at once: small maps cost more to call than to compute.
 _GROUP_FRAMES, _GROUP_CELLS = 4, 256
-_SPOOLED = 1 << 24  # bytes of an enhancement that are kept in memory
+SPOOLED = 1 << 24  # bytes of a layer that are kept in memory while it waits for the other
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class PacketWriter:
         first, *later = header.sections
         self._sections = [_Section(sink, first, header.skip)]
         self._sections += [
-            _Section(cast(BinaryIO, SpooledTemporaryFile(_SPOOLED)), levels, header.skip) for levels in later
+            _Section(cast(BinaryIO, SpooledTemporaryFile(SPOOLED)), levels, header.skip) for levels in later
         ]
         self._sections[0].write(header.to_bytes())
         self._bits: list[float] = []

@@ -140,6 +140,33 @@ def plot_accuracy_curve(path: str | Path, points: Sequence[Mapping[str, Any]], c
     _save(figure, path)
 
 
+def plot_long_clip(
+    path: str | Path,
+    by_length: Mapping[str, Sequence[tuple[float, float]]],
+    along: Mapping[str, Sequence[tuple[float, float]]],
+    memory: Mapping[str, Sequence[tuple[float, float]]],
+) -> None:
+    """What a frame costs by the length of its clip, and along the longest clip; memory along it. A line a direction.
+
+    All are (frames, value): milliseconds, milliseconds, MB.
+    """
+    if not by_length or not all(by_length.values()):
+        raise InputError(f"{path}: no cost to plot")
+    figure, (costs, resident) = _figure(10.0, 3.6, 1, 2)
+    for colour, name in zip(_COLOURS, by_length, strict=False):
+        costs.plot(*zip(*along[name], strict=True), color=colour, lw=0.8, alpha=0.5)
+        style: dict[str, Any] = {"color": colour, "marker": "o", "ms": 5, "lw": 1.5, "label": name}
+        costs.plot(*zip(*by_length[name], strict=True), **style)
+        frames, mb = zip(*memory[name], strict=True)
+        resident.plot([max(1, n) for n in frames], mb, color=colour, lw=1.5, label=name)
+    costs.set(xscale="log", xlabel="frames of the clip (thin: along the longest)", ylabel="ms a frame, processor")
+    resident.set(xscale="log", xlabel="frames of the longest clip done", ylabel="MB resident")
+    for axes in (costs, resident):
+        axes.set_ylim(0, None)
+        axes.legend(frameon=False, fontsize=9, loc="lower left")
+    _save(figure, path)
+
+
 def plot_confusion(path: str | Path, counts: np.ndarray, classes: Sequence[str], title: str = "") -> None:
     """Counts (true, predicted), shaded by the share of the true class. Numbers are printed up to 40 classes."""
     counts = np.asarray(counts)
