@@ -2,6 +2,8 @@
 
     python tools/benchmark.py         frames a second, symbols a second of the range coder alone, peak memory of clips
     python tools/benchmark.py long    cost of a frame and memory, from clips of 100 frames to one of an hour
+    python tools/benchmark.py pipeline                  each stage of encoding alone, and the whole of it
+    python tools/benchmark.py reading shards=SHARDS     clips a second out of shards, beside decoding the videos
 """
 
 import os
@@ -17,7 +19,7 @@ from vidlbc.progress import progress_bar
 
 
 def main(cfg: DictConfig) -> None:
-    commands = {"race": race_, "long": long}
+    commands = {"race": race_, "long": long, "pipeline": pipeline, "reading": reading}
     if cfg.command not in commands:
         raise InputError(f"command={cfg.command}: expected one of {', '.join(commands)}")
     commands[cfg.command](cfg)
@@ -76,6 +78,46 @@ def long(cfg: DictConfig) -> None:
     write_json(out, {str(key): value for key, value in cfg.items()}, threads, figures)
     plot_long(out.with_suffix(".png"), figures)
     print(f"\nwritten to {out} and {out.with_suffix('.png')}")
+
+
+def pipeline(cfg: DictConfig) -> None:
+    import tempfile
+
+    import torch
+
+    import vidlbc
+    from vidlbc.benchmark.pipeline import generated_videos, measure_pipeline
+    from vidlbc.benchmark.pipeline_report import pipeline_table, write_pipeline
+
+    threads = cfg.threads or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    codec = vidlbc.load(cfg.model, device=cfg.device, temporal=cfg.temporal)
+    with tempfile.TemporaryDirectory(prefix="vidlbc-") as folder:
+        say("writing the videos")
+        generated = not cfg.clip
+        videos = Path(cfg.clip or generated_videos(Path(folder) / "videos", cfg.videos, cfg.video_frames, cfg.size))
+        max_side = None if generated else cfg.size
+        figures = measure_pipeline(codec, videos, cfg.qp, threads, cfg.rounds, max_side, say)
+    say("")
+    where = "generated scenes" if generated else f"{videos}, longest side {cfg.size}"
+    print(f"{where}, {threads} threads, {codec.device}, {codec.kind}, qp {cfg.qp}\n")
+    print(pipeline_table(figures))
+    write_pipeline(Path(cfg.out), {str(key): value for key, value in cfg.items()}, threads, figures)
+    print(f"\nwritten to {cfg.out}")
+
+
+def reading(cfg: DictConfig) -> None:
+    import vidlbc
+    from vidlbc.benchmark.pipeline import reading_shards
+    from vidlbc.benchmark.pipeline_report import reading_table, write_reading
+
+    if cfg.shards is None:
+        raise InputError("shards=: expected a folder of shards, as tools/encode.py writes it")
+    codec = vidlbc.load(cfg.model, device=cfg.device, temporal=cfg.temporal)
+    rows = reading_shards(Path(cfg.shards), codec, cfg.clips, cfg.rounds)
+    print(reading_table(rows))
+    write_reading(Path(cfg.out), {str(key): value for key, value in cfg.items()}, rows)
+    print(f"\nwritten to {cfg.out}")
 
 
 def say(text: str) -> None:

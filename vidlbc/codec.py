@@ -178,8 +178,8 @@ class Codec(ImageCodec):
 
         if rdo:
             scaled = (self.scaled(self.unquantised(packet), qp) for packet in counted())
-            for symbols in RateDistortionQuantiser(self._priors, header).packets(scaled):
-                writer.add(symbols)
+            for symbols, known in RateDistortionQuantiser(self._priors, header).packets(scaled):
+                writer.add(symbols, known)
         else:
             for packet in counted():
                 writer.add(self.analyse(packet, qp, variant))

@@ -14,6 +14,7 @@ import vidlbc
 from tests.codec import reference_priors
 from tests.codec.small_models import KINDS, noisy_frames, save_small_model
 from tests.conftest import motion_frames
+from vidlbc.coding import SKIP
 
 VARIANTS = {"short": [0, 2, 2, 3]}
 
@@ -112,6 +113,17 @@ def test_a_scene_cut_is_coded_by_the_prior_that_its_symbols_were_chosen_under(co
     data = skipping(codec, frames, 40)
     chosen = codec.analyse(frames, 30, rdo=True, skip=40)
     assert all(torch.equal(*pair) for pair in zip(codec.padded_symbols(data), chosen, strict=True))
+
+
+@pytest.mark.parametrize("context", [True, False])
+@pytest.mark.parametrize("kind", [*KINDS, "chunk"])
+def test_coding_with_what_the_choice_knows_gives_the_bytes_of_coding_anew(codecs, kind, context):
+    codec = codecs[kind]
+    frames = np.concatenate([noisy_frames(9, 40, 48, seed=1), motion_frames(12, (40, 48), motion=(1.0, 0.0))])
+    known = codec.compress(frames, 30, rdo=True, context=context)
+    chosen = codec.analyse(frames, 30, rdo=True, context=context)
+    anew, _ = codec.compress_symbols(chosen, 30, 40, 48, context=context, skip=SKIP, frames=len(frames))
+    assert known == anew
 
 
 def test_symbols_that_were_not_chosen_for_it_cannot_be_skipped(codecs):

@@ -54,7 +54,7 @@ def table(figures: LongFigures) -> str:
 
 def write_json(path: Path, settings: Mapping[str, Any], threads: int, figures: LongFigures) -> None:
     """Every sample, the machine and the settings."""
-    data = {"machine": machine(threads), "settings": _plain(settings), "summary": summary(figures), **asdict(figures)}
+    data = {"machine": machine(threads), "settings": plain(settings), "summary": summary(figures), **asdict(figures)}
     write_atomic(path, dump_json(data, indent=1))
 
 
@@ -75,7 +75,7 @@ def _directions(figures: LongFigures) -> dict[str, list[Run]]:
     return {"encode": figures.encode, "decode": figures.decode}
 
 
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Lists of a config as lists."""
     return {key: list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else value
             for key, value in settings.items()}  # fmt: skip

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -106,8 +106,17 @@ class CodedFrame:
         )
 
 
+class Known(NamedTuple):
+    """What whoever chose a packet's symbols has computed already: the states before each frame and after the last, and
+    the distributions of each frame's levels given the past, None where they are not known. Exact, so never in doubt.
+    """
+
+    states: Sequence[State]
+    distributions: Sequence[Sequence[Distribution] | None]
+
+
 def coded_frames(
-    priors: Priors, symbols: Sequence[Tensor], header: Header, state: State
+    priors: Priors, symbols: Sequence[Tensor], header: Header, state: State, known: Known | None = None
 ) -> Iterator[tuple[CodedFrame, State]]:
     """Each frame of one packet with its quantised distributions, in order, and the state after it.
 
@@ -129,7 +138,9 @@ def coded_frames(
         return priors.observe([q[spans[index]] for q in symbols], gains)
 
     states = [state]
-    if context:
+    if known:
+        states = list(known.states)
+    elif context:
         seen = pool.each(observe, len(spans))
         states += pool.ahead(lambda: _advance(priors, state, [f.result() for f in seen])).result()
 
@@ -146,13 +157,16 @@ def coded_frames(
 
     def code(index: int) -> list[CodedFrame]:
         span = spans[index]
-        known = [q[span] for q in symbols]
-        size = len(known[0])
-        memory = priors.memory(_side_by_side(states[span][:size] if context else [state] * size))
-        out = priors.frames(False, known, qps.expand(size), gains, memory)
+        several = [q[span] for q in symbols]
+        size = len(several[0])
+        given = known.distributions[span] if known else [None] * size
+        if None in given:
+            memory = priors.memory(_side_by_side(states[span][:size] if context else [state] * size))
+            out = priors.frames(False, several, qps.expand(size), gains, memory)
         frames = []
         for t in range(size):
-            frame = quantised([q[t] for q in known], out, t)
+            at_hand = given[t]
+            frame = quantised([q[t] for q in several], *((out, t) if at_hand is None else (at_hand, 0)))
             if first is not None and frame.bits >= NEAR_INTRA * first.bits:
                 frame = frame.or_intra(intra(span.start + t) if span.start + t else first)
             frames.append(frame)
@@ -230,9 +244,9 @@ class PacketWriter:
         self._sections[0].write(header.to_bytes())
         self._bits: list[float] = []
 
-    def add(self, symbols: Sequence[Tensor]) -> None:
+    def add(self, symbols: Sequence[Tensor], known: Known | None = None) -> None:
         """One packet: int32 (n, H_l, W_l, C_l) a level, n up to 255; channels that are not coded must be zero."""
-        for frame, state in coded_frames(self._priors, symbols, self._header, self._state):
+        for frame, state in coded_frames(self._priors, symbols, self._header, self._state, known):
             self._state = state
             with self._priors.clock.stage("entropy coding"):
                 for section in self._sections:

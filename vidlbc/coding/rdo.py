@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from vidlbc.bitstream import Header
-from vidlbc.coding.encoding import NEAR_INTRA, ideal_bits
+from vidlbc.coding.encoding import NEAR_INTRA, Known, ideal_bits
 from vidlbc.coding.priors import Priors
 from vidlbc.entropy import coder
 from vidlbc.prior.topdown import Distribution
@@ -37,11 +37,15 @@ SKIP = 10
 
 
 class _Choice(NamedTuple):
-    """Symbols of one frame under one prior, their bits, and bits with the price of their errors."""
+    """Symbols of one frame under one prior, their bits, and bits with the price of their errors.
+
+    `distributions`: of all levels, those that coding will find as well.
+    """
 
     symbols: list[Tensor]
     bits: float
     cost: float
+    distributions: list[Distribution]
 
 
 class RateDistortionQuantiser:
@@ -68,11 +72,11 @@ class RateDistortionQuantiser:
 
     def choose(self, scaled: Sequence[Tensor]) -> list[Tensor]:
         """gain * y, float (T, H_l, W_l, C_l) a level -> symbols, int32; channels that the header leaves out are 0."""
-        return self._ahead(scaled).result()
+        return self._ahead(scaled).result()[0]
 
-    def packets(self, scaled: Iterable[Sequence[Tensor]]) -> Iterator[list[Tensor]]:
-        """The same packet by packet, one ahead of the caller."""
-        coming: Future[list[Tensor]] | None = None
+    def packets(self, scaled: Iterable[Sequence[Tensor]]) -> Iterator[tuple[list[Tensor], Known]]:
+        """The same packet by packet, one ahead of the caller; and what coding them need not compute again."""
+        coming: Future[tuple[list[Tensor], Known]] | None = None
         for packet in scaled:
             # One after another: each goes on from the state that the one before it left.
             ready = None if coming is None else coming.result()
@@ -82,37 +86,46 @@ class RateDistortionQuantiser:
         if coming is not None:
             yield coming.result()
 
-    def _ahead(self, scaled: Sequence[Tensor]) -> "Future[list[Tensor]]":
+    def _ahead(self, scaled: Sequence[Tensor]) -> "Future[tuple[list[Tensor], Known]]":
         return self._priors.pool.ahead(lambda: self._choose(scaled))
 
     @torch.inference_mode()
-    def _choose(self, scaled: Sequence[Tensor]) -> list[Tensor]:
-        frames = [self._frame([y[t : t + 1] for y in scaled]) for t in range(len(scaled[0]))]
-        return [torch.cat(level) for level in zip(*frames, strict=True)]
+    def _choose(self, scaled: Sequence[Tensor]) -> tuple[list[Tensor], Known]:
+        states, frames, distributions = [self._state], [], []
+        for t in range(len(scaled[0])):
+            symbols, expected = self._frame([y[t : t + 1] for y in scaled])
+            states.append(self._state)
+            frames.append(symbols)
+            distributions.append(expected)
+        return [torch.cat(level) for level in zip(*frames, strict=True)], Known(states, distributions)
 
-    def _frame(self, scaled: Sequence[Tensor]) -> list[Tensor]:
+    def _frame(self, scaled: Sequence[Tensor]) -> tuple[list[Tensor], list[Distribution] | None]:
+        """Symbols, and their distributions given the past, where these were met on the way."""
         if self._try_intra and self._intra_bits is None:
-            chosen = self._under(True, scaled)
+            chosen, given_past = self._under(True, scaled), False
             self._intra_bits = chosen.bits
         else:
-            chosen = self._under(False, scaled)
+            chosen, given_past = self._under(False, scaled), True
             if self._intra_bits is not None and chosen.bits >= NEAR_INTRA * self._intra_bits:
                 other = self._under(True, scaled)
                 self._intra_bits = other.bits
-                chosen = min(chosen, other, key=lambda choice: choice.cost)
+                if other.cost < chosen.cost:
+                    chosen, given_past = other, False
         if self._context:
             observed = self._priors.observe(chosen.symbols, self._gains)
             self._state = self._priors.advance(self._state, observed)
-        return chosen.symbols
+        return chosen.symbols, chosen.distributions if given_past else None
 
     def _under(self, by_intra: bool, scaled: Sequence[Tensor]) -> _Choice:
         priors, gains = self._priors, self._gains
         memory = {} if by_intra else priors.memory(self._state)
         hidden = priors.hidden(by_intra, self._qps, self._header)
         symbols: list[Tensor] = [torch.empty(0)] * len(scaled)
+        distributions: list[Distribution] = []
         bits = cost = 0.0
         for index in reversed(range(len(scaled))):
             hidden, distribution = priors.expect(by_intra, index, hidden, gains[index], memory.get(index, ()))
+            distributions.insert(0, distribution)
             coded = self._header.coded[index]
             here = (..., slice(coded))
             q, *sums = _CHOOSE(scaled[index][here], distribution.mean[here], distribution.log2_scale[here], *self._rule)
@@ -121,7 +134,7 @@ class RateDistortionQuantiser:
             bits, cost = bits + level_bits, cost + level_cost
             if index:
                 hidden = priors.absorb(by_intra, index, hidden, symbols[index], gains[index], self._qps)
-        return _Choice(symbols, bits, cost)
+        return _Choice(symbols, bits, cost, distributions)
 
 
 def _choose(

@@ -29,7 +29,7 @@ Read = Callable[[int], int]  # a clip's place to how many frames were decoded
 
 
 def reading_speed(
-    groups: Sequence[Sequence[str]], folders: Mapping[str, Path], codecs: Mapping[str, Codec], split: str,
+    groups: Sequence[Sequence[str]], folders: Mapping[str, Path], codecs: Mapping[str, Codec], split: str | None,
     clips: int, rounds: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Up to `clips` clips of `split`, evenly spread. `folders`: the shards of each group's first kind.
