@@ -186,20 +186,6 @@ def test_without_labels_and_without_a_temporal_stage(make_clip: Clip, small_mode
 
 
 @pytest.mark.slow
-def test_two_processes_train_together(motions: Path, small_model: Path, tmp_path: Path) -> None:
-    """torchrun on the CPU: gradients are shared, rank 0 writes, the others leave."""
-    out = tmp_path / "run"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = run_command([*torchrun, *job_command(motions, out, small_model, *LIGHT)[1:]], out)
-    metrics = done.metrics
-    figures_are_sane(metrics)
-    assert done.stdout.count("bits per pixel") == 1 and done.stderr.count("15 videos (9 train") == 1
-    steps = [json.loads(line)["step"] for line in (out / "training" / "log.jsonl").read_text().splitlines()]
-    assert steps == sorted(set(steps))  # one writer
-    assert metrics["fingerprint"] == vidlbc.load(out / "model", device="cpu").fingerprint
-
-
-@pytest.mark.slow
 def test_every_hostile_file_gets_a_verdict(shared_data: Path, small_model: Path, tmp_path: Path) -> None:
     """The whole job over files that break decoders: none stops it."""
     out = tmp_path / "run"

@@ -90,5 +90,6 @@ def test_ranks_share_the_batch_of_one_process(video: Path, share: float) -> None
         assert len({clip.numpy().tobytes() for clip in whole[0]}) > 1
         for world in (2, 4):
             parts = [sampler(4 // world, rank, world)(step) for rank in range(world)]
-            assert all(torch.equal(torch.cat(rows), all_) for rows, all_ in zip(zip(*parts), whole, strict=True))
+            joined = [torch.cat(rows) for rows in zip(*parts, strict=True)]
+            assert all(torch.equal(a, b) for a, b in zip(joined, whole, strict=True))
         assert all(torch.equal(a, b) for a, b in zip(sampler(2, 1, 2).of_all_ranks()(step), whole, strict=True))

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from vidlbc.shards.layout import MANIFEST, ShardFiles, read_stats
@@ -60,7 +61,8 @@ class KillCounts:
 
 @dataclass(frozen=True)
 class Calm:
-    """An undisturbed run: digests of its shards' and its manifest's files, its clips by key, seconds of a shard."""
+    """An undisturbed run: digests of its shards' and its manifest's files, its clips by key,
+    the median seconds of a shard."""
 
     files: dict[str, str]
     manifest: dict[str, str]
@@ -71,7 +73,7 @@ class Calm:
     @classmethod
     def of(cls, folder: Path) -> "Calm":
         runs = (folder / MANIFEST / "runs.jsonl").read_text().splitlines()
-        seconds = sum(json.loads(line)["seconds"] for line in runs) / max(1, len(runs))
+        seconds = median([json.loads(line)["seconds"] for line in runs] or [0.0])
         return cls(_shard_files(folder), _manifest(folder), _clips(folder), len(done_shards(folder)), seconds)
 
     def check(self, out: Path, counts: KillCounts) -> None:

@@ -25,7 +25,9 @@ from vidlbc.soak.victims import wait_until_gone, workers_of
 
 LAUNCHER, WORKER = "launcher", "worker"
 _START_S = 600.0
-_SHARDS_AT_ONCE = 3.0  # a kill falls into the time that so many shards take
+_AHEAD = 3  # shards that are finished before a kill, at most
+_AT_TABLE = 0.3  # share of the kills that wait for a table: putting files into place takes a few per cent of the time
+_TABLE_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def run_kills(settings: KillSettings, on_kill: Callable[[], None] = lambda: None
             _wait_for_work(process, out, stale)
             # One worker a run: a file in whose hand a second one dies would be blamed, and be left out of the shard.
             for victim in [WORKER, LAUNCHER] if left > 1 and draw.random() < 0.5 else [LAUNCHER]:
-                time.sleep(draw.uniform(0, _SHARDS_AT_ONCE * calm.shard_seconds))
+                _wait_for_moment(process, out, calm.shard_seconds, draw)
                 hit = _kill(process, victim, draw)
                 if hit:
                     counts.kills[hit, stage_of(out, calm.shards)] += 1
@@ -130,6 +132,22 @@ def _wait_for_work(process: subprocess.Popen[bytes], out: Path, stale: set[tuple
         if time.monotonic() > until:
             raise VidlbcError(f"{out}: no shard was begun within {_START_S:.0f} s")
         time.sleep(0.001)
+
+
+def _wait_for_moment(process: subprocess.Popen[bytes], out: Path, shard_seconds: float, draw: random.Random) -> None:
+    """A random moment: a few shards later, and then anywhere in the work on one, or while its files get their names."""
+
+    def wait(there: Callable[[], bool]) -> None:
+        while process.poll() is None and not there():
+            time.sleep(0.0005)
+
+    wanted = len(done_shards(out)) + draw.randrange(_AHEAD + 1)
+    wait(lambda: len(list(out.glob("[0-9]*_stats.json"))) >= wanted)
+    if draw.random() < _AT_TABLE:
+        wait(lambda: any(out.glob(".[0-9]*.tmp/*.parquet")))
+        time.sleep(draw.uniform(0, _TABLE_S))
+    else:
+        time.sleep(draw.uniform(0, shard_seconds))
 
 
 def _kill(process: subprocess.Popen[bytes], victim: str, draw: random.Random) -> str | None:
