@@ -144,7 +144,7 @@ def _wait_for_moment(process: subprocess.Popen[bytes], out: Path, shard_seconds:
     wanted = len(done_shards(out)) + draw.randrange(_AHEAD + 1)
     wait(lambda: len(list(out.glob("[0-9]*_stats.json"))) >= wanted)
     if draw.random() < _AT_TABLE:
-        wait(lambda: any(out.glob(".[0-9]*.tmp/*.parquet")))
+        wait(lambda: any((work / f"{work.name[1:-4]}.parquet").exists() for work in out.glob(".[0-9]*.tmp")))
         time.sleep(draw.uniform(0, _TABLE_S))
     else:
         time.sleep(draw.uniform(0, shard_seconds))
