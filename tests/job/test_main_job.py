@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +185,18 @@ def test_without_labels_and_without_a_temporal_stage(make_clip: Clip, small_mode
     assert {shard.split for shard in LatentShards(out / "shards").plan.shards} == {"train", "test"}
     assert not (out / "training").exists() and not (out / "probes").exists()
     assert (out / "side_by_side.mp4").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+def test_a_ray_cluster_encodes_the_same(copied_run: Path, motions: Path, small_model: Path, undisturbed: Job) -> None:
+    shutil.rmtree(copied_run / "shards")
+    ray = ("launcher=ray", "ray.address=null", "ray.workers=1")
+    figures_are_sane(run_command(job_command(motions, copied_run, small_model, *ray), copied_run).metrics)
+    assert shard_digests(copied_run / "shards") == shard_digests(undisturbed.out / "shards")
+    for name in ("manifest.parquet", "manifest.json", "summary.txt"):
+        there, here = (folder / "shards" / "manifest" / name for folder in (undisturbed.out, copied_run))
+        assert there.read_bytes() == here.read_bytes()
 
 
 @pytest.mark.slow
