@@ -16,7 +16,8 @@ Where the default is text, or must be given (`???`), the value arrives as the te
 `2024` or `a,b` needs no quoting; elsewhere Hydra's grammar reads it. `null` is accepted where the default is null, or
 where the comment beside it in configs/ says what null means.
 
-Exit status: 0; 2 for bad input; 1 for a defect (with its stack trace); 130 when interrupted.
+Exit status: 0; 2 for bad input; 1 for a defect (with its stack trace); 130 when interrupted. Under torchrun one process
+tells, and all end so.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def run(
         sys.exit(main(load(folder, config_name, arguments)) or 0)
     except KeyboardInterrupt:
         _show_trace(debug)
-        print("\ninterrupted: run the same command to resume", file=sys.stderr)
+        if _tells():
+            print("\ninterrupted: run the same command to resume", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output left (`| head`): not an error; keep the interpreter from flushing into it again.
@@ -79,11 +81,22 @@ def run(
         line = explain(error)
         if line is None:
             # A defect of ours: after hours on a cluster, the trace is worth more than a tidy line.
-            traceback.print_exc()
+            if _tells():
+                traceback.print_exc()
             sys.exit(DEFECT)
         _show_trace(debug)
-        print(f"error: {line}", file=sys.stderr)
+        if _tells():
+            print(f"error: {line}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+
+
+def _tells() -> bool:
+    """Of the processes that torchrun has started, one tells what went wrong."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return True
+    from vidlbc.training.distributed import first_to_tell
+
+    return first_to_tell()
 
 
 def explain(error: Exception) -> str | None:

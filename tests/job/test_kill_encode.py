@@ -1,83 +1,87 @@
-"""tools/encode.py with a real codec is killed ten times at random moments: nothing is lost, doubled or different.
+"""tools/encode.py with a real codec is killed at random moments: nothing is lost, doubled or different.
 
 tests/shards/test_crash.py does the same to the machinery alone, where the codec is a fake and kills fall more densely.
 """
 
 from __future__ import annotations
 
-import os
-import random
-import signal
+import json
+import shutil
 import subprocess
-import sys
-import tarfile
-import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 import vidlbc
-from tests.job.conftest import REPO, shard_digests
+from tests.job.conftest import shard_digests
+from vidlbc.errors import InputError
 from vidlbc.shards import LatentShards
+from vidlbc.shards.layout import ShardFiles
+from vidlbc.soak import KillCounts, KillSettings, run_kills
+from vidlbc.soak.kill_counts import Calm, stage_of
 
+Tool = Callable[..., subprocess.CompletedProcess[str]]
 VIDEOS = 15
-
-
-def start(motions: Path, out: Path, model: Path) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable, str(REPO / "tools" / "encode.py"), f"input={motions}", f"output={out}", f"model={model}",
-        "device=cpu", "clip_frames=3", "shard_videos=1",
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=out.parent, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def finish(process: subprocess.Popen[bytes]) -> None:
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 0, told.decode()
-
-
-def finished(out: Path) -> set[str]:
-    """Shards that are done. Whatever bears a final name is whole, and every done shard agrees with its table."""
-    for path in out.glob("[0-9]*.tar"):
-        with tarfile.open(path) as tar:
-            keys = {member.name.partition(".")[0] for member in tar}
-        if (out / f"{path.stem}_stats.json").exists():
-            assert keys == set(pq.read_table(path.with_suffix(".parquet"))["key"].to_pylist())
-    return {path.name for path in out.glob("*_stats.json")}
 
 
 @pytest.mark.slow
 def test_killed_ten_times_at_random_moments(motions: Path, small_model: Path, tmp_path: Path) -> None:
-    calm, out = tmp_path / "calm", tmp_path / "disturbed"
-    finish(start(motions, calm, small_model))
-    draw, done, kills = random.Random(0), set[str](), 0
-    while kills < 10:
-        process = start(motions, out, small_model)
-        # From the moment that the run works in its folder; importing torch is not what is to be interrupted.
-        while process.poll() is None and not any(out.glob(".0*.tmp")):
-            time.sleep(0.001)
-        # A video takes about 0.07 s on one core: kills fall in the first or in one of the next few.
-        time.sleep(draw.uniform(0, 0.12))
-        kills += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        now = finished(out)
-        assert done <= now  # what was finished stays
-        if len(now) > VIDEOS - 2:
-            # Nearly through: make work again, as a lost disk would, and go on killing.
-            for name in sorted(now)[::2]:
-                for suffix in (".tar", ".parquet", "_stats.json"):
-                    (out / name.replace("_stats.json", suffix)).unlink()
-            now = finished(out)
-        done = now
-    finish(start(motions, out, small_model))
+    options = (f"model={small_model}", "device=cpu", "clip_frames=3", "shard_videos=1")
+    counts = run_kills(KillSettings(str(motions), tmp_path / "soak", options, count=10))
+    assert counts.wrong == {"lost": 0, "doubled": 0, "different": 0, "torn": 0, "undone": 0, "left": 0}
+    assert sum(counts.kills.values()) == 10 and {victim for victim, _ in counts.kills} == {"launcher", "worker"}
+    assert (counts.shards, counts.clips) == (VIDEOS, 3 * VIDEOS)
+    told = json.loads((tmp_path / "soak" / "kills.json").read_text())
+    assert sum(row["kills"] for row in told["kills"]) == 10 and told["lost"] == 0
+
+    calm, out = tmp_path / "soak" / "calm", tmp_path / "soak" / "killed"
     assert shard_digests(out) == shard_digests(calm)
     assert not list(out.glob(".0*")) and not list((out / "manifest").glob("*.tmp"))
-
     shards = LatentShards(out, mode="frames", codec=vidlbc.load(small_model, device="cpu"))
     clips = Counter((row["source"], row["start"], row["stop"]) for row in (shards.meta(i) for i in range(len(shards))))
     assert set(clips.values()) == {1} and len({source for source, _, _ in clips}) == VIDEOS
     assert sum(len(sample["frames"]) for sample in shards) == VIDEOS * 8  # frames of all clips, decoded
+
+
+def test_what_is_wrong_is_counted(undisturbed, tmp_path: Path) -> None:
+    """A shard that vanished, one that came twice, a file torn, another's bytes, something left behind."""
+    quiet = undisturbed.out / "shards"
+    calm, out = Calm.of(quiet), tmp_path / "out"
+    shutil.copytree(quiet, out)
+    counts = KillCounts(calm.shards, sum(calm.clips.values()))
+    calm.check(out, counts)
+    calm.compare(out, counts)
+    assert not any(counts.wrong.values()) and calm.shards == 3 and stage_of(out, 3) == "manifest"
+    first, second, other = (ShardFiles(out, index) for index in (0, 1, 7))
+    first.stats.unlink()
+    first.tar.write_bytes(first.tar.read_bytes()[:-512])
+    calm.check(out, counts)
+    assert (counts.undone, counts.torn) == (1, 1)
+    first.tar.unlink()
+    shutil.copy(second.tar, other.tar)
+    other.work.mkdir()
+    calm.compare(out, counts)
+    lost, doubled = (json.loads((quiet / f"{i:05d}_stats.json").read_text())["n_clips"] for i in (0, 1))
+    assert (counts.lost, counts.doubled, counts.left) == (lost, doubled, 1)
+    assert counts.different == 3  # two files that are not there, one that should not be
+    assert stage_of(out, 3) == "renaming files"
+    other.tar.unlink()
+    assert stage_of(out, 3) == "encoding"
+    (other.work / other.parquet.name).touch()
+    assert stage_of(out, 3) == "writing a table"
+
+
+def test_bad_values_are_one_line(run_tool: Tool, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="count=0: expected whole numbers of at least 1"):
+        KillSettings("videos", tmp_path, count=0)
+    with pytest.raises(InputError, match=r"processes=\[\]: expected at least one number"):
+        KillSettings("videos", tmp_path, processes=())
+    (tmp_path / "soak" / "calm").mkdir(parents=True)
+    done = run_tool("soak", "kills", "input=videos", f"out={tmp_path}/soak")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: out={tmp_path}/soak holds an earlier soak; choose another folder\n"
+    for words, message in ((["kills"], "missing value: give input=... "), (["bits"], "command=bits: expected one of ")):
+        done = run_tool("soak", *words, f"out={tmp_path}/soak")
+        assert done.returncode == 2 and done.stderr.startswith(f"error: {message}")

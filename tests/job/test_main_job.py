@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -186,17 +188,15 @@ def test_without_labels_and_without_a_temporal_stage(make_clip: Clip, small_mode
 
 
 @pytest.mark.slow
-def test_two_processes_train_together(motions: Path, small_model: Path, tmp_path: Path) -> None:
-    """torchrun on the CPU: gradients are shared, rank 0 writes, the others leave."""
-    out = tmp_path / "run"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = run_command([*torchrun, *job_command(motions, out, small_model, *LIGHT)[1:]], out)
-    metrics = done.metrics
-    figures_are_sane(metrics)
-    assert done.stdout.count("bits per pixel") == 1 and done.stderr.count("15 videos (9 train") == 1
-    steps = [json.loads(line)["step"] for line in (out / "training" / "log.jsonl").read_text().splitlines()]
-    assert steps == sorted(set(steps))  # one writer
-    assert metrics["fingerprint"] == vidlbc.load(out / "model", device="cpu").fingerprint
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+def test_a_ray_cluster_encodes_the_same(copied_run: Path, motions: Path, small_model: Path, undisturbed: Job) -> None:
+    shutil.rmtree(copied_run / "shards")
+    ray = ("launcher=ray", "ray.address=null", "ray.workers=1")
+    figures_are_sane(run_command(job_command(motions, copied_run, small_model, *ray), copied_run).metrics)
+    assert shard_digests(copied_run / "shards") == shard_digests(undisturbed.out / "shards")
+    for name in ("manifest.parquet", "manifest.json", "summary.txt"):
+        there, here = (folder / "shards" / "manifest" / name for folder in (undisturbed.out, copied_run))
+        assert there.read_bytes() == here.read_bytes()
 
 
 @pytest.mark.slow

@@ -30,7 +30,12 @@ class Halves(SymbolRate):
 
 def main(model: Path, out: Path) -> None:
     torch.set_num_threads(1)
-    distributed.start(torch.device("cpu"))
+    with distributed.group(torch.device("cpu")):
+        train(model, out)
+        distributed.barrier()
+
+
+def train(model: Path, out: Path) -> None:
     rank, world = distributed.rank(), distributed.world()
     image = models.load_image_stage(model / "image_stage")
     temporal = models.build_temporal("lstm", image.stage)
@@ -52,8 +57,6 @@ def main(model: Path, out: Path) -> None:
     outcome = fit(temporal, Halves(image), batches, settings(3), out / "run")
     tensors |= {f"weight.{n}": p for n, p in temporal.named_parameters()}
     save_tensors(out / f"{rank}.safetensors", tensors, {"steps": outcome.steps, "skipped": outcome.skipped})
-    distributed.barrier()
-    distributed.stop()
 
 
 if __name__ == "__main__":

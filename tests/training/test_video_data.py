@@ -77,3 +77,19 @@ def test_steps_are_pure_and_pictures_take_their_share(video: Path) -> None:
         return int((drawn.float().mean((1, 2, 3, 4)) < 12).sum())
 
     assert still(0.0) == 0 and still(1.0) == 24 and 4 <= still(0.5) <= 20
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_ranks_share_the_batch_of_one_process(video: Path, share: float) -> None:
+    def sampler(batch: int, rank: int = 0, world: int = 1) -> ClipSampler:
+        settings = ClipSettings(frames=4, size=32, batch=batch, picture_share=share)
+        return ClipSampler([video], settings, 64, seed=5, rank=rank, world=world, pictures=[picture(3, 40, 50)])
+
+    for step in (0, 9):
+        whole = sampler(4)(step)
+        assert len({clip.numpy().tobytes() for clip in whole[0]}) > 1
+        for world in (2, 4):
+            parts = [sampler(4 // world, rank, world)(step) for rank in range(world)]
+            joined = [torch.cat(rows) for rows in zip(*parts, strict=True)]
+            assert all(torch.equal(a, b) for a, b in zip(joined, whole, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(sampler(2, 1, 2).of_all_ranks()(step), whole, strict=True))

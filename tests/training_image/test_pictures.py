@@ -65,9 +65,9 @@ def large(tmp_path_factory):
     return find_files([Source(str(folder))])
 
 
-def pooled(files, rank=0, **changes):
-    how = CropSettings(size=32, batch=2, **{"pool_mb": 3, "steps_per_pool": 5, **changes})
-    return PooledCrops(files, how, 64, 7, rank, CPU)
+def pooled(files, rank=0, world=1, **changes):
+    how = CropSettings(size=32, **{"batch": 2, "pool_mb": 3, "steps_per_pool": 5, **changes})
+    return PooledCrops(files, how, 64, 7, rank, CPU, world=world)
 
 
 def test_memory_is_bounded_and_a_step_needs_no_earlier_pool(large):
@@ -80,7 +80,14 @@ def test_memory_is_bounded_and_a_step_needs_no_earlier_pool(large):
         assert all(torch.equal(a, b) for a, b in zip(late(step), first[step], strict=True))
     pools = [{picture.tobytes() for picture in crops.sampler(step).pictures} for step in (0, 5, 10, 15, 20)]
     assert len(set.union(*pools)) > 4   # pools differ: more pictures are seen than fit at once
-    assert not torch.equal(pooled(large, rank=1)(0)[0], first[0][0])
+
+
+def test_ranks_share_the_batch_of_one_process(large):
+    for step in (0, 7):
+        whole = pooled(large, batch=4)(step)
+        for rank in range(2):
+            own = pooled(large, rank=rank, world=2)(step)
+            assert all(torch.equal(a, b[2 * rank : 2 * rank + 2]) for a, b in zip(own, whole, strict=True))
 
 
 def test_one_pool_where_everything_fits(large):

@@ -17,7 +17,7 @@ from torch import Tensor
 from vidlbc.errors import InputError
 from vidlbc.evaluation.patches import patchify, pixel_levels
 from vidlbc.evaluation.views import ViewPlan, view_indices
-from vidlbc.heads.tokens import TokenGrid
+from vidlbc.heads.tokens import STATISTICS, TokenGrid
 
 FORMAT = "vidlbc-features-1"
 
@@ -178,8 +178,16 @@ class FeatureBuilder:
         self._failed.append((key, reason))
 
     def build(self) -> FeatureSet:
+        """What was kept. Raises InputError where nothing was."""
         if not self._tokens:
             raise InputError(f"no clip could be read ({len(self._failed)} failed)")
-        keys, groups, labels = zip(*self._rows, strict=True)
-        tokens, failed = torch.stack(self._tokens), tuple(self._failed)
-        return FeatureSet(tokens, torch.tensor(labels), tuple(keys), tuple(groups), self.levels, failed)
+        return self.part()
+
+    def part(self) -> FeatureSet:
+        """What was kept, even if that is nothing: to be joined with other parts."""
+        channels = STATISTICS * sum(channels for channels, _ in self.levels)
+        shape = self.plan.views, self.plan.frames, channels, self.stem.grid, self.stem.grid
+        tokens = torch.stack(self._tokens) if self._tokens else torch.empty(0, *shape, dtype=torch.half)
+        keys, groups = tuple(key for key, _, _ in self._rows), tuple(group for _, group, _ in self._rows)
+        labels = torch.tensor([label for _, _, label in self._rows], dtype=torch.int64)
+        return FeatureSet(tokens, labels, keys, groups, self.levels, tuple(self._failed))

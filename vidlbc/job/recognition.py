@@ -9,7 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,9 +21,11 @@ from vidlbc.codec import Codec
 from vidlbc.errors import InputError, VideoError, VidlbcError
 from vidlbc.evaluation import FeatureBuilder, FeatureSet, ProbeBudget, ProbeResult, ViewPlan, run_probe
 from vidlbc.job.settings import EvaluationSettings
+from vidlbc.job.sharing import join_shares, own_share
 from vidlbc.job.sources import source_frames_at
 from vidlbc.progress import progress_bar
 from vidlbc.shards import LatentShards, gather
+from vidlbc.training import distributed
 
 J = TypeVar("J")
 T = TypeVar("T")
@@ -48,8 +50,9 @@ class LabelledVideo:
 def recognise(
     shards_folder: Path, codec: Codec, settings: EvaluationSettings, cache: Path, seed: int = 0, split: str = "test"
 ) -> dict[str, ProbeResult]:
-    """Probe results on `split` by input. Features are kept in `cache`, so a stopped run goes on where it was.
+    """Probe results on `split` by input; none on ranks other than 0, which only make their share of the features.
 
+    Features are kept in `cache`, so a stopped run goes on where it was.
     Raises InputError where what could be read does not suffice to train and test a head.
     """
     inputs = [n for n in INPUTS if n == "latents" or getattr(settings, n)]
@@ -63,6 +66,8 @@ def recognise(
         shards = LatentShards(shards_folder, part, codec=codec, base=base_alone)
         for name, features in features_of(shards, part, codec, settings, inputs, cache).items():
             sets[name][part] = features
+    if distributed.rank():
+        return {}
     results = {}
     budget = ProbeBudget(
         epochs=settings.epochs, checkpoints=min(4, settings.epochs), rates=settings.rates, decays=settings.decays
@@ -84,7 +89,10 @@ def recognise(
 def features_of(
     shards: LatentShards, split: str, codec: Codec, settings: EvaluationSettings, inputs: list[str], cache: Path
 ) -> dict[str, FeatureSet]:
-    """Tokens of every labelled video of one split, for each input; one decoding pass serves all. Empty without any."""
+    """Tokens of every labelled video of one split, for each input; one decoding pass serves all. Empty without any.
+
+    Every rank decodes its share of the videos; rank 0 gets all of them, the others none.
+    """
     stamp = f"{codec.fingerprint[:16]}-{shards.plan.identity[:16]}-{settings.frames}x{settings.views}-{settings.grid}"
     stamp += "-base" if settings.base else ""
     files = {name: cache / f"{split}-{name}-{stamp}.safetensors" for name in inputs}
@@ -94,12 +102,25 @@ def features_of(
     read = codec.levels[len(codec.levels) - codec.stage.base_levels :] if settings.base else codec.levels
     levels = [(level.channels, level.stride) for level in read]
     builders = {n: FeatureBuilder(levels, plan, grid=settings.grid, pixels=n != "latents") for n in inputs}
-    built = build_features(
-        shards, builders, lambda video, data: _tokens_of(video, data, shards, codec, builders), f"features of {split}"
-    )
+    videos = list(labelled_videos(shards))
+    if not videos:
+        return {}
     cache.mkdir(parents=True, exist_ok=True)
-    for name, features in built.items():
-        features.save(files[name])
+    own = [videos[at] for at in own_share(len(videos))]
+    _keep_tokens(
+        own, shards, builders, lambda video, data: _tokens_of(video, data, shards, codec, builders),
+        f"features of {split}",
+    )  # fmt: skip
+    keys, unread = [video.first["key"] for video in videos], tuple(failures(shards).items())
+    built = {}
+    for name, builder in builders.items():
+        features = join_shares(builder.part(), files[name], keys)
+        features = replace(features, failed=features.failed + unread)
+        if distributed.from_first(len(features)) == 0:
+            raise InputError(f"no clip could be read ({len(features.failed)} failed)")
+        if distributed.rank() == 0:
+            features.save(files[name])
+            built[name] = features
     return built
 
 
@@ -118,9 +139,25 @@ def build_features(
     videos = list(labelled_videos(shards))
     if not videos:
         return {}
+    _keep_tokens(videos, shards, builders, work, title, named)
+    for name, reason in failures(shards).items():
+        for builder in builders.values():
+            builder.fail(name, reason)
+    return {name: builder.build() for name, builder in builders.items()}
+
+
+def _keep_tokens(
+    videos: Sequence[LabelledVideo],
+    shards: LatentShards,
+    builders: Mapping[str, FeatureBuilder],
+    work: Callable[[LabelledVideo, list[bytes]], Mapping[str, Tensor | VideoError]],
+    title: str,
+    named: str = "key",
+) -> None:
     jobs = ((video, [shards.bitstream(i) for i, _ in video.clips]) for video in videos)
     coming = side_by_side(lambda job: work(*job), jobs)
-    for video, tokens in zip(progress_bar(videos, desc=title, unit="video"), coming, strict=True):
+    silent = True if distributed.rank() else None
+    for video, tokens in zip(progress_bar(videos, desc=title, unit="video", disable=silent), coming, strict=True):
         row = video.first
         for name, found in tokens.items():
             if isinstance(found, VideoError):
@@ -128,10 +165,6 @@ def build_features(
                 builders[name].fail(row[named], str(found))
             else:
                 builders[name].keep(row[named], int(row["label"]), found, row["group"])
-    for name, reason in failures(shards).items():
-        for builder in builders.values():
-            builder.fail(name, reason)
-    return {name: builder.build() for name, builder in builders.items()}
 
 
 def _tokens_of(

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import suppress
 from dataclasses import replace
 
 from vidlbc import models
@@ -15,6 +15,7 @@ from vidlbc.job.quality import measure_quality, spread
 from vidlbc.job.recognition import recognise, write_results
 from vidlbc.job.report import collect, table, write_report
 from vidlbc.job.settings import JobSettings
+from vidlbc.job.sharing import RankEngine, encode_with_first
 from vidlbc.job.train import train_temporal
 from vidlbc.job.verify import verify
 from vidlbc.shards import (
@@ -40,18 +41,17 @@ _LISTED = 40  # lines of the encoding's summary that are printed; all are in its
 
 def run_job(settings: JobSettings) -> dict[str, object] | None:
     """Run or resume the whole job; the figures of metrics.json, or None on ranks other than 0."""
-    distributed.start(pick_device(settings.device))
-    rank = distributed.rank()
-    try:
+    with distributed.group(pick_device(settings.device)):
         job = check_job(settings)
-        with alone(settings.out) if rank == 0 else nullcontext():
-            if rank == 0:
+        if distributed.rank():
+            _help(settings, job, train_temporal(settings, job.corpus))
+            figures = None
+        else:
+            with alone(settings.out):
                 _introduce(job)
-            codec = train_temporal(settings, job.corpus)
-            distributed.stop()
-            return _after_training(settings, job, codec) if rank == 0 else None
-    finally:
-        distributed.stop()
+                figures = _after_training(settings, job, train_temporal(settings, job.corpus))
+        distributed.barrier()  # none ends while another may still fail
+    return figures
 
 
 def _introduce(job: Checked) -> None:
@@ -100,6 +100,15 @@ def _after_training(settings: JobSettings, job: Checked, codec: Codec) -> dict[s
     return figures
 
 
+def _help(settings: JobSettings, job: Checked, codec: Codec) -> None:
+    """What ranks other than 0 do after training."""
+    encode_with_first(settings.shards, codec)
+    if not job.obstacle:
+        cache, seed = settings.out / "features", settings.train.seed
+        with suppress(InputError):  # the first rank has the same, and tells
+            recognise(settings.shards, codec, settings.evaluation, cache, seed, job.split)
+
+
 def _encode(settings: JobSettings, job: Checked, codec: Codec) -> tuple[Manifest, tuple[int, float]]:
     contents = contents_of(job.corpus, job.contents or known_contents(settings.shards, job.corpus))
     how = replace(shard_settings(settings), temporal=codec.kind)
@@ -109,7 +118,12 @@ def _encode(settings: JobSettings, job: Checked, codec: Codec) -> tuple[Manifest
     engine: Engine = LocalEngine(settings.processes, settings.device, here, load_codec)
     if settings.launcher == "ray":
         engine = RayEngine(settings.ray, settings.device)
+    ranks = RankEngine(settings.device, codec)
+    if distributed.world() > 1 and settings.launcher == "local" and settings.processes == 1:
+        engine = ranks
     manifest, _ = launch(plan, engine)
+    if distributed.world() > 1:
+        ranks.end()
     lines = manifest.summary().splitlines()
     _say("\n".join(lines[:_LISTED]))
     if len(lines) > _LISTED:

@@ -65,6 +65,7 @@ def request(settings: JobSettings, corpus: Corpus) -> dict[str, Any]:
     train = asdict(settings.train)
     clips, budget = train.pop("clips"), train.pop("budget") or {"steps": None, "minutes": None}
     del train["save_seconds"]
+    clips["batch"] *= distributed.world()
     named = {"image_stage": settings.image_stage, "temporal": settings.temporal, "data.max_side": clips.pop("max_side")}
     named |= {f"train.{name}": value for name, value in {**train, **clips, **budget}.items()}
     listed = "\n".join(sorted(item.path for item in corpus.select("train").items))
@@ -164,7 +165,7 @@ def _fit(
         paths, clips, train.seed, _pictures(train.pictures), lambda path: source_file(corpus.root, str(path))
     )
     if isinstance(temporal, ChunkStage) and fresh:
-        set_axes(temporal, image, sampler)
+        set_axes(temporal, image, sampler.of_all_ranks())
     image = image.to(device)
     temporal.to(device)
     logger = start_wandb(settings.wandb, settings.out)

@@ -1,10 +1,22 @@
-"""Encode under one machine's conditions, decode under another's, and count symbols. tools/soak.py runs it.
+"""Long runs under bad conditions, counted. tools/soak.py runs them.
 
-round: clip x kind x QP --encoder process (device, precision, threads, instructions)--> bitstreams
-                        --decoder process (device, batch, threads, instructions)------> symbols, compared by digest
+symbols   clip x kind x QP --encoder process (device, precision, threads, instructions)--> bitstreams
+                           --decoder process (device, batch, threads, instructions)------> symbols, compared by digest
+kills     encoding runs --SIGKILL at random moments--> a folder of shards, compared with an undisturbed run's
 """
 
 from vidlbc.soak.conditions import Conditions, all_conditions
+from vidlbc.soak.kill_counts import KillCounts
+from vidlbc.soak.kills import KillSettings, run_kills
 from vidlbc.soak.run import SoakSettings, Tally, run_soak
 
-__all__ = ["Conditions", "SoakSettings", "Tally", "all_conditions", "run_soak"]
+__all__ = [
+    "Conditions",
+    "KillCounts",
+    "KillSettings",
+    "SoakSettings",
+    "Tally",
+    "all_conditions",
+    "run_kills",
+    "run_soak",
+]

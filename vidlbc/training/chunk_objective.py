@@ -11,6 +11,7 @@ from vidlbc.image_stage.blocks import RoundSTE
 from vidlbc.models import ImageModel
 from vidlbc.prior.topdown import symbol_bits
 from vidlbc.temporal_stage.chunk import ChunkStage
+from vidlbc.training import distributed
 from vidlbc.training.video_data import Batch
 
 _REFERENCE_QP = 32
@@ -43,7 +44,7 @@ class ChunkRateDistortion:
         rounded, noisy = [], []
         for c, g in zip(stage.transform.analysis(stage.transform.maps(latents)), gains, strict=True):
             symbols = channels_last(c) * g.gain[:, None, None]
-            noisy.append(symbols + torch.rand_like(symbols) - 0.5)
+            noisy.append(symbols + distributed.rand_like(symbols) - 0.5)
             rounded.append(RoundSTE.apply(symbols) * g.step[:, None, None])
         temporal, (padded_height, padded_width) = stage.temporal, (s + -s % stage.multiple for s in (height, width))
         out, _ = temporal(rounded, qps, gains, chunks, temporal.start(clips, padded_height, padded_width))

@@ -32,7 +32,8 @@ def read_clips(
             meter.total = total
             meter.update(done - meter.n)
 
-        sampler = ClipSampler(paths, clips, NUM_QP, seed, distributed.rank(), on_read, open_path, pictures)
+        ranks = distributed.rank(), distributed.world()
+        sampler = ClipSampler(paths, clips, NUM_QP, seed, *ranks, on_read, open_path, pictures)
         sampler(0)
     if sampler.unreadable and first:
         path, reason = next(iter(sampler.unreadable.items()))

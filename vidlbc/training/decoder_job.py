@@ -87,8 +87,7 @@ def run_decoder_job(settings: DecoderJobSettings) -> dict[str, Any] | None:
     Raises InputError for whatever stands in the way, before the first step; VidlbcError where training diverges.
     """
     device = pick_device(settings.device)
-    distributed.start(device)
-    try:
+    with distributed.group(device):
         folder, files, val = _check(settings)
         image = models.load_image_stage(folder / "image_stage")
         torch.manual_seed(settings.seed)
@@ -98,13 +97,12 @@ def run_decoder_job(settings: DecoderJobSettings) -> dict[str, Any] | None:
         if distributed.rank() == 0:
             _keep_model(folder, settings.out)
         outcome = _fit(settings, image, decoder, files, device)
-        rank = distributed.rank()
-    finally:
-        distributed.stop()
-    if rank:
-        return None
-    models.save_video_decoder(decoder.cpu(), settings.out / "video_decoder", settings.options, image.digest)
-    return _report(settings, outcome, val)
+        figures = None
+        if distributed.rank() == 0:
+            models.save_video_decoder(decoder.cpu(), settings.out / "video_decoder", settings.options, image.digest)
+            figures = _report(settings, outcome, val)
+        distributed.barrier()  # no process ends while another may still fail
+    return figures
 
 
 def _check(settings: DecoderJobSettings) -> tuple[Path, list[Path], list[Path]]:
@@ -132,6 +130,7 @@ def _check(settings: DecoderJobSettings) -> tuple[Path, list[Path], list[Path]]:
 def _request(settings: DecoderJobSettings, files: Sequence[Path], image: models.ImageModel) -> dict[str, Any]:
     """What decides the weights, by the names of the options. The budget may be raised to go on with a run."""
     clips = asdict(settings.clips)
+    clips["batch"] *= distributed.world()
     named: dict[str, Any] = {
         "model": settings.model,
         "image stage": image.digest.hex(),

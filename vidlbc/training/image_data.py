@@ -1,7 +1,7 @@
 """Training crops for the image stage, drawn from pictures kept in memory as uint8.
 
 A corpus larger than the memory given to it is visited pool after pool. What a step sees is a pure function of
-(seed, rank, step): crops at a random place, flips, a QP each.
+(seed, step): crops at a random place, flips, a QP each; of several ranks, each takes its rows of the batch.
 """
 
 import random
@@ -16,12 +16,10 @@ from torch import Tensor
 from vidlbc.errors import InputError
 from vidlbc.training.pictures import read_pictures
 
-_RANK_STRIDE = 7_919_000_017
-
 
 @dataclass(frozen=True)
 class CropSettings:
-    """Crops of `size` pixels a side, `batch` a step and process; `pool_mb` of pictures in memory, a process.
+    """Crops of `size` pixels a side, `batch` a step and process; `pool_mb` of pictures in memory, the same in each.
 
     `qps`: those that are drawn from, all alike; None: all.
     """
@@ -36,20 +34,33 @@ class CropSettings:
 
 
 class CropSampler:
-    """`sampler(step)` -> (frames (B, 3, S, S) float in [0, 1], qp (B,)), from the pictures given."""
+    """`sampler(step)` -> (frames (B, 3, S, S) float in [0, 1], qp (B,)), from the pictures given.
+
+    Rank r of w has rows [r B, (r + 1) B) of the batch that one process with a batch of w B has.
+    """
 
     def __init__(
-        self, pictures: Sequence[np.ndarray], size: int, batch: int, seed: int, device: torch.device, qps: Sequence[int]
+        self,
+        pictures: Sequence[np.ndarray],
+        size: int,
+        batch: int,
+        seed: int,
+        device: torch.device,
+        qps: Sequence[int],
+        rank: int = 0,
+        world: int = 1,
     ):
         self.pictures, self.size, self.batch = pictures, size, batch
-        self.seed, self.device, self.qps = seed, device, qps
+        self.seed, self.device, self.qps, self.rank, self.world = seed, device, qps, rank, world
         # Large pictures are drawn more often, by the root of their area: a crop of them shows a smaller share.
         self.weights = np.cumsum([float(p.shape[0] * p.shape[1]) ** 0.5 for p in pictures])
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         draw = random.Random(self.seed * 1_000_003 + step)
-        crops = np.stack([self._crop(draw) for _ in range(self.batch)])
-        qp = torch.tensor([self.qps[draw.randrange(len(self.qps))] for _ in range(self.batch)])
+        drawn = [self._crop(draw) for _ in range(self.batch * self.world)]  # views: nothing is copied
+        qps = [self.qps[draw.randrange(len(self.qps))] for _ in drawn]
+        own = slice(self.batch * self.rank, self.batch * (self.rank + 1))
+        crops, qp = np.stack(drawn[own]), torch.tensor(qps[own])
         frames = torch.from_numpy(crops).to(self.device, non_blocking=True)
         return frames.permute(0, 3, 1, 2).float() / 255, qp.to(self.device)
 
@@ -78,10 +89,11 @@ class PooledCrops:
         rank: int,
         device: torch.device,
         on_read: Callable[[int, int], None] | None = None,
+        world: int = 1,
     ):
         """`on_read(done, total)` is called after each file."""
         self.files, self.settings, self.num_qp, self.device = list(files), settings, num_qp, device
-        self.seed, self.rank, self.on_read = seed, rank, on_read
+        self.seed, self.rank, self.world, self.on_read = seed, rank, world, on_read
         self.skipped: dict[Path, str] = {}
         self._whole = False
         self._index = -1
@@ -95,16 +107,16 @@ class PooledCrops:
         index = 0 if self._whole else step // self.settings.steps_per_pool
         if self._sampler is None or index != self._index:
             s = self.settings
-            seed = self.seed + self.rank * _RANK_STRIDE
             qps = range(self.num_qp) if s.qps is None else s.qps
-            self._sampler = CropSampler(self._read(index), s.size, s.batch, seed, self.device, qps)
+            ranks = self.rank, self.world
+            self._sampler = CropSampler(self._read(index), s.size, s.batch, self.seed, self.device, qps, *ranks)
             self._index = 0 if self._whole else index
         return self._sampler
 
     def _read(self, index: int) -> list[np.ndarray]:
         """Files in random order until the memory is full. Where all fit, there is one pool, in the listed order."""
         order = list(range(len(self.files)))
-        random.Random(f"{self.seed}/{self.rank}/{index}").shuffle(order)
+        random.Random(f"{self.seed}/0/{index}").shuffle(order)
         read: dict[int, list[np.ndarray]] = {}
         free = self.settings.pool_mb * 2**20
         for place in order:

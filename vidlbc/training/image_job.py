@@ -7,7 +7,7 @@
     OUT/training/                          request, checkpoint, log: the same command resumes
     OUT/metrics.json                       written last
 
-Under torchrun every process draws its own crops; the first one writes.
+Under torchrun every process takes its share of a step's crops; the first one writes.
 """
 
 import json
@@ -75,8 +75,7 @@ def run_image_job(settings: ImageJobSettings) -> dict[str, Any] | None:
     Raises InputError for whatever stands in the way, before the first step; VidlbcError where training diverges.
     """
     device = pick_device(settings.device)
-    distributed.start(device)
-    try:
+    with distributed.group(device):
         files, val = _check(settings)
         start = start_from(
             settings.family, settings.options, settings.init, settings.checkpoint, settings.seed, settings.grow
@@ -85,13 +84,12 @@ def run_image_job(settings: ImageJobSettings) -> dict[str, Any] | None:
         request = settings.out / "training" / "request.json"
         keep_request(request, _request(settings, files), settings.out, write=distributed.rank() == 0)
         outcome = _train(settings, start, files, device)
-        rank = distributed.rank()
-    finally:
-        distributed.stop()
-    if rank:
-        return None
-    _save(settings, start)
-    return _report(settings, outcome, val)
+        figures = None
+        if distributed.rank() == 0:
+            _save(settings, start)
+            figures = _report(settings, outcome, val)
+        distributed.barrier()  # no process ends while another may still fail
+    return figures
 
 
 def _check(settings: ImageJobSettings) -> tuple[list[Path], list[Path]]:
@@ -113,6 +111,7 @@ def _check(settings: ImageJobSettings) -> tuple[list[Path], list[Path]]:
 def _request(settings: ImageJobSettings, files: list[Path]) -> dict[str, Any]:
     """What decides the weights, by the names of the options. The budget may be raised to go on with a run."""
     crops = asdict(settings.crops)
+    crops["batch"] *= distributed.world()
     named: dict[str, Any] = {
         "image_stage": {"family": settings.family, **settings.options},
         "init": settings.init,
@@ -136,7 +135,8 @@ def _train(settings: ImageJobSettings, start: Start, files: list[Path], device: 
             meter.total = total
             meter.update(done - meter.n)
 
-        crops = PooledCrops(files, settings.crops, NUM_QP, settings.seed, distributed.rank(), device, on_read)
+        ranks = distributed.rank(), device, on_read, distributed.world()
+        crops = PooledCrops(files, settings.crops, NUM_QP, settings.seed, *ranks)
         if start.fresh and not (folder / "checkpoint.safetensors").is_file():
             size = settings.crops.size - settings.crops.size % _KLT_MULTIPLE
             pictures = crops.sampler(0).pictures

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vidlbc.image_stage.base import ImageStage, channels_first, channels_last, qp_lambda, truncated
 from vidlbc.image_stage.blocks import RoundSTE
 from vidlbc.prior.topdown import symbol_bits
+from vidlbc.training import distributed
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def code(stage: ImageStage, latents: Sequence[Tensor], qp: Tensor, kept: Sequenc
     rounded, noisy = [], []
     for y, g, k in zip(latents, gains, kept, strict=True):
         symbols = channels_last(y.float()) * g.gain[:, None, None]
-        noisy.append(symbols + torch.rand_like(symbols) - 0.5)
+        noisy.append(symbols + distributed.rand_like(symbols) - 0.5)
         rounded.append(truncated(RoundSTE.apply(symbols) * g.step[:, None, None], k, -1))
     # Under bf16 autocast a mean of 100 would be off by half a symbol: the prior stays in float32.
     with torch.autocast(qp.device.type, enabled=False):

@@ -4,7 +4,8 @@
 
 `loss_fn(module, batch, step) -> (loss, {name: float})`; `batches(step) -> batch` is a pure function of the step (its
 randomness is seeded by it), so a resumed run sees the data that an undisturbed one would have seen. Under torchrun,
-gradients are averaged over ranks and rank 0 writes.
+gradients and figures are averaged over ranks and rank 0 writes. Where each rank's batch holds its rows of one global
+batch, and losses draw noise by `distributed.rand_like`, losses are those of one process with the whole batch.
 """
 
 import json
@@ -103,7 +104,7 @@ def fit(
         rate = learning_rate(progress, settings.lr, settings.warmup, settings.final_lr)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        torch.manual_seed(settings.seed * 1_000_003 + step * 64 + distributed.rank())
+        torch.manual_seed(settings.seed * 1_000_003 + step * 64)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16):
             loss, parts = loss_fn(module, batches(step), step)
         optimiser.zero_grad(set_to_none=True)
@@ -125,7 +126,7 @@ def fit(
                 )
         step += 1
         if (step % settings.log_every == 0 or step == 1) and count:
-            figures = {name: value / count for name, value in sums.items()}
+            figures = distributed.mean({name: value / count for name, value in sums.items()})
             sums, count = {}, 0
             if distributed.rank() == 0:
                 _log(folder, step, time.monotonic() - started, rate, skipped, figures)

@@ -5,10 +5,11 @@ once and drawn from many times; a corpus larger than the pool is visited pool af
 function of (seed, step).
 """
 
+import copy
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """`frames` a training clip, random crops of `size` pixels, `batch` clips a step (all ranks: batch * world).
+    """`frames` a training clip, random crops of `size` pixels, `batch` clips a step and rank.
 
     `picture_share`: share of the clips made from still pictures, where there are any. Every second step has crops of
     `large_size` instead, as many as have the same area, of videos that large and of pictures: context that reads a
@@ -43,7 +44,10 @@ class ClipSettings:
 
 
 class ClipSampler:
-    """`sampler(step)` -> (frames uint8 (B, T, 3, S, S), qp (B,)). One clip in three plays backwards or mirrored."""
+    """`sampler(step)` -> (frames uint8 (B, T, 3, S, S), qp (B,)). One clip in three plays backwards or mirrored.
+
+    Rank r of w has rows [r B, (r + 1) B) of the batch that one process with a batch of w B has.
+    """
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class ClipSampler:
         num_qp: int,
         seed: int = 0,
         rank: int = 0,
+        world: int = 1,
         on_read: Callable[[int, int], None] | None = None,
         open_path: Callable[[str | Path], AbstractContextManager[Path]] = lambda path: nullcontext(Path(path)),
         pictures: Sequence[np.ndarray] = (),
@@ -59,7 +64,7 @@ class ClipSampler:
         """`open_path` gives the file of a path (a corpus may keep its videos in tars); `pictures`: uint8 (H, W, 3)."""
         if not paths:
             raise InputError("no training video: expected at least one in the train split")
-        self.paths, self.settings, self.seed, self.rank = list(paths), settings, seed, rank
+        self.paths, self.settings, self.seed, self.rank, self.world = list(paths), settings, seed, rank, world
         self.num_qp, self.on_read, self.open_path = num_qp, on_read, open_path
         self.pictures = list(pictures)
         self.unreadable: dict[str, str] = {}
@@ -68,16 +73,26 @@ class ClipSampler:
 
     def __call__(self, step: int) -> Batch:
         pool, s = self._pool_of(step // self.settings.steps_per_pool), self.settings
-        draw = random.Random((self.seed * 1_000_003 + step) * 64 + self.rank)
+        draw = random.Random((self.seed * 1_000_003 + step) * 64)
         size, batch, share = s.size, s.batch, s.picture_share
         if s.large_size is not None and step % 2:
             size, batch = s.large_size, max(1, round(s.batch * (s.size / s.large_size) ** 2))
             large = [window for window in pool if min(window.shape[1:3]) >= size]
             # Few videos are large: more of these clips are pictures.
             pool, share = large or pool, (1 + share) / 2 if large else 1.0
-        clips = np.stack([self._any_clip(draw, pool, size, share) for _ in range(batch)])
-        qp = torch.tensor([draw.randrange(self.num_qp) for _ in range(batch)])
-        return torch.from_numpy(clips).permute(0, 1, 4, 2, 3), qp
+        # All ranks' clips are drawn, and this one's are made.
+        drawn = [self._any_clip(draw, pool, size, share) for _ in range(batch * self.world)]
+        qps = [draw.randrange(self.num_qp) for _ in drawn]
+        own = slice(batch * self.rank, batch * (self.rank + 1))
+        clips = np.stack([make() for make in drawn[own]])
+        return torch.from_numpy(clips).permute(0, 1, 4, 2, 3), torch.tensor(qps[own])
+
+    def of_all_ranks(self) -> "ClipSampler":
+        """The one whose batches hold the rows of all ranks."""
+        whole = copy.copy(self)
+        whole.settings = replace(self.settings, batch=self.settings.batch * self.world)
+        whole.rank, whole.world = 0, 1
+        return whole
 
     def _pool_of(self, index: int) -> list[np.ndarray]:
         everything = len(self.paths) <= self.settings.pool_windows
@@ -131,12 +146,15 @@ class ClipSampler:
         top, left = (draw.randrange(max(0, extent - side) + 1) for extent in block.shape[1:3])
         return np.ascontiguousarray(block[:, top : top + side, left : left + side])
 
-    def _any_clip(self, draw: random.Random, pool: list[np.ndarray], size: int, share: float) -> np.ndarray:
+    def _any_clip(
+        self, draw: random.Random, pool: list[np.ndarray], size: int, share: float
+    ) -> Callable[[], np.ndarray]:
         if self.pictures and draw.random() < share:
-            return moving_picture(draw.choice(self.pictures), self.settings.frames, size, draw)
+            picture, own = draw.choice(self.pictures), random.Random(draw.getrandbits(64))
+            return lambda: moving_picture(picture, self.settings.frames, size, own)
         return self._clip(draw, _at_least(draw.choice(pool), size), size)
 
-    def _clip(self, draw: random.Random, window: np.ndarray, size: int) -> np.ndarray:
+    def _clip(self, draw: random.Random, window: np.ndarray, size: int) -> Callable[[], np.ndarray]:
         s = self.settings
         # Every second or third frame now and then: faster motion than the corpus has.
         stride = draw.choice([1, 1, 1, 1, 2, 3])
@@ -148,8 +166,13 @@ class ClipSampler:
             index = index[::-1]
         top = draw.randrange(window.shape[1] - size + 1)
         left = draw.randrange(window.shape[2] - size + 1)
-        clip = window[index, top : top + size, left : left + size]
-        return clip[:, :, ::-1] if draw.random() < 0.5 else clip
+        flip = draw.random() < 0.5
+
+        def make() -> np.ndarray:
+            clip = window[index, top : top + size, left : left + size]
+            return clip[:, :, ::-1] if flip else clip
+
+        return make
 
 
 def _at_least(video: np.ndarray, size: int) -> np.ndarray:

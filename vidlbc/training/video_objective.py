@@ -46,6 +46,7 @@ class SymbolRate:
         bits = torch.stack([symbol_bits(q, d).sum((1, 2, 3)) for q, d in zip(symbols, out, strict=True)]).sum(0)
         bpp = (bits / (frames.shape[-2] * frames.shape[-1])).view(clips, count)
         weight = (qp_lambda(torch.tensor(32.0)) / qp_lambda(qp[::count]))[:, None] ** _RATE_EXPONENT
-        first, rest = bpp[:, :1].detach().mean(), bpp[:, min(2, count - 1) :].detach().mean()
-        parts = {"bpp_first": float(first), "bpp": float(rest), "saving": float(1 - rest / first)}
-        return (weight * bpp).mean(), parts
+        first, rest = bpp[:, 0].detach(), bpp[:, min(2, count - 1) :].detach().mean(1)
+        # A mean over clips, as the others: it does not depend on how a batch is spread over processes.
+        parts = {"bpp_first": first, "bpp": rest, "saving": 1 - rest / first}
+        return (weight * bpp).mean(), {name: float(value.mean()) for name, value in parts.items()}
