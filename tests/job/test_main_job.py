@@ -23,6 +23,7 @@ import vidlbc
 from tests.job.conftest import FAST, REPO, Job, job_command, run_command, shard_digests
 from vidlbc.evaluation import REQUIRED_METRICS
 from vidlbc.shards import LatentShards
+from vidlbc.stage_clock import STAGES
 from vidlbc.video import examine, read_blocks
 
 Clip = Callable[..., Path]
@@ -80,7 +81,8 @@ def test_what_is_printed(undisturbed: Job) -> None:
     assert "15 videos (9 train, 3 val, 3 test), read as: " in told
     # No terminal: no bar that redraws itself, and this run is over before the first line of progress is due.
     assert "\r" not in told and "it/s" not in told
-    assert len(told.splitlines()) < 12
+    assert "where the time went" in told and "<- slowest" in told
+    assert len(told.splitlines()) < 12 + len(STAGES) + 3  # that table
 
 
 def test_the_shards_decode_with_the_tool(undisturbed: Job, motions: Path, tmp_path: Path) -> None:
