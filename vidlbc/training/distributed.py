@@ -191,7 +191,8 @@ def rand_like(x: Tensor) -> Tensor:
         return torch.rand_like(x)
     # Numbers are drawn in the order of memory, which need not be that of the dimensions: channels may come last, or
     # before the rows. Of equal strides, that of a single row lies inside.
-    order = sorted(range(x.ndim), key=lambda d: (-x.stride(d), d == 0))
+    strides = x.stride()
+    order = sorted(range(x.ndim), key=lambda d: (-strides[d], d == 0))
     shape = [x.shape[d] * (world() if d == 0 else 1) for d in order]
     whole = torch.rand(shape, dtype=x.dtype, device=x.device).permute([order.index(d) for d in range(x.ndim)])
     return whole[len(x) * rank() : len(x) * (rank() + 1)]
