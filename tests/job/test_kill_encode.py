@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import vidlbc
-from tests.job.conftest import shard_digests
+from tests.job.conftest import Job, Tool, shard_digests
 from vidlbc.errors import InputError
 from vidlbc.shards import LatentShards
 from vidlbc.shards.layout import ShardFiles
 from vidlbc.soak import KillCounts, KillSettings, run_kills
 from vidlbc.soak.kill_counts import Calm, stage_of
 
-Tool = Callable[..., subprocess.CompletedProcess[str]]
 VIDEOS = 15
 
 
@@ -45,7 +42,7 @@ def test_killed_ten_times_at_random_moments(motions: Path, small_model: Path, tm
     assert sum(len(sample["frames"]) for sample in shards) == VIDEOS * 8  # frames of all clips, decoded
 
 
-def test_what_is_wrong_is_counted(undisturbed, tmp_path: Path) -> None:
+def test_what_is_wrong_is_counted(undisturbed: Job, tmp_path: Path) -> None:
     """A shard that vanished, one that came twice, a file torn, another's bytes, something left behind."""
     quiet = undisturbed.out / "shards"
     calm, out = Calm.of(quiet), tmp_path / "out"
@@ -73,15 +70,15 @@ def test_what_is_wrong_is_counted(undisturbed, tmp_path: Path) -> None:
     assert stage_of(out, 3) == "writing a table"
 
 
-def test_bad_values_are_one_line(run_tool: Tool, tmp_path: Path) -> None:
+def test_bad_values_are_one_line(call_tool: Tool, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="count=0: expected whole numbers of at least 1"):
         KillSettings("videos", tmp_path, count=0)
     with pytest.raises(InputError, match=r"processes=\[\]: expected at least one number"):
         KillSettings("videos", tmp_path, processes=())
     (tmp_path / "soak" / "calm").mkdir(parents=True)
-    done = run_tool("soak", "kills", "input=videos", f"out={tmp_path}/soak")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: out={tmp_path}/soak holds an earlier soak; choose another folder\n"
-    for words, message in ((["kills"], "missing value: give input=... "), (["bits"], "command=bits: expected one of ")):
-        done = run_tool("soak", *words, f"out={tmp_path}/soak")
-        assert done.returncode == 2 and done.stderr.startswith(f"error: {message}")
+    for words, message in (
+        (["kills", "input=videos"], f"out={tmp_path}/soak holds an earlier soak; choose another folder\n"),
+        (["kills"], "missing value: give input=... (folder of videos)\n"),
+        (["bits"], "command=bits: expected one of symbols, kills\n"),
+    ):
+        assert call_tool("soak", *words, f"out={tmp_path}/soak") == (2, f"error: {message}")

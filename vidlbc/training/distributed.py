@@ -189,11 +189,13 @@ def rand_like(x: Tensor) -> Tensor:
     with all rows, in order of ranks, would draw."""
     if world() == 1:
         return torch.rand_like(x)
-    # Numbers are drawn in the order of memory, which need not be that of the dimensions (channels last).
-    order = [0, *sorted(range(1, x.ndim), key=x.stride, reverse=True)]
-    shape = [len(x) * world(), *(x.shape[d] for d in order[1:])]
-    rows = torch.rand(shape, dtype=x.dtype, device=x.device)[len(x) * rank() : len(x) * (rank() + 1)]
-    return rows.permute([order.index(d) for d in range(x.ndim)])
+    # Numbers are drawn in the order of memory, which need not be that of the dimensions: channels may come last, or
+    # before the rows. Of equal strides, that of a single row lies inside.
+    strides = x.stride()
+    order = sorted(range(x.ndim), key=lambda d: (-strides[d], d == 0))
+    shape = [x.shape[d] * (world() if d == 0 else 1) for d in order]
+    whole = torch.rand(shape, dtype=x.dtype, device=x.device).permute([order.index(d) for d in range(x.ndim)])
+    return whole[len(x) * rank() : len(x) * (rank() + 1)]
 
 
 def _place() -> str:
