@@ -9,6 +9,7 @@ import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -286,3 +287,11 @@ def test_rows_that_say_something_else_than_their_bitstreams(corpus: Corpus, fold
     cached = LatentShards(folder, mode="latents", codec=corpus.shard_codec, cache=tmp_path / "cache")
     with pytest.raises(ShardError, match="holds not 1099511627776 frames"):
         cached[0]
+
+
+@pytest.mark.parametrize("kind", ["none\x04", "transf\x7frmer", "\n"])
+def test_a_kind_that_cannot_be_printed_is_refused(corpus: Corpus, kind: str) -> None:
+    """With good checks it would be part of an error's text."""
+    header = replace(Reader(corpus.streams["none"]).header, kind=kind)
+    with pytest.raises(BitstreamError, match="the header holds impossible values"):
+        Reader(header.to_bytes())

@@ -49,7 +49,7 @@ def test_killed_while_training_encoding_and_evaluating(
     written = checkpoint.stat().st_mtime_ns
     assert kill_when(command, out, lambda: checkpoint.stat().st_mtime_ns != written)
     assert not (out / "shards").exists()
-    assert kill_when(command, out, lambda: any((out / "shards").glob(".0*.tmp/*.vlbc")))
+    assert kill_when(command, out, lambda: any((out / "shards").glob(".0*.tmp/*/*.vlbc")))
     assert (out / "model" / "trained.json").exists()
     assert kill_when(command, out, lambda: (out / "shards" / "00000_stats.json").exists())
     assert kill_when(command, out, lambda: any((out / "features").glob("train-latents-*.safetensors")))

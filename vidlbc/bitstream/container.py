@@ -231,7 +231,7 @@ class Reader:
             unit, skip = source.varint("the frames of a unit", MAX_UNIT), source.varint("the scales skipped", MAX_SKIP)
         source.crc("the header")
         numbers = [height, width, denominator, unit, *(stride for stride, _ in levels)]
-        if not all(numbers) or not levels or qp > 63 or not kind.isascii():
+        if not all(numbers) or not levels or qp > 63 or not (kind.isascii() and kind.decode().isprintable()):
             raise BitstreamError("damaged bitstream: the header holds impossible values")
         rate = Fraction(numerator, denominator)
         context = bool(flags & 1)
