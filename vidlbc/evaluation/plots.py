@@ -162,7 +162,7 @@ def plot_long_clip(
     costs.set(xscale="log", xlabel="frames of the clip (thin: along the longest)", ylabel="ms a frame, processor")
     resident.set(xscale="log", xlabel="frames of the longest clip done", ylabel="MB resident")
     for axes in (costs, resident):
-        axes.set_ylim(0, None)
+        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
         axes.legend(frameon=False, fontsize=9, loc="lower left")
     _save(figure, path)
 
