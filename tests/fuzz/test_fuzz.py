@@ -158,15 +158,15 @@ def test_findings_are_kept_counted_and_replayed(
 
 
 @pytest.mark.slow
-def test_300_cases_and_nothing_found(run_tool: Tool, corpus: Corpus, tmp_path: Path) -> None:
+def test_200_cases_and_nothing_found(run_tool: Tool, corpus: Corpus, tmp_path: Path) -> None:
     shutil.copytree(corpus.folder, tmp_path / "out" / "corpus")
-    done = run_tool("fuzz", f"out={tmp_path / 'out'}", "count=300", "seed=1")
+    done = run_tool("fuzz", f"out={tmp_path / 'out'}", "count=200", "seed=1")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "300 cases of seed 1: 0 findings" in done.stdout
+    assert "200 cases of seed 1: 0 findings" in done.stdout
     told = json.loads((tmp_path / "out" / "fuzz.json").read_text())
-    assert told["done"] == 300 and set(told["targets"]) == set(SHARES)
+    assert told["done"] == 200 and set(told["targets"]) == set(SHARES)
     ends = [target["verdicts"] for target in told["targets"].values()]
-    assert sum(end["decoded"] + end["refused"] for end in ends) == 300
+    assert sum(end["decoded"] + end["refused"] for end in ends) == 200
     assert min(sum(end[name] for end in ends) for name in ("decoded", "refused")) > 30
 
 
