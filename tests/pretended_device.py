@@ -18,6 +18,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any
 from unittest import mock
@@ -183,6 +184,8 @@ class _Functions(TorchFunctionMode):
         handler = _METHODS.get(func)
         if handler is not None:
             return handler(*args, **kwargs)
+        if kwargs.get("pin_memory"):
+            kwargs = {**kwargs, "pin_memory": False}  # there is no page-locked memory without a driver
         if not _is_cuda(kwargs.get("device")):
             return func(*args, **kwargs)
         out = func(*args, **{**kwargs, "device": "cpu"})
@@ -292,13 +295,18 @@ class _Autocast(torch.autocast):
         super().__init__("cpu" if device_type == "cuda" else device_type, *args, **kwargs)
 
 
+def _grouped(group: Callable[..., Any], lists: Any, with_indices: bool) -> Any:
+    """torch's lists of tensors by device and type, under the device that they say."""
+    return {(found[0][0][0].device, dtype): found for (_, dtype), found in group(lists, with_indices).items()}
+
+
 _FOREACH = [Tensor, torch.nn.Parameter, PretendedTensor]
 
 
 @contextmanager
 def pretended_cuda() -> Iterator[Device]:
     """Within, `torch.cuda` is there, and threads that start know of it too. One at a time in a process."""
-    run = threading.Thread.run
+    run, group = threading.Thread.run, torch._C._group_tensors_by_device_and_dtype
 
     def run_with_device(thread: threading.Thread) -> None:
         with _Functions():
@@ -310,6 +318,7 @@ def pretended_cuda() -> Iterator[Device]:
         # What decides between loops over tensors and one call for all of them goes by the tensors' class.
         (import_module("torch.optim.optimizer"), "_foreach_supported_types", _FOREACH),
         (import_module("torch.utils._foreach_utils"), "_foreach_supported_types", _FOREACH),
+        (torch._C, "_group_tensors_by_device_and_dtype", partial(_grouped, group)),
         (torch.accelerator, "current_accelerator", lambda *_, **__: None),
         (torch.cuda, "Event", Event),
         (torch.cuda, "is_available", lambda: True),
