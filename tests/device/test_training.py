@@ -47,7 +47,7 @@ def test_a_step_trains_the_same_and_waits_as_rarely_as_promised(tmp_path: Path, 
             there = on_device(run_of(name, tmp_path))
             device.reset()
             train(there, tmp_path / str(steps), settings(steps, log_every=1000, save_seconds=1e9))
-            waits.append(device.syncs)
+            waits.append(device.syncs.copy())
         assert all(isinstance(p, PretendedTensor) for p in there[0].parameters())
         trained = dict(there[0].cpu().named_parameters())
     for n, p in here[0].named_parameters():
