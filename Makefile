@@ -3,15 +3,17 @@ PYTHON  ?= $(shell command -v python3.11 2>/dev/null || command -v python3 2>/de
 VENV    := .venv
 PY      := $(VENV)/bin/python
 STAMP   := $(VENV)/.installed
+BARE    := .venv-bare
+PYTHON312 ?= $(shell command -v python3.12 2>/dev/null || echo python3.12)
 DEMO    := out/demo
 # More tests or other settings: make test ARGS="tests/video -x", make demo ARGS="temporal=lstm"
 ARGS    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check format bench clean distclean
+.PHONY: help env demo test test-bare check format bench clean distclean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## set up .venv (done by every other target when pyproject.toml changes)
 
@@ -28,6 +30,13 @@ demo: $(STAMP) ## generate the embedded motion corpus and run the whole main job
 test: $(STAMP) ## run the test suite
 	@$(PY) -m pytest $(ARGS)
 
+test-bare: $(BARE)/.installed ## run what must work without PyAV, CompressAI, wandb: Python 3.12, numpy 2, OpenCV (5 GB)
+	@PYTHONPATH=$(CURDIR)/$(BARE)/carried:$(CURDIR) $(BARE)/bin/python -m pytest tests/bare $(ARGS)
+
+$(BARE)/.installed: tools/setup_env.py
+	@$(PYTHON312) tools/setup_env.py $(BARE) bare
+	@touch $@
+
 check: $(STAMP) ## ruff (lint and format of imports) and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
@@ -43,4 +52,4 @@ clean: ## remove outputs and caches, keep .venv
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv too
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(BARE)
