@@ -111,7 +111,8 @@ def explain(error: Exception) -> str | None:
         return text or type(error).__name__
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "vidlbc":
         module = error.name.partition(".")[0]
-        return f"the package {module} is needed for this and not installed: pip install {_DISTRIBUTION.get(module, module)}"
+        install = f"pip install {_DISTRIBUTION.get(module, module)}"
+        return f"the package {module} is needed for this and not installed: {install}"
     about_a_path = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
     if isinstance(error, about_a_path) and error.filename:
         return f"{error.filename}: {error.strerror}"

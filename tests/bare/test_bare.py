@@ -1,7 +1,7 @@
 """What must work on a node that has torch, numpy 2 and OpenCV but no PyAV, CompressAI, decord, wandb: `make test-bare`.
 
-Train both stages on pictures and videos, encode a corpus into shards, decode it, evaluate pictures; each by its tool, as
-there. What is missing is told in one line when it is asked for, not before.
+Train both stages on pictures and videos, encode a corpus into shards, decode it, evaluate pictures; each by its tool,
+as there. What is missing is told in one line when it is asked for, not before.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ def test_the_shipped_models_load_and_evaluate_a_picture() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_train_encode_decode_evaluate(run_tool: Run, corpus: Path, tmp_path: Path) -> None:
     model, job, shards, pictures = (tmp_path / name for name in ("model", "job", "shards", "pictures"))
     sources = f"data.train=[{corpus}/pictures,{corpus}/videos/train]"
