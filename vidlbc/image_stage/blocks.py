@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidlbc.image_stage.gdn import GDN
 from vidlbc.image_stage.moga import MogaBlock
 
 
@@ -34,8 +35,6 @@ class ResidualGDNBlock(nn.Module):
 
     def __init__(self, channels: int, inverse: bool = False):
         super().__init__()
-        from compressai.layers import GDN
-
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.gdn = GDN(channels, inverse=inverse)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
