@@ -44,7 +44,7 @@ _TIMED_RUNS = 5
 class BlockStudySettings:
     """`contestants`: {name: options of the stage}; the first is the reference, whose compute the others get.
 
-    `widths`: of the reference, and the others' proportions, unless a contestant's options have `widths`; scaled ones are
+    `widths`: of the reference, and the others' proportions, unless a contestant's options have `widths`; when scaled,
     not below `floor`. `stage`: options that all share. `steps`: of every training.
     """
 
