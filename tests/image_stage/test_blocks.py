@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,13 +12,16 @@ from torch.nn import functional as F
 
 import vidlbc
 from tests.codec.small_models import noisy_frames, save_small_model
+from vidlbc.cli import load
 from vidlbc.errors import InputError
 from vidlbc.image_stage import build_image_stage
 from vidlbc.image_stage.blocks import ConvBlock, GatedBlock
 from vidlbc.image_stage.cost import multiply_adds
 from vidlbc.models import SHIPPED
+from vidlbc.studies.blocks import contestants
 from vidlbc.training.image_objective import RateDistortion
 
+REPO = Path(__file__).resolve().parents[2]
 MIXED = ("conv", "conv", "gated", "gated")
 SMALL = {"channels": (1, 2, 2, 2), "widths": (8, 8, 8, 8), "prior_widths": (32, 32, 32), "prior_blocks": 1}
 COUNTS = {"encoder_blocks": (1, 1, 1, 1), "decoder_blocks": (1, 1, 1, 1)}
@@ -154,6 +159,18 @@ def test_thousands_of_multiply_adds_a_pixel(options, analysis, synthesis, prior,
     found = [round(count / (256 * 256 * 1000), 2) for count in (compute.analysis, compute.synthesis, compute.prior)]
     assert found == [analysis, synthesis, prior]
     assert sum(p.numel() for p in build_image_stage("lbc", **options).parameters()) == parameters
+
+
+def test_networks_of_the_study_are_scaled_from_widths_of_their_own():
+    from tools.compare_blocks import settings_of
+
+    given = ["experiment=blocks_networks", "data.folder=/data", "out=out", "contestants=[depthwise,conv_gated]"]
+    found = contestants(settings_of(load(REPO / "configs", "compare_blocks", given)))
+    assert found["depthwise"]["widths"] == [48, 128, 192, 256]
+    # 64, 160, 224, 288 times one half, to steps of 4; stride 4 keeps the 48 that the start from a transform needs.
+    assert found["conv_gated"]["widths"] == [48, 80, 112, 140] and found["conv_gated"]["block"] == list(MIXED)
+    totals = [multiply_adds("lbc", options).total for options in found.values()]
+    assert abs(totals[1] / totals[0] - 1) < 0.05
 
 
 def test_counting_leaves_the_exact_prior_as_it_was():
