@@ -79,8 +79,11 @@ Context = Callable[[int, Tensor], Tensor]
 
 
 def rows(table: Tensor, index: Tensor) -> Tensor:
-    """table[index]: (N, C), (B,) -> (B, C). On a GPU the backward of plain indexing sorts; that of up to 3,072 rows of an
-    embedding is one kernel, which a CUDA graph can hold (pytorch issue 82886)."""
+    """table[index]: (N, C), (B,) -> (B, C).
+
+    On a GPU the backward of plain indexing sorts. That of an embedding, up to 3,072 rows, is one kernel, which a CUDA
+    graph can hold (pytorch issue 82886).
+    """
     return F.embedding(index, table)
 
 
