@@ -223,7 +223,7 @@ def test_two_processes_train_one_model(corpus, tmp_path):
         ({"options": {**TINY, "decoder_tail": [1]}}, "decoder_tail has 1 entries, expected one for each of strides"),
         ({"part": "decoder"}, "train_only=decoder: expected one of all, synthesis, prior"),
         ({"family": "jpeg"}, "unknown image stage family 'jpeg': expected one of lbc, hyperprior, elic"),
-        ({"options": {**TINY, "block": "cubic"}}, "unknown block .cubic.: expected one of depthwise, moga, "),
+        ({"options": {**TINY, "block": "cubic"}}, "unknown block .cubic.: expected one of conv, depthwise, "),
         ({"options": {**TINY, "widths": [8, 8]}}, "widths has 2 entries, expected one for each of strides"),
         ({"options": {"colour": 1}}, "image stage family 'lbc': .*unexpected keyword argument 'colour'"),
         ({"eval_qps": (8, 64)}, "qp=64: expected an integer from 0 to 63"),
