@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -290,6 +290,23 @@ class Event:
         return 1.0
 
 
+class Stream:
+    """torch.cuda.Stream, of a device that does everything at once."""
+
+    def __init__(self, device: Any = CUDA) -> None:
+        self.device = CUDA
+
+    def wait_stream(self, other: Stream) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        _DEVICE.sync("synchronize")
+
+
+def _no_graph(*_: Any, **__: Any) -> None:
+    raise RuntimeError("the pretended device captures no graphs")
+
+
 class _Autocast(torch.autocast):
     def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
         super().__init__("cpu" if device_type == "cuda" else device_type, *args, **kwargs)
@@ -321,6 +338,11 @@ def pretended_cuda() -> Iterator[Device]:
         (torch._C, "_group_tensors_by_device_and_dtype", partial(_grouped, group)),
         (torch.accelerator, "current_accelerator", lambda *_, **__: None),
         (torch.cuda, "Event", Event),
+        (torch.cuda, "Stream", Stream),
+        (torch.cuda, "current_stream", Stream),
+        (torch.cuda, "stream", nullcontext),
+        (torch.cuda, "CUDAGraph", mock.Mock),
+        (torch.cuda, "graph", _no_graph),
         (torch.cuda, "is_available", lambda: True),
         (torch.cuda, "device_count", lambda: 1),
         (torch.cuda, "is_bf16_supported", lambda *_, **__: True),
