@@ -1,7 +1,5 @@
 """Options under which libx264 gives the same bytes for the same pictures."""
 
-import torch
-
 
 def repeatable_x264() -> dict[str, str]:
     """Options of an FFmpeg codec context, to be laid over the others: empty, or no AVX-512.
@@ -12,5 +10,7 @@ def repeatable_x264() -> dict[str, str]:
     of pictures of 64x48, the bytes differ between two calls in one process. Up to AVX2 x264 computes the same faster
     than without, and what it computes is what it computes on processors that have no AVX-512.
     """
+    import torch  # not by every decoder process, which imports this package
+
     # Naming the level is safe only where the processor has it: x264 does not check.
     return {"x264-params": "asm=AVX2"} if torch.backends.cpu.get_cpu_capability() == "AVX512" else {}
