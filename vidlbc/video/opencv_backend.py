@@ -1,4 +1,4 @@
-"""OpenCV back end, for where PyAV is not installed: `pip install opencv-python-headless`. Runs in a decoder process only.
+"""OpenCV back end, for where PyAV is missing: `pip install opencv-python-headless`. Runs in a decoder process only.
 
 OpenCV brings an FFmpeg of its own and tells of its errors on the standard output alone: a frame that does not decode is
 left out, and the next one comes in its place. So that output becomes a file, and what FFmpeg says there ends the good
