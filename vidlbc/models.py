@@ -120,13 +120,15 @@ def save_image_stage(
 
 
 def _save_coded(stage: ImageStage | ChunkStage, folder: Path, coding: Sequence[Tensor] | None = None) -> None:
-    tensors = {}
-    for name, tensor in stage.state_dict().items():
-        half = tensor.is_floating_point() and not name.startswith(_HALF_EXEMPT)
-        tensors[name] = tensor.half() if half else tensor
+    tensors = {name: as_stored(name, tensor) for name, tensor in stage.state_dict().items()}
     tables = coding_tables(stage) if coding is None else [table.float().cpu() for table in coding]
     tensors |= {f"coding.{i}": table for i, table in enumerate(tables)}
     save_tensors(folder / "model.safetensors", tensors, {})
+
+
+def as_stored(name: str, tensor: Tensor) -> Tensor:
+    """A tensor of an image stage or a chunk stage in the type of a model folder: float16 where it codes nothing."""
+    return tensor.half() if tensor.is_floating_point() and not name.startswith(_HALF_EXEMPT) else tensor
 
 
 def load_image_stage(folder: Path) -> ImageModel:
