@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from vidlbc.cli import run
+from vidlbc.cli import load, run
 from vidlbc.errors import InputError
 from vidlbc.offline.plan import Plan, read_plan, scaled, with_calls
 
@@ -54,7 +54,7 @@ def pack(config: DictConfig) -> None:
 def _pack_settings(config: DictConfig, out: Path):
     from vidlbc.offline.packing import PackSettings
 
-    usual = OmegaConf.load(REPO / "configs" / "offline.yaml")
+    usual = load(REPO / "configs", "offline", [])
     return PackSettings(
         data=Path(config.data).resolve(), out=out, repo=REPO,
         wheels=None if config.wheels is None else Path(config.wheels), packages=tuple(config.packages),
@@ -68,16 +68,23 @@ def _pack_settings(config: DictConfig, out: Path):
 def run_call(config: DictConfig) -> None:
     from vidlbc.offline.call import CallSettings, make_call
     from vidlbc.offline.results import Limits
-    from vidlbc.training.schedule import time_of_day
 
     limits = Limits(int((config.part_mb or _RESULTS_MB) * 2**20), config.parts, int(config.total_mb * 2**20))
     settings = CallSettings(
         root=Path(config.root).resolve(), results=Path(config.results).resolve(), limits=limits, device=config.device,
         called=time.time() if config.called is None else float(str(config.called).removeprefix("@")),
         over_s=60 * config.call_minutes, spare_s=config.spare_s, collect_s=config.collect_s,
-        deadline=None if config.until is None else time_of_day(str(config.until)),
+        deadline=_deadline(config.until),
     )  # fmt: skip
     print("the plan is over" if make_call(settings) else "the plan goes on: make the next call")
+
+
+def _deadline(until: str | None) -> float | None:
+    if until is None:
+        return None
+    from vidlbc.training.schedule import time_of_day
+
+    return time_of_day(str(until))
 
 
 def join(config: DictConfig) -> None:
@@ -86,6 +93,8 @@ def join(config: DictConfig) -> None:
     log = None if config.log is None else Path(config.log)
     run, step, entry = join_results(Path(config.results), Path(config.out), config.step, log)
     print(entry)
+    if run.generation.passed_over:
+        print(f"note: passed over: {run.generation.passed_over}")
     if run.generation.left_out:
         print(f"did not fit: {', '.join(run.generation.left_out)}")
     print(f"model: {config.out}, step {step.name}, generation {run.generation.number}   use it: model={config.out}")

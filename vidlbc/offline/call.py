@@ -1,7 +1,7 @@
 """One call on the node: check, start the runner or attach to it, bring results home until the call is nearly over.
 
     first call:   check --> call.json --> runner in its own session --+
-    any call:                                                        +--> results every so often --> last results, a table
+    any call:                                                        +--> results every so often --> the last, a table
 """
 
 import platform

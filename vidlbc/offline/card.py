@@ -19,15 +19,16 @@ def card(name: str, run: "Run", step: Step, codec: Codec) -> str:
     """README.md of the model folder: what was measured and recorded, nothing else."""
     record, environment = run.records[step.name], run.state["environment"]
     stage = codec.image.config
+    options = json.dumps(stage.get("options", {}), sort_keys=True)
     made_from = "image stage" if step.run == weights.IMAGE else f"temporal stage `{codec.kind}`"
     lines = [
-        "---", "license: apache-2.0", "library_name: vidlbc", "tags: [video-compression, learned-compression]", "---", "",
+        "---", "license: apache-2.0", "library_name: vidlbc", "tags: [video-compression]", "---", "",
         f"# Model card: `{name}`", "",
         f"Step `{step.name}` ({made_from}) of plan `{run.plan.name}`, commit `{run.state['commit']}`, "
         f"{_day(run.state['began'])}; generation {run.generation.number} of its results. "
         f"Kind `{codec.kind}`, fingerprint `{codec.fingerprint}`.", "",
         "## Architecture", "",
-        f"Image stage of family `{stage['family']}` with options `{json.dumps(stage.get('options', {}), sort_keys=True)}`.", "",
+        f"Image stage of family `{stage['family']}` with options `{options}`.", "",
         "## Data and settings", "",
         *[f"- `{text}`" for text in record.args], "",
         "## Steps of the plan", "",
@@ -43,11 +44,11 @@ def card(name: str, run: "Run", step: Step, codec: Codec) -> str:
 def log_entry(out: Path, run: "Run", step: Step) -> str:
     """Markdown, to be read and completed by whoever keeps the log."""
     environment = run.state["environment"]
-    where = f"{environment.get('device_name')}, torch {environment.get('torch')}, exact sums: {environment.get('exact sums')}"
+    where = ", ".join(f"{key} {environment.get(key)}" for key in ("device_name", "torch", "exact sums"))
     lines = [
         f"## {_day(run.state['began'])}: plan `{run.plan.name}`, joined as `{out.name}`", "",
-        f"Machine: {where}. Commit `{run.state['commit']}`, generation {run.generation.number}; the model is that of step "
-        f"`{step.name}`.", "", *_table(run), "", *[f"- {told}" for told in _figures(run, step)], "",
+        f"Machine: {where}. Commit `{run.state['commit']}`, generation {run.generation.number}; the model is that of "
+        f"step `{step.name}`.", "", *_table(run), "", *[f"- {told}" for told in _figures(run, step)], "",
     ]  # fmt: skip
     return "\n".join(lines)
 

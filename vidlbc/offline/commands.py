@@ -34,7 +34,8 @@ def commands(
         # Double quotes: a variable of the node's shell, as $OUT, is filled in there.
         text = f'python3 {start} root="{root}" results="{results}" call_minutes={minutes:g} {told}'.rstrip()
         if len(text) > most_chars:
-            raise InputError(f"a command of {len(text)} characters, more than command_chars={most_chars}: {text[:80]}...")
+            told = f"a command of {len(text)} characters, more than command_chars={most_chars}"
+            raise InputError(f"{told}: {text[:80]}...")
         found.append(Command(text, carry, began, minutes))
         began += minutes
     return found

@@ -1,6 +1,6 @@
-"""Results that came home, made into a model folder: checked, joined, loaded once, with a card and an entry for the log.
+"""Results that came home, made into a model folder: checked, joined, loaded, with a card and an entry for the log.
 
-    results --newest whole generation--> steps' weights --the last trained step, or step=--> OUT, which vidlbc.load takes
+    results --newest whole generation--> steps' weights --the last trained step, or step=--> OUT, for vidlbc.load
 
     OUT/                  the model
     OUT/README.md         the card
@@ -48,7 +48,8 @@ class Run:
 
     def has_weights(self, step: Step) -> bool:
         part = "image_stage" if step.run == weights.IMAGE else "temporal"
-        return bool(self.files(f"{step.name}/model/{part}/")) or f"{step.name}/average.safetensors" in self.generation.files
+        average = f"{step.name}/average.safetensors" in self.generation.files
+        return average or bool(self.files(f"{step.name}/model/{part}/"))
 
 
 def read_run(results: Path) -> Run:

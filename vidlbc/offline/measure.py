@@ -2,8 +2,8 @@
 
     clips --encoder on A--> bitstreams --decoder on B--> symbols, compared one by one with A's; and the other way round
 
-The decoder takes every clip twice in one batch, so that its batch size is never the encoder's. Where there is one device
-alone, the second is the same with other threads; the figures then say nothing of a GPU.
+The decoder takes every clip twice in one batch, so that its batch size is never the encoder's. Where there is one
+device alone, the second is the same with other threads; the figures then say nothing of a GPU.
 """
 
 import time
@@ -157,7 +157,9 @@ def _codec(model: str, side: Side, temporal: str | None, precision: str = "fp32"
         return load(model, side.device, temporal, precision)
 
 
-def both_ways(model: str, temporal: str | None, clips: Clips, qps: Sequence[int], pair: tuple[Side, Side]) -> list[Symbols]:
+def both_ways(
+    model: str, temporal: str | None, clips: Clips, qps: Sequence[int], pair: tuple[Side, Side]
+) -> list[Symbols]:
     """One result for each direction. A clip that the other side refuses counts with all its symbols."""
     codecs = [_codec(model, side, temporal) for side in pair]
     return [_one_way(pair, codecs, clips, qps, way) for way in ((0, 1), (1, 0))]
@@ -203,7 +205,8 @@ def speed(
             codec.decompress(data)
             times.append((encoded - began, time.perf_counter() - encoded))
     encode, decode = (float(len(frames) / np.median(column)) for column in zip(*times[1:], strict=True))
-    return Speed(str(side), precision, *frames.shape[:3], encode, decode)
+    count, height, width = frames.shape[:3]
+    return Speed(str(side), precision, count, height, width, encode, decode)
 
 
 def precisions(model: str, temporal: str | None, clips: Clips, qps: Sequence[int], side: Side) -> list[Precision]:

@@ -167,7 +167,7 @@ def _fill(
         beyond = sum(member.size for members, _ in bins[most:] for member in members)
         first = bins[most][0][0].name
         raise InputError(
-            f"the sources do not fit: {beyond / 2**20:.1f} MiB, from {first} on, are beyond {most} parts of "
+            f"the sources do not fit: {beyond / 2**20:.1f} MiB, from {first} on, are beyond {most} part(s) of "
             f"{limit >> 20} MiB, one a call; leave out sources, or raise part_mb or the plan's calls"
         )
     return bins

@@ -5,18 +5,21 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 GRACE_S = 5.0
 _POLL_S = 0.25
+_MARK = "VIDLBC_OFFLINE_ROOT"  # in the environment of a step, and so of what it starts
 
 
-def start(command: Sequence[str], cwd: Path, log: Path) -> subprocess.Popen[bytes]:
+def start(command: Sequence[str], root: Path, log: Path) -> subprocess.Popen[bytes]:
+    """Of the project's code in `root`, in which it is marked as a step."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as sink:
         return subprocess.Popen(
-            command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            command, cwd=root / "code", stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
+            start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1", _MARK: str(root)},
         )  # fmt: skip
 
 
@@ -52,15 +55,14 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def started_at(pid: int) -> str:
-    """Tells a process from a later one of the same number: its start in clock ticks since boot; "" where it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def stop_left(pid: int, started: str) -> None:
-    """End what a killed runner left running, if it is still that process."""
-    if pid and started and started_at(pid) == started:
-        stop(pid)
+def stop_left(root: Path) -> None:
+    """End every step of `root`, and what it started: a killed runner leaves them at work, perhaps unrecorded."""
+    wanted = f"{_MARK}={root}".encode()
+    for place in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            marked = wanted in place.read_bytes().split(b"\0")
+        except OSError:
+            continue  # it has ended, or is somebody else's
+        if marked and int(place.parent.name) != os.getpid():
+            with suppress(ProcessLookupError):
+                os.kill(int(place.parent.name), signal.SIGKILL)

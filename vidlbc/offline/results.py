@@ -3,8 +3,8 @@
     results-0007.0  results-0007.1      pieces of one uncompressed tar
     results-0007.json                   written last: sizes and SHA-256 of the pieces; without it they are nothing
 
-While generation 8 is written, 7 stays whole; 7 goes when 9 begins. So a copy that takes less time than the pause between
-two generations always holds a whole one.
+While generation 8 is written, 7 stays whole; 7 goes when 9 begins. So a copy that takes less time than the pause
+between two generations always holds a whole one.
 """
 
 import hashlib
@@ -57,18 +57,23 @@ class Entry:
 
 @dataclass(frozen=True)
 class Generation:
-    """What `newest` found: the number, the run that it is of, and the files."""
+    """What `newest` found: the run that it is of, its number, its files, those that did not fit; `passed_over`: what is
+    wrong with a newer one, or nothing.
+    """
 
     run: str
     number: int
     files: dict[str, bytes]
     left_out: tuple[str, ...]
+    passed_over: str = ""
 
 
 def write_generation(folder: Path, run: str, number: int, groups: Sequence[Sequence[Entry]], limits: Limits) -> int:
     """Write what fits of `groups`, the most important first, each whole or not at all; the bytes written."""
     folder.mkdir(parents=True, exist_ok=True)
-    chosen, left_out, room = [], [], limits.generation - tarfile.RECORDSIZE
+    chosen: list[Entry] = []
+    left_out: list[str] = []
+    room = limits.generation - tarfile.RECORDSIZE
     for group in groups:
         size = sum(3 * tarfile.BLOCKSIZE + -(-len(entry.content) // 512) * 512 for entry in group)
         if size <= room:
@@ -126,13 +131,16 @@ def newest(folder: Path) -> Generation:
         try:
             index = json.loads(path.read_text())
             if index["format"] != FORMAT:
-                raise InputError(f"{path}: results of format {index['format']}, this version reads {FORMAT}")
+                raise InputError(f"results of format {index['format']}, this version reads {FORMAT}")
+            if missing := {"run", "generation", "pieces", "left_out"} - set(index):
+                raise InputError(f"an index of results without {sorted(missing)[0]}")
             described.append((str(index["run"]), int(index["generation"]), path, index))
         except (ValueError, KeyError, TypeError, OSError) as error:
-            wrong = f"{path}: no index of results ({one_line(error)})" if not isinstance(error, InputError) else str(error)
+            told = str(error) if isinstance(error, InputError) else f"no index of results ({one_line(error)})"
+            wrong = f"{path}: {told}"
     for run, number, path, index in sorted(described, key=lambda entry: entry[:2], reverse=True):
         try:
-            return Generation(run, number, _read(path.parent, index), tuple(index.get("left_out", ())))
+            return Generation(run, number, _read(path.parent, index), tuple(index["left_out"]), wrong)
         except InputError as error:
             wrong = wrong or str(error)
     raise InputError(wrong or f"results={folder}: holds no results-NNNN.json")

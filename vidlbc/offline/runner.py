@@ -2,8 +2,9 @@
 
     python -m vidlbc.offline.runner ROOT
 
-A step is a command of this project. One that fails, or is still at work when its time is over, is recorded, and the next
-one starts. A runner that was killed is started again by the next call, and goes on: training resumes from its checkpoint.
+A step is a command of this project. One that fails, or is still at work when its time is over, is recorded, and the
+next one starts. A runner that was killed is started again by the next call, and goes on: training resumes from its
+checkpoint.
 """
 
 import fcntl
@@ -58,10 +59,10 @@ class Runner:
         self.records = root.records(self.plan)
 
     def run(self) -> None:
+        process.stop_left(self.root.path)
         for step in self.plan.steps:
             record = self.records[step.name]
             if record.status not in ENDED:
-                process.stop_left(record.pid, record.pid_started)
                 try:
                     self._step(step, record)
                 except Exception as error:  # whatever it is, the steps behind it get their time
@@ -75,7 +76,8 @@ class Runner:
         record.started = record.started or time.time()
         if not self._arrived(step, end):
             record.status = SKIPPED
-            record.reasons.append("its time was over" if self.root.has(self.needs[step.name]) else "its data never came")
+            here = self.root.has(self.needs[step.name])
+            record.reasons.append("its time was over" if here else "its data never came")
         elif step.choose is not None and record.chosen is None:
             record.chosen = choose(step.choose, self.plan, self.records)
         while record.status not in ENDED:
@@ -112,9 +114,9 @@ class Runner:
         first = [tool] if tool == "-m" else [str(self.root.path / "code" / tool)]
         command = [sys.executable, *first, *words, *record.args]
         log = self.root.path / "out" / f"{step.name}.log"
-        started = process.start(command, self.root.path / "code", log)
-        record.status, record.pid, record.pid_started = RUNNING, started.pid, process.started_at(started.pid)
+        record.status = RUNNING
         self._write()
+        started = process.start(command, self.root.path, log)
         mark = None if step.done is None else out / step.done
         over = (lambda: False) if mark is None else mark.is_file
         record.exit = process.wait(started, end, over)

@@ -1,4 +1,4 @@
-"""First command on a node; needs nothing but Python. It travels beside the tars of a pack and leaves a copy in the root.
+"""First command on a node; needs nothing but Python. It travels beside the tars of a pack.
 
     python3 PACK/start.py root=FOLDER results=FOLDER [options of `vidlbc offline run`]
 
@@ -73,7 +73,7 @@ def install(root):
 
 def main(arguments):
     called = time.time()
-    root, here = value(arguments, "root"), Path(__file__).resolve().parent
+    root, results, here = value(arguments, "root"), value(arguments, "results"), Path(__file__).resolve().parent
     root.mkdir(parents=True, exist_ok=True)
     for tar in sorted(here.glob("*.tar")):
         unpack(tar, root)
@@ -84,7 +84,7 @@ def main(arguments):
     install(root)
     paths = [str(root / "site"), str(root / "code"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    absolute = [f"{key}={value(arguments, key)}" for key in ("root", "results")]
+    absolute = [f"root={root}", f"results={results}"]
     others = [argument for argument in arguments if argument.partition("=")[0] not in ("root", "results")]
     command = [sys.executable, "-m", "vidlbc", "offline", "run", *absolute, *others, f"called=@{called:.0f}"]
     os.chdir(root / "code")  # `-m` looks in the current folder first, which may hold another vidlbc

@@ -23,7 +23,7 @@ ENDED = (DONE, CUT, FAILED, SKIPPED)
 
 @dataclass
 class Record:
-    """Of a step. `attempt`: from 0; `pid`, `pid_started`: of its process, which outlives a killed runner."""
+    """Of a step. `attempt`: from 0; times: seconds since the epoch."""
 
     status: str = WAITING
     attempt: int = 0
@@ -34,8 +34,6 @@ class Record:
     ended: float = 0.0
     exit: int | None = None
     reasons: list[str] = field(default_factory=list)
-    pid: int = 0
-    pid_started: str = ""
 
 
 @dataclass(frozen=True)
