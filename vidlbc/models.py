@@ -139,6 +139,12 @@ def load_image_stage(folder: Path) -> ImageModel:
     return _load_coded(stage, folder, config)
 
 
+def stored_digest(folder: Path) -> bytes:
+    """What `load_image_stage` would say, without building the stage. Raises InputError."""
+    config = _read_config(folder, family=str)
+    return digest(load_tensors(folder / "model.safetensors")[0], config)
+
+
 def _load_coded(stage: Coded, folder: Path, config: dict[str, Any]) -> Model[Coded]:
     tensors, _ = load_tensors(folder / "model.safetensors")
     for index, level in enumerate(stage.levels):

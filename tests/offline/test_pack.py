@@ -15,7 +15,7 @@ import pytest
 from vidlbc.errors import InputError
 from vidlbc.offline.commands import commands
 from vidlbc.offline.pack import pack
-from vidlbc.offline.packing import PackSettings, Packs, describe, make_packs
+from vidlbc.offline.packing import Packs, PackSettings, describe, make_packs
 from vidlbc.offline.plan import Plan, plan_of, read_plan, with_calls
 
 REPO = Path(__file__).resolve().parents[2]
@@ -109,7 +109,7 @@ def test_the_same_input_gives_the_same_bytes(data, tmp_path, code_size):
 
 def test_what_does_not_fit_is_told_in_one_line(data, tmp_path, code_size):
     one_call = replace(two_steps(), calls=(20.0,))
-    with pytest.raises(InputError, match=r"the sources do not fit: 1\.\d MiB, from data/images/\S+ on, are beyond 1 part"):
+    with pytest.raises(InputError, match=r"sources do not fit: 1\.\d MiB, from data/images/\S+ on, are beyond 1 part"):
         packed_as(one_call, data, tmp_path / "packs", code_size + FILE)
     with pytest.raises(InputError, match=r"code and wheels are [\d.]+ MiB, more than part_mb=1"):
         packed_as(two_steps(), data, tmp_path / "packs", 1 << 20)
@@ -141,8 +141,8 @@ def test_what_would_fail_on_the_node_is_told_at_home(data, tmp_path, second, tol
 def test_weights_travel_with_the_step_that_needs_them(data, tmp_path):
     packs = packed_as(two_steps(weights=["default/image_stage"]), data, tmp_path / "packs", 1 << 30)
     weights = [name for name in names_in(packs.packed.parts[0].path) if name.startswith("code/vidlbc/weights/")]
-    folder = "code/vidlbc/weights/default"
-    assert weights == [f"{folder}/config.json", f"{folder}/image_stage/config.json", f"{folder}/image_stage/model.safetensors"]
+    wanted = ("config.json", "image_stage/config.json", "image_stage/model.safetensors")
+    assert weights == [f"code/vidlbc/weights/default/{name}" for name in wanted]
 
 
 @pytest.mark.parametrize("plan", sorted(path.stem for path in PLANS.glob("*.yaml")))
@@ -165,7 +165,7 @@ def test_a_folder_that_is_no_checkout_is_told(data, tmp_path):
 
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs it beside a small tar of its own; `python -m vidlbc offline run` is a stand-in that prints what it was told."""
+    """Runs it beside a small tar of its own; a stand-in for `python -m vidlbc offline run` prints what it is told."""
     folder = tmp_path / "carried"
     folder.mkdir()
     code = tmp_path / "vidlbc" / "__main__.py"

@@ -110,4 +110,4 @@ def _shipped() -> set[bytes]:
 
 
 def _digest(model: Path) -> bytes:
-    return models.load_image_stage(model / "image_stage").digest
+    return models.stored_digest(model / "image_stage")

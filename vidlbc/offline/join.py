@@ -145,6 +145,6 @@ def _image_stage(run: Run, digest: str, folder: Path, work: Path) -> Path:
             candidates.append(work / step.name / "image_stage")
     candidates += [path / "image_stage" for path in sorted(models.SHIPPED.iterdir())]
     for candidate in candidates:
-        if (candidate / "model.safetensors").is_file() and models.load_image_stage(candidate).digest.hex() == digest:
+        if (candidate / "model.safetensors").is_file() and models.stored_digest(candidate).hex() == digest:
             return candidate
     raise InputError(f"the image stage {digest[:12]} that the temporal stage was trained for did not come home")

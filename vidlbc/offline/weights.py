@@ -52,8 +52,8 @@ def about(run: str, out: Path) -> dict[str, Any]:
         raise InputError(f"{place}: no request of a training run ({error})") from None
     if run == IMAGE:
         return {"image": _image_config(request)}
-    image = models.load_image_stage(out / "model" / "image_stage")
-    return {"temporal": _temporal_config(request), "of": image.digest.hex()}
+    of = models.stored_digest(out / "model" / "image_stage")
+    return {"temporal": _temporal_config(request), "of": of.hex()}
 
 
 def _image_config(request: Mapping[str, Any]) -> dict[str, Any]:
