@@ -7,6 +7,7 @@
     python tools/offline.py measure model=default data=CLIPS out=FOLDER one device against another, speeds, bf16
 """
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -104,7 +105,7 @@ def dry(config: DictConfig) -> None:
     from vidlbc.offline.rehearsal import rehearse
 
     out = Path(config.out).resolve()
-    print(rehearse(_plan(config), _pack_settings(config, out / "packs"), out))
+    print(rehearse(_plan(config), _pack_settings(config, out / "packs"), out, config.node_python or sys.executable))
 
 
 def measure(config: DictConfig) -> None:

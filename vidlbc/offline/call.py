@@ -48,18 +48,20 @@ class CallSettings:
 
 def make_call(settings: CallSettings) -> bool:
     """Whether the plan is over. Raises InputError for what stands in the way, before anything is started."""
+    if settings.over_s <= settings.spare_s:
+        raise InputError(f"call_minutes={settings.over_s / 60:g}, spare_s={settings.spare_s:g}: no time is left")
     root = Root(settings.root)
     call = root.call() or _first(settings, root)
     leave = settings.called + settings.over_s - settings.spare_s
-    if leave <= time.time():
-        raise InputError(f"call_minutes={settings.over_s / 60:g}, spare_s={settings.spare_s:g}: no time is left")
     collected, tries = time.time(), 0
-    while not (over := _is_over(root)) and time.time() < leave:
+    while not (over := _is_over(root)):
         if not _runner_lives(root):
             if tries == _TRIES:
                 raise VidlbcError(f"the runner ended {_TRIES} times before its plan: see {root.path / 'runner.log'}")
             tries += 1
             _start_runner(root)
+        if time.time() >= leave:
+            break
         if time.time() - collected >= settings.collect_s:
             collected = time.time()
             _collect(root, settings)
@@ -116,12 +118,9 @@ def _runner_lives(root: Root) -> bool:
 def _start_runner(root: Root) -> None:
     command = [sys.executable, "-m", "vidlbc.offline.runner", str(root.path)]
     with open(root.path / "runner.log", "ab") as log:
-        started = subprocess.Popen(
-            command, cwd=root.path / "code", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        subprocess.run(
+            command, cwd=root.path / "code", stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
         )
-    # It is at work when it holds its lock, which takes the imports.
-    while started.poll() is None and not _runner_lives(root):
-        time.sleep(0.1)
 
 
 def _is_over(root: Root) -> bool:

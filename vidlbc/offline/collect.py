@@ -7,7 +7,8 @@
     STEP/average.safetensors  STEP/about.json      of a training at work: its averaged weights, and what they fit
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from safetensors.torch import save
 from vidlbc import models
 from vidlbc.errors import VidlbcError
 from vidlbc.offline import weights
-from vidlbc.offline.plan import Plan, Step
+from vidlbc.offline.plan import Plan
 from vidlbc.offline.results import Entry, Limits, write_generation
 from vidlbc.offline.state import Call, Record, Root
 from vidlbc.shards.layout import dump_json, write_atomic
@@ -34,7 +35,8 @@ def collect(root: Root, results: Path, limits: Limits) -> int:
     records = root.records(plan)
     groups = [[Entry("state.json", dump_json(_state(plan, call, commit, records), indent=1))]]
     groups += [_figures(root, name, record) for name, record in records.items() if record.out]
-    kept = _shipped() | {_digest(Path(records[step.name].out)) for step in plan.steps if _is_image(step, records)}
+    images = [Path(records[s.name].out) for s in plan.steps if s.run == weights.IMAGE and records[s.name].out]
+    kept = _digests([*images, *models.SHIPPED.glob("*")])
     for step in reversed(plan.steps):
         record = records[step.name]
         if record.out and weights.trains(step.run):
@@ -76,8 +78,8 @@ def _weights(name: str, run: str, out: Path, kept: set[bytes]) -> Iterator[list[
         else:
             yield _folder(name, folder, "temporal")
         if run == weights.VIDEO and (folder / "image_stage").is_dir():
-            if _digest(folder) not in kept:
-                kept.add(_digest(folder))
+            if not _digests([folder]) <= kept:
+                kept |= _digests([folder])
                 yield _folder(name, folder, "image_stage")
     except (VidlbcError, OSError) as error:  # half written, or gone since: the next generation has it
         yield [Entry(f"{name}/no-weights.txt", f"{error}\n".encode())]
@@ -100,14 +102,10 @@ def _folder(name: str, folder: Path, part: str) -> list[Entry]:
     return [Entry(f"{name}/model/{path.relative_to(folder).as_posix()}", path.read_bytes()) for path in paths]
 
 
-def _is_image(step: Step, records: dict[str, Record]) -> bool:
-    out = records[step.name].out
-    return bool(out) and step.run == weights.IMAGE and weights.is_model(step.run, Path(out))
-
-
-def _shipped() -> set[bytes]:
-    return {_digest(path.parents[1]) for path in models.SHIPPED.glob("*/image_stage/model.safetensors")}
-
-
-def _digest(model: Path) -> bytes:
-    return models.stored_digest(model / "image_stage")
+def _digests(folders: Iterable[Path]) -> set[bytes]:
+    """Of the image stages of those that are whole models."""
+    found = set()
+    for folder in folders:
+        with suppress(VidlbcError, OSError):
+            found.add(models.stored_digest(folder / "image_stage"))
+    return found

@@ -32,7 +32,7 @@ def commands(
         carry = parts[number].path.parent if number < len(parts) else None
         start = f"{shlex.quote(str(carry))}/{START}" if carry else f'"{root}"/{START}'
         # Double quotes: a variable of the node's shell, as $OUT, is filled in there.
-        text = f'python3 {start} root="{root}" results="{results}" call_minutes={minutes:g} {told}'.rstrip()
+        text = f'python3 {start} root="{root}" results="{results}" call_minutes={minutes:.4g} {told}'.rstrip()
         if len(text) > most_chars:
             told = f"a command of {len(text)} characters, more than command_chars={most_chars}"
             raise InputError(f"{told}: {text[:80]}...")

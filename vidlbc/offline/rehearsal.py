@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,14 +40,15 @@ class Made:
     told: str
 
 
-def rehearse(plan: Plan, settings: PackSettings, out: Path) -> str:
-    """What happened, in words. `plan`: with its calls, scaled.
+def rehearse(plan: Plan, settings: PackSettings, out: Path, python: str) -> str:
+    """What happened, in words. `plan`: with its calls, scaled; `python`: the node's `python3`.
 
     Raises InputError or VidlbcError where the chain breaks.
     """
     _empty(out)
     shortest = 60 * min(plan.calls)
-    options = {"spare_s": 0.15 * shortest, "collect_s": 0.25 * shortest, **settings.options, "device": "cpu"}
+    times = {"spare_s": round(0.15 * shortest, 1), "collect_s": round(0.25 * shortest, 1)}
+    options = {**times, **settings.options, "device": "cpu"}
     node, root = out / "node", out / "node" / "root"
     packs = make_packs(plan, replace(settings, root=str(root), results="$OUT", options=options))
     node.mkdir()
@@ -57,8 +57,8 @@ def rehearse(plan: Plan, settings: PackSettings, out: Path) -> str:
         carried = _carry(command, node)
         if place == 1:
             made.append(Made("runner killed", 0.0, 0.0, _kill_runner(Root(root))))
-            made.append(_call(carried, node, out / "calls" / "killed", kill_at=30 * command.minutes))
-        made.append(_call(carried, node, out / "calls" / str(place + 1)))
+            made.append(_call(carried, node, python, out / "calls" / "killed", kill_at=30 * command.minutes))
+        made.append(_call(carried, node, python, out / "calls" / str(place + 1)))
     run, step, _ = join(out / "calls", out / "model")
     clips = read_clips(settings.data, _CLIPS, _FRAMES)
     compared = both_ways(str(out / "model"), None, clips, _QPS, sides("cpu"))
@@ -92,12 +92,12 @@ def _carry(command: Command, node: Path) -> Command:
     return replace(command, text=command.text.replace(str(command.carry), str(there)), carry=there)
 
 
-def _call(command: Command, node: Path, results: Path, kill_at: float | None = None) -> Made:
+def _call(command: Command, node: Path, python: str, results: Path, kill_at: float | None = None) -> Made:
     results.mkdir(parents=True)
     began = time.monotonic()
     process = subprocess.Popen(
-        ["bash", "-c", command.text], cwd=node, env=_bare(results), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, start_new_session=True,
+        ["bash", "-c", command.text], cwd=node, env=_bare(results, python), stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     limit = 60 * command.minutes
     try:
@@ -113,10 +113,10 @@ def _call(command: Command, node: Path, results: Path, kill_at: float | None = N
     return Made("call", time.monotonic() - began, limit, _last(printed))
 
 
-def _bare(results: Path) -> Mapping[str, str]:
-    """The environment of a node: nothing of this checkout is importable, `python3` is the Python that runs here."""
+def _bare(results: Path, python: str) -> Mapping[str, str]:
+    """The environment of a node: nothing of this checkout is importable."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSTARTUP")}
-    return {**kept, "OUT": str(results), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return {**kept, "OUT": str(results), "PATH": f"{Path(python).absolute().parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def _last(printed: str) -> str:

@@ -81,6 +81,11 @@ class Runner:
         elif step.choose is not None and record.chosen is None:
             record.chosen = choose(step.choose, self.plan, self.records)
         while record.status not in ENDED:
+            left = end - 60 * step.closing - time.time()
+            if left <= 0 and any("until" in placeholders(text) for text in step.args):
+                record.status = CUT if record.out else SKIPPED
+                record.reasons.append("its training time was over")
+                break
             status = self._attempt(step, record, end)
             left = end - 60 * step.closing - time.time()
             # Anew only where most of its time is left: what was trained until then is worth more than a short run.
@@ -210,9 +215,13 @@ def last_line(log: Path) -> str:
 
 
 def main() -> None:
+    """Returns as soon as the runner is at work, in a session of its own: whoever started it may end."""
     root = Root(Path(sys.argv[1]))
     with hold(root, wait_s=2.0) as alone:
         if alone:
+            if os.fork():
+                os._exit(0)  # the child has the lock too
+            os.setsid()
             write_atomic(root.path / "runner.pid", f"{os.getpid()}\n".encode())
             Runner(root).run()
 
