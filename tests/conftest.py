@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
+from tests.processes import ScriptProcess
+
 REPO = Path(__file__).resolve().parent.parent
 
-# Before torch is imported anywhere: two threads are what the reference machine has, and a test must not depend on more.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Before torch is imported anywhere. Small tensors gain nothing from a second thread, and pytest-xdist runs a worker a
+# core: threads that wait for each other there take many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -24,21 +31,26 @@ os.environ.setdefault("HYDRA_FULL_ERROR", "0")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip `gpu` tests where there is no CUDA device."""
-    if not any("gpu" in item.keywords for item in items):
+    # By their marker: among their keywords are the names of all folders above them.
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
         return
     import torch
 
     if not torch.cuda.is_available():
-        for item in items:
-            if "gpu" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _two_threads() -> None:
+@pytest.fixture(autouse=True)
+def _own_state() -> Iterator[None]:
+    """What a test draws, and how many threads it has, does not depend on the tests before it."""
     import torch
 
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    threads = torch.get_num_threads()
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -120,20 +132,40 @@ def make_frames() -> Callable[..., np.ndarray]:
 def run_tool(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`run_tool("encode", "input=...", timeout=120)` runs `tools/encode.py` as a user would, from another folder.
 
-    Returns the finished process with `stdout`, `stderr` and `returncode`; it is not checked, tests do that.
+    Returns the finished process with `stdout`, `stderr` and `returncode`; it is not checked, tests do that. Where the
+    process is not the point, `call_tool` is faster still.
     """
 
     def run(
         name: str, *arguments: str, timeout: float = 240, env: dict[str, str] | None = None, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         script = REPO / ("tools" if "/" not in name else "") / f"{name}.py"
-        return subprocess.run(
-            [sys.executable, str(script), *arguments],
-            cwd=cwd or tmp_path,
-            env={**os.environ, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        return ScriptProcess([str(script), *arguments], cwd or tmp_path, env).finish(timeout)
 
     return run
+
+
+def load_tool(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def call_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`call_tool("encode", "input=...")`: `run_tool` in this process."""
+    from vidlbc import cli
+
+    def call(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        out, err = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as patched, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patched.chdir(tmp_path)
+            main = load_tool(REPO / "tools" / f"{name}.py").main
+            with pytest.raises(SystemExit) as ended:
+                cli.run(main, name, list(arguments))
+        return subprocess.CompletedProcess([name, *arguments], ended.value.code, out.getvalue(), err.getvalue())
+
+    return call

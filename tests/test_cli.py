@@ -329,8 +329,8 @@ def test_every_tool_explains_itself(run_tool, name):
 
 
 @pytest.mark.parametrize("name", tools())
-def test_every_tool_refuses_an_unknown_override(run_tool, name):
-    done = run_tool(name, "no_such_option=1")
+def test_every_tool_refuses_an_unknown_override(call_tool, name):
+    done = call_tool(name, "no_such_option=1")
     assert done.returncode == 2
     assert done.stderr.startswith("error: unknown option 'no_such_option' (in no_such_option=1)")
     assert done.stderr.count("\n") == 1

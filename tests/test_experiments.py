@@ -114,11 +114,11 @@ CLIPS_OF_TRANSFER = (*CLIPS, "train.frames=2", "train.steps=2", "train.tuned_ste
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_runs(
-    experiment: str, data: Path, model: Path, tmp_path: Path, run_tool: Callable[..., subprocess.CompletedProcess[str]]
+    experiment: str, data: Path, model: Path, tmp_path: Path, call_tool: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     out = tmp_path / "out"
     tool = tool_of(experiment)
-    done = run_tool(tool, f"experiment={experiment}", f"out={out}", *overrides(experiment, data, model))
+    done = call_tool(tool, f"experiment={experiment}", f"out={out}", *overrides(experiment, data, model))
     assert done.returncode == 0, done.stderr[-3000:]
     figures = json.loads((out / "metrics.json").read_text())
     assert figures and done.stdout.strip()

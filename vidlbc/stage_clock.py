@@ -60,6 +60,15 @@ class StageClock:
         with self._lock:
             self._seconds[name] += seconds
 
+    @contextmanager
+    def measured(self) -> Iterator[dict[str, float]]:
+        """Seconds by stage of what is done within, and of the process's `rest`; complete once it has ended."""
+        found: dict[str, float] = {}
+        before, here, spent = self.seconds(), self.here(), time.process_time()
+        yield found
+        found |= {name: total - before.get(name, 0.0) for name, total in self.seconds().items()}
+        found["rest"] = max(0.0, time.process_time() - spent - (self.here() - here))
+
     def here(self) -> float:
         """Processor seconds of this process's own threads, of all stages."""
         with self._lock:

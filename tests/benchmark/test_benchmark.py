@@ -186,9 +186,9 @@ def test_the_tool_prints_a_table_and_writes_json(run_tool, tiny_model, tmp_path)
         ("clip=/none.mp4", "error: /none.mp4"),
     ],
 )
-def test_the_tool_refuses_bad_input_in_one_line(run_tool, tiny_model, argument, message):
+def test_the_tool_refuses_bad_input_in_one_line(call_tool, tiny_model, argument, message):
     quick = [f"model={tiny_model}", "memory_frames=[]", "coder_symbols=0", "against=[]"]
-    done = run_tool("benchmark", *quick, argument)
+    done = call_tool("benchmark", *quick, argument)
     assert done.returncode == 2 and done.stderr.startswith(message) and done.stderr.count("\n") == 1
 
 

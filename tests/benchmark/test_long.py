@@ -104,8 +104,8 @@ def test_a_process_that_fails_says_why():
         ("command=pace", "error: command=pace: expected one of race, "),
     ],
 )
-def test_bad_input_is_one_line(run_tool, argument, message):
-    done = run_tool("benchmark", "long", argument)
+def test_bad_input_is_one_line(call_tool, argument, message):
+    done = call_tool("benchmark", "long", argument)
     assert done.returncode == 2 and done.stderr.startswith(message) and done.stderr.count("\n") == 1
 
 

@@ -286,7 +286,7 @@ def test_bad_settings_are_one_line(tmp_path: Path) -> None:
 
 
 def test_the_tool_prints_the_tables_and_says_where_the_figures_are(
-    run_tool: Tool, data: Path, tmp_path: Path, model: Path
+    run_tool: Tool, call_tool: Tool, data: Path, tmp_path: Path, model: Path
 ) -> None:
     other = save_small_model(tmp_path / "other", seed=100, kinds=())
     command = [
@@ -306,7 +306,7 @@ def test_the_tool_prints_the_tables_and_says_where_the_figures_are(
     assert len(points) == 3 * (4 * 6 + 4 + 1)
     bits = {kind: sum(p["estimated_bits"] for p in points if p["kind"] == kind) for kind in ("lstm", "lstm-rdo")}
     assert bits["lstm-rdo"] < bits["lstm"]
-    again = run_tool("evaluate", *command)
+    again = call_tool("evaluate", *command)
     assert again.returncode == 0 and again.stdout == done.stdout
 
 
@@ -320,9 +320,11 @@ def test_the_tool_prints_the_tables_and_says_where_the_figures_are(
         (["data=text", "temporal=[gru]"], "has no temporal stage 'gru': it has none, lstm, transformer"),
     ],
 )
-def test_bad_input_is_one_line(run_tool: Tool, tmp_path: Path, model: Path, arguments: list[str], message: str) -> None:
+def test_bad_input_is_one_line(
+    call_tool: Tool, tmp_path: Path, model: Path, arguments: list[str], message: str
+) -> None:
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "broken.mp4").write_text("no video")
-    done = run_tool("evaluate", f"model={model}", "out=rd", *arguments)
+    done = call_tool("evaluate", f"model={model}", "out=rd", *arguments)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert message in done.stderr

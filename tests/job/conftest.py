@@ -1,24 +1,22 @@
-"""A tiny corpus of motions, a small untrained image stage, and the tools as commands or called in this process."""
+"""A tiny corpus of motions, a small untrained image stage, and the main job as a command."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import importlib.util
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
-from vidlbc import cli, models
+from tests.conftest import load_tool
+from tests.processes import ScriptProcess
+from vidlbc import models
 from vidlbc.image_stage import build_image_stage
 
 REPO = Path(__file__).resolve().parents[2]
@@ -33,15 +31,6 @@ FAST = (
     "device=cpu", "train.minutes=null", "train.steps=4", "train.start=scratch", "train.size=32", "train.frames=3",
     "eval.videos=3", "eval.frames=4", "eval.epochs=2", "eval.head=linear",
 )  # fmt: skip
-
-
-def load_tool(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def write_model(folder: Path, seed: int = 0) -> Path:
@@ -96,15 +85,13 @@ class Job:
 
 
 def job_command(root: Path, out: Path, model: Path, *arguments: str) -> list[str]:
-    """The command line; later arguments win."""
+    """The command line, but for the interpreter; later arguments win."""
     tool = str(REPO / "tools" / "pretrain_video.py")
-    return [sys.executable, tool, f"data.root={root}", f"out={out}", f"image_stage={model}", *FAST, *arguments]
+    return [tool, f"data.root={root}", f"out={out}", f"image_stage={model}", *FAST, *arguments]
 
 
 def run_command(command: list[str], out: Path) -> Job:
-    done = subprocess.run(
-        command, cwd=out.parent, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    done = ScriptProcess(command, out.parent).finish(timeout=240)
     return Job(out, done.stdout, done.stderr, done.returncode)
 
 
@@ -122,21 +109,7 @@ def copied_run(undisturbed: Job, tmp_path: Path) -> Path:
     return Path(shutil.copytree(undisturbed.out, tmp_path / "run"))
 
 
-Tool = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def call_tool(capsys: pytest.CaptureFixture[str]) -> Tool:
-    """`call_tool("encode", "input=...")` -> (exit status, stderr): `python tools/encode.py` but for its start."""
-
-    def call(name: str, *arguments: str) -> tuple[int, str]:
-        tool = load_tool(REPO / "tools" / f"{name}.py")
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.run(tool.main, name, list(arguments))
-        return int(ended.value.code or 0), capsys.readouterr().err
-
-    return call
+Tool = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def listed_videos(folder: Path, rows: list[tuple[str, str, str]]) -> Path:

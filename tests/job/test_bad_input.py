@@ -30,9 +30,9 @@ def job(call_tool: Tool, motions: Path, small_model: Path, tmp_path: Path) -> Ca
     """The line that the job ends with; that it is one line, with status 2, is checked. Later arguments win."""
 
     def run(*arguments: str, root: Path = motions, model: Path = small_model, quiet: bool = True) -> str:
-        status, told = call_tool("pretrain_video", *job_command(root, tmp_path / "run", model, *arguments)[2:])
-        *before, line = told.splitlines()
-        assert status == 2 and line.startswith("error: "), told
+        done = call_tool("pretrain_video", *job_command(root, tmp_path / "run", model, *arguments)[1:])
+        *before, line = done.stderr.splitlines()
+        assert done.returncode == 2 and line.startswith("error: "), done.stderr
         assert not quiet or before == []
         return line.removeprefix("error: ")
 
@@ -176,9 +176,9 @@ def test_a_disk_that_fills_up(
 
 def test_no_weights_to_start_from(call_tool: Tool, motions: Path, small_model: Path, tmp_path: Path) -> None:
     plain = [f"data.root={motions}", f"out={tmp_path}/run", f"image_stage={small_model}", "train.minutes=null"]
-    status, told = call_tool("pretrain_video", *plain)
-    assert status == 2
-    line = told.splitlines()[-1].removeprefix("error: ")
+    done = call_tool("pretrain_video", *plain)
+    assert done.returncode == 2
+    line = done.stderr.splitlines()[-1].removeprefix("error: ")
     assert line == "temporal=transformer has no shipped weights to use: set train.minutes or train.steps"
 
 
@@ -294,17 +294,18 @@ def test_bitstreams_of_other_weights(
     data = codec.compress(make_frames(2, (32, 32)))
     (tmp_path / "one.vlbc").write_bytes(data)
     arguments = (f"output={tmp_path}/made", f"model={other_model}", "device=cpu")
-    status, told = call_tool("decode", f"input={tmp_path}/one.vlbc", *arguments)
+    done = call_tool("decode", f"input={tmp_path}/one.vlbc", *arguments)
     line = (
         f"error: {tmp_path}/one.vlbc: bitstream was written with weights {codec.fingerprint} (none), "
         f"these are {other.fingerprint} (none): load the model that wrote it"
     )
-    assert status == 2 and told.splitlines()[-1] == line
-    status, told = call_tool("decode", f"input={undisturbed.out}/shards", *arguments, "temporal=none")
-    assert status == 2 and told.count("\n") == 1
-    assert f"{undisturbed.out}/shards: written with weights " in told and told.strip().endswith(other.fingerprint[:8])
+    assert done.returncode == 2 and done.stderr.splitlines()[-1] == line
+    done = call_tool("decode", f"input={undisturbed.out}/shards", *arguments, "temporal=none")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"{undisturbed.out}/shards: written with weights " in done.stderr
+    assert done.stderr.strip().endswith(other.fingerprint[:8])
 
     (tmp_path / "cut.vlbc").write_bytes(data[:-5])
-    status, told = call_tool("decode", f"input={tmp_path}/cut.vlbc", f"output={tmp_path}/made", f"model={small_model}")
-    assert status == 2 and told.splitlines()[-1].startswith(f"error: {tmp_path}/cut.vlbc: ")
+    done = call_tool("decode", f"input={tmp_path}/cut.vlbc", f"output={tmp_path}/made", f"model={small_model}")
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(f"error: {tmp_path}/cut.vlbc: ")
     assert not list((tmp_path / "made").glob("*"))

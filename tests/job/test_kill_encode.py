@@ -81,4 +81,5 @@ def test_bad_values_are_one_line(call_tool: Tool, tmp_path: Path) -> None:
         (["kills"], "missing value: give input=... (folder of videos)\n"),
         (["bits"], "command=bits: expected one of symbols, kills\n"),
     ):
-        assert call_tool("soak", *words, f"out={tmp_path}/soak") == (2, f"error: {message}")
+        done = call_tool("soak", *words, f"out={tmp_path}/soak")
+        assert (done.returncode, done.stderr) == (2, f"error: {message}")

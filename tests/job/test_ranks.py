@@ -16,7 +16,8 @@ import pytest
 import torch
 
 import vidlbc
-from tests.job.conftest import REPO, Job, job_command, load_tool, run_command, shard_digests
+from tests.conftest import load_tool
+from tests.job.conftest import REPO, Job, job_command, shard_digests
 from vidlbc.cli import load
 from vidlbc.errors import InputError
 from vidlbc.evaluation import FeatureSet
@@ -31,12 +32,17 @@ OPTIONS = ("train.steps=20", "eval.head=attentive")
 
 
 def command(motions: Path, out: Path, model: Path, *options: str) -> list[str]:
-    return [*TORCHRUN, *job_command(motions, out, model, *OPTIONS, *options)[1:]]
+    return [*TORCHRUN, *job_command(motions, out, model, *OPTIONS, *options)]
+
+
+def run_command(command: list[str], out: Path) -> Job:
+    done = subprocess.run(command, cwd=out.parent, capture_output=True, text=True, timeout=240)
+    return Job(out, done.stdout, done.stderr, done.returncode)
 
 
 def settings(motions: Path, out: Path, model: Path, *options: str) -> JobSettings:
     """Of the same command in one process."""
-    arguments = job_command(motions, out, model, *OPTIONS, *options)[2:]
+    arguments = job_command(motions, out, model, *OPTIONS, *options)[1:]
     made: JobSettings = load_tool(REPO / "tools" / "pretrain_video.py").settings_of(
         load(REPO / "configs", "pretrain_video", arguments)
     )
@@ -112,10 +118,7 @@ def test_bad_input_is_one_line(motions: Path, small_model: Path, tmp_path: Path)
 def test_a_process_that_dies_ends_the_run(motions: Path, small_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     endless = command(motions, out, small_model, "train.steps=1000000")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.Popen(
-        endless, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    run = subprocess.Popen(endless, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         until = time.monotonic() + 120
         while not (out / "training" / "log.jsonl").exists() and time.monotonic() < until:

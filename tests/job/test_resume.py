@@ -6,9 +6,6 @@ Also: what a folder refuses, so that nothing of two runs is ever mixed.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,22 +13,22 @@ from pathlib import Path
 import pytest
 
 from tests.job.conftest import Job, Tool, job_command, run_command, shard_digests
+from tests.processes import ScriptProcess
 
 TIMED = {"decode_fps", "encode_fps", "environment"}
 
 
 def kill_when(command: list[str], out: Path, moment: Callable[[], bool]) -> bool:
     """Start, wait for `moment`, SIGKILL; False where the run was over before."""
-    environment, quiet = {**os.environ, "OMP_NUM_THREADS": "1"}, subprocess.DEVNULL
-    process = subprocess.Popen(command, cwd=out.parent, env=environment, stdout=quiet, stderr=subprocess.PIPE)
+    process = ScriptProcess(command, out.parent)
     try:
-        while process.poll() is None and not moment():
+        while process.running() and not moment():
             time.sleep(0.001)
-        alive = process.poll() is None
+        alive = process.running()
     finally:
-        process.send_signal(signal.SIGKILL)
-        _, told = process.communicate(timeout=60)
-    assert alive or process.returncode == 0, told.decode()
+        process.kill()
+        done = process.finish(timeout=60)
+    assert alive or done.returncode == 0, done.stderr
     return alive
 
 
@@ -66,7 +63,8 @@ def test_killed_while_training_encoding_and_evaluating(
 
 
 def job(call_tool: Tool, root: Path, out: Path, model: Path, *arguments: str) -> tuple[int, str]:
-    return call_tool("pretrain_video", *job_command(root, out, model, *arguments)[2:])
+    done = call_tool("pretrain_video", *job_command(root, out, model, *arguments)[1:])
+    return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,18 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import vidlbc
-from tests.job.conftest import REPO, Job
+from tests.job.conftest import REPO, Job, Tool
 from vidlbc.errors import VidlbcError
 from vidlbc.job.verify import verify
 from vidlbc.shards import LatentShards
-
-Call = Callable[..., tuple[int, str]]
 
 
 def test_every_clip_of_a_run(undisturbed: Job) -> None:
@@ -58,6 +55,6 @@ def test_other_symbols_are_an_error(undisturbed: Job, monkeypatch: pytest.Monkey
         (["input=.", "other_device=tpu"], "error: unknown device 'tpu': expected auto, cpu or cuda"),
     ],
 )
-def test_bad_input(call_tool: Call, arguments: list[str], line: str) -> None:
-    status, told = call_tool("verify", *arguments)
-    assert status == 2 and told.strip() == line
+def test_bad_input(call_tool: Tool, arguments: list[str], line: str) -> None:
+    done = call_tool("verify", *arguments)
+    assert done.returncode == 2 and done.stderr.strip() == line

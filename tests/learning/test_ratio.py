@@ -31,8 +31,8 @@ def model(tmp_path):
     return tmp_path
 
 
-def test_table_one_is_the_papers(run_tool):
-    done = run_tool("learn_by_compression", "table=true")
+def test_table_one_is_the_papers(call_tool):
+    done = call_tool("learn_by_compression", "table=true")
     assert done.returncode == 0, done.stderr
     printed = [line.replace(" x ", "x").split() for line in done.stdout.splitlines()]
     rows = [row for row in printed if row and (row[0].isdigit() or row[0] == "CR")]

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +13,7 @@ from safetensors.torch import load_file
 
 import vidlbc
 from tests.learning.conftest import VARIANTS
+from tests.processes import ScriptProcess
 from tools.learn_by_compression import settings_of
 from vidlbc.cli import load
 from vidlbc.errors import InputError
@@ -63,32 +60,25 @@ def settings(arguments: list[str]) -> StudySettings:
     return settings_of(load(REPO / "configs", "learn_by_compression", arguments))
 
 
-def run(arguments: list[str]) -> subprocess.Popen[str]:
-    script = [sys.executable, str(REPO / "tools" / "learn_by_compression.py"), *arguments]
-    return subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def kill_when(process: subprocess.Popen[str], there: Path) -> None:
+def kill_when(process: ScriptProcess, there: Path) -> None:
     deadline = time.monotonic() + 240
-    while not there.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not there.exists() and process.running() and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert there.exists() and process.poll() is None
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    assert there.exists() and process.running()
+    process.kill()
+    process.finish(timeout=60)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_one_command_raises_cr_twice_and_survives_a_kill(command, tmp_path, make_frames):
-    # Both in processes of their own: bytes are compared, and sums differ with the number of threads.
-    first = run(command(tmp_path / "whole"))
-    printed, errors = first.communicate()
-    assert first.returncode == 0, errors
+def test_one_command_raises_cr_twice_and_survives_a_kill(command, run_tool, tmp_path, make_frames, capsys):
+    run_study(settings(command(tmp_path / "whole")))
+    printed = capsys.readouterr().out
     checkpoint = tmp_path / "killed" / "phases" / "03-V2-hold" / "checkpoint.safetensors"
-    kill_when(run(command(tmp_path / "killed")), checkpoint)
-    last = run(command(tmp_path / "killed"))
-    _, errors = last.communicate()
-    assert last.returncode == 0, errors
+    script = str(REPO / "tools" / "learn_by_compression.py")
+    kill_when(ScriptProcess([script, *command(tmp_path / "killed")], tmp_path), checkpoint)
+    last = run_tool("learn_by_compression", *command(tmp_path / "killed"))
+    assert last.returncode == 0, last.stderr
     for name in ("phases/history.json", "metrics.json", "model/image_stage/model.safetensors", "streams/V3.vlbc"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
     assert (tmp_path / "whole" / "history.png").stat().st_size > 1000

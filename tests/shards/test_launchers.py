@@ -260,8 +260,8 @@ def test_the_array_as_a_user_runs_it(run_tool: Tool, make_clip: Callable[..., Pa
         (["launcher=local", "ray.workers=0"], "error: ray.workers=0: expected at least 1"),
     ],
 )
-def test_bad_launchers_are_one_line(run_tool: Tool, tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = run_tool("encode", "input=nowhere", "output=out", *arguments)
+def test_bad_launchers_are_one_line(call_tool: Tool, tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = call_tool("encode", "input=nowhere", "output=out", *arguments)
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 

@@ -34,15 +34,15 @@ def videos(tmp_path: Path, make_clip: Callable[..., Path]) -> Path:
     return tmp_path / "videos"
 
 
-def encode(run_tool: Tool, videos: Path, model: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return run_tool("encode", f"input={videos}", f"model={model}", f"output={out}", "device=cpu", "holdout=0", *more)
+def encode(call_tool: Tool, videos: Path, model: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return call_tool("encode", f"input={videos}", f"model={model}", f"output={out}", "device=cpu", "holdout=0", *more)
 
 
 def test_a_reader_of_the_base_reads_only_its_bytes(
-    run_tool: Tool, videos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call_tool: Tool, videos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "shards"
-    done = encode(run_tool, videos, model, out)
+    done = encode(call_tool, videos, model, out)
     assert done.returncode == 0, done.stderr
     whole = LatentShards(out, mode="latents", shuffle=False)
     taken: list[int] = []
@@ -79,10 +79,10 @@ def full_base(model: Path, data: bytes) -> torch.Tensor:
 
 
 def test_frames_and_models_without_layers_need_the_whole(
-    run_tool: Tool, videos: Path, tmp_path: Path
+    call_tool: Tool, videos: Path, tmp_path: Path
 ) -> None:
     plain = save_small_model(tmp_path / "plain", kinds=())
-    assert encode(run_tool, videos, plain, tmp_path / "shards").returncode == 0
+    assert encode(call_tool, videos, plain, tmp_path / "shards").returncode == 0
     assert not LatentShards(tmp_path / "shards").plan.settings.rdo  # by itself only where priors see the past
     with pytest.raises(ShardError, match="has no base layer"):
         LatentShards(tmp_path / "shards", base=True)[0]
@@ -91,26 +91,26 @@ def test_frames_and_models_without_layers_need_the_whole(
 
 
 def test_a_ratio_per_clip_is_in_rows_and_headers_and_verifies(
-    run_tool: Tool, videos: Path, model: Path, tmp_path: Path
+    call_tool: Tool, videos: Path, model: Path, tmp_path: Path
 ) -> None:
-    done = encode(run_tool, videos, model, tmp_path / "psnr", "psnr=4.5")
+    done = encode(call_tool, videos, model, tmp_path / "psnr", "psnr=4.5")
     assert done.returncode == 0, done.stderr
     shards = LatentShards(tmp_path / "psnr")
     for index in range(len(shards)):
         row, info = shards.meta(index), vidlbc.inspect(shards.bitstream(index))
         assert row["qp"] == info.qp and list(info.kept) == {"V2": [1, 2, 2, 3], "V3": [0, 0, 2, 3]}[row["variant"]]
-    done = run_tool("verify", f"input={tmp_path / 'psnr'}", f"model={model}", "device=cpu")
+    done = call_tool("verify", f"input={tmp_path / 'psnr'}", f"model={model}", "device=cpu")
     assert done.returncode == 0 and ": 0 differ. 3 clips were compared with a new analysis" in done.stdout
 
-    done = encode(run_tool, videos, model, tmp_path / "v3", "variant=V3")
+    done = encode(call_tool, videos, model, tmp_path / "v3", "variant=V3")
     assert done.returncode == 0, done.stderr
     assert set(LatentShards(tmp_path / "v3").table["variant"].to_pylist()) == {"V3"}
 
 
 def test_chosen_symbols_and_bitrates_are_in_the_rows_and_verify(
-    run_tool: Tool, videos: Path, model: Path, tmp_path: Path
+    call_tool: Tool, videos: Path, model: Path, tmp_path: Path
 ) -> None:
-    done = encode(run_tool, videos, model, tmp_path / "shards", "bitrate=60", "shard_videos=2")
+    done = encode(call_tool, videos, model, tmp_path / "shards", "bitrate=60", "shard_videos=2")
     assert done.returncode == 0, done.stderr
     shards = LatentShards(tmp_path / "shards")
     assert len(shards) == 3 and shards.plan.settings.rdo  # its kind sees the past
@@ -119,24 +119,24 @@ def test_chosen_symbols_and_bitrates_are_in_the_rows_and_verify(
         assert row["rdo"] is True and row["target"] == "bitrate=60" and vidlbc.inspect(shards.bitstream(index)).skip > 0
         kbps = 8 * row["bytes"] * Fraction(row["fps"]) / row["frames"] / 1000
         assert row["reached"] == pytest.approx(float(kbps), abs=1e-3) and row["reached"] <= 60
-    done = run_tool("verify", f"input={tmp_path / 'shards'}", f"model={model}", "device=cpu")
+    done = call_tool("verify", f"input={tmp_path / 'shards'}", f"model={model}", "device=cpu")
     assert done.returncode == 0 and ": 0 differ. 3 clips were compared with a new analysis" in done.stdout, done.stderr
 
     # A run that goes on where it stopped ends with the same bytes.
     before = (tmp_path / "shards" / "00001.tar").read_bytes()
     for name in ("00001.tar", "00001_stats.json"):
         (tmp_path / "shards" / name).unlink()
-    assert encode(run_tool, videos, model, tmp_path / "shards", "bitrate=60", "shard_videos=2").returncode == 0
+    assert encode(call_tool, videos, model, tmp_path / "shards", "bitrate=60", "shard_videos=2").returncode == 0
     assert (tmp_path / "shards" / "00001.tar").read_bytes() == before
-    done = encode(run_tool, videos, model, tmp_path / "shards", "bitrate=60", "shard_videos=2", "rdo=false")
+    done = encode(call_tool, videos, model, tmp_path / "shards", "bitrate=60", "shard_videos=2", "rdo=false")
     assert done.returncode == 2 and "rdo=True there, rdo=False here" in done.stderr
 
 
 def test_a_run_begun_before_symbols_were_chosen_goes_on_as_it_began(
-    run_tool: Tool, videos: Path, model: Path, tmp_path: Path
+    call_tool: Tool, videos: Path, model: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "shards"
-    assert encode(run_tool, videos, model, out, "rdo=false").returncode == 0
+    assert encode(call_tool, videos, model, out, "rdo=false").returncode == 0
     before, plan = (out / "00000.tar").read_bytes(), out / "manifest" / "plan.json"
     settings = json.loads(plan.read_text())
     for name in ("rdo", "bitrate"):
@@ -144,7 +144,7 @@ def test_a_run_begun_before_symbols_were_chosen_goes_on_as_it_began(
     plan.write_text(json.dumps(settings))
     for name in ("00000.tar", "00000_stats.json"):
         (out / name).unlink()
-    done = encode(run_tool, videos, model, out)
+    done = encode(call_tool, videos, model, out)
     assert done.returncode == 0 and (out / "00000.tar").read_bytes() == before, done.stderr
 
 
@@ -161,17 +161,17 @@ def test_a_run_begun_before_symbols_were_chosen_goes_on_as_it_began(
         (("bpp_per_db=0",), "bpp_per_db=0: expected bits per pixel above 0 and below 100, or null"),
     ],
 )
-def test_bad_requests(run_tool: Tool, videos: Path, model: Path, tmp_path: Path, options, message) -> None:
-    done = encode(run_tool, videos, model, tmp_path / "out", *options)
+def test_bad_requests(call_tool: Tool, videos: Path, model: Path, tmp_path: Path, options, message) -> None:
+    done = encode(call_tool, videos, model, tmp_path / "out", *options)
     assert done.returncode == 2 and message in done.stderr.strip().splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 
 def test_shards_written_before_there_were_layers_still_open(
-    run_tool: Tool, videos: Path, tmp_path: Path
+    call_tool: Tool, videos: Path, tmp_path: Path
 ) -> None:
     plain = save_small_model(tmp_path / "plain", kinds=())
-    assert encode(run_tool, videos, plain, tmp_path / "shards").returncode == 0
+    assert encode(call_tool, videos, plain, tmp_path / "shards").returncode == 0
     place = tmp_path / "shards" / "00000.parquet"
     size = place.stat().st_size
     later = ["variant", "rdo", "target", "reached", "base_bytes", "base_sha256"]

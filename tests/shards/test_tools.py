@@ -44,7 +44,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr.strip().splitlines()[-1]
 
 
-def test_encode_and_decode(run_tool: Tool, corpus: Path, small_model: Path, tmp_path: Path) -> None:
+def test_encode_and_decode(run_tool: Tool, call_tool: Tool, corpus: Path, small_model: Path, tmp_path: Path) -> None:
     common = (f"input={corpus}", f"model={small_model}", "device=cpu", "clip_frames=4", "shard_videos=2")
     done = run_tool("encode", *common, f"output={tmp_path / 'shards'}")
     assert done.returncode == 0, done.stderr
@@ -63,7 +63,7 @@ def test_encode_and_decode(run_tool: Tool, corpus: Path, small_model: Path, tmp_
     expected = codec.compress(source[sample["meta"]["start"] : sample["meta"]["stop"]], qp=32, fps=24)
     assert sample["bitstream"] == expected
 
-    again = run_tool("encode", *common, f"output={tmp_path / 'shards'}")
+    again = call_tool("encode", *common, f"output={tmp_path / 'shards'}")
     assert again.returncode == 0
     count = len(shards.plan.shards)
     assert f"{count} shards, {count} of them from earlier runs" in again.stdout
@@ -76,7 +76,7 @@ def test_encode_and_decode(run_tool: Tool, corpus: Path, small_model: Path, tmp_
         assert made is not None and made.fps == 24 and verdict.frames == (1 if "0" in path.name else 6)
 
     (tmp_path / "one.vlbc").write_bytes(sample["bitstream"])
-    single = run_tool(
+    single = call_tool(
         "decode", f"input={tmp_path / 'one.vlbc'}", f"output={tmp_path / 'png'}", "format=png", f"model={small_model}"
     )
     assert single.returncode == 0, single.stderr
@@ -106,10 +106,10 @@ def test_encode_and_decode(run_tool: Tool, corpus: Path, small_model: Path, tmp_
         ("decode", ["input=text.vlbc", "output=out"], "error: text.vlbc: "),
     ],
 )
-def test_bad_input_is_one_line(run_tool: Tool, tmp_path: Path, tool: str, arguments: list[str], message: str) -> None:
+def test_bad_input_is_one_line(call_tool: Tool, tmp_path: Path, tool: str, arguments: list[str], message: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.vlbc").write_text("this is no bitstream, however long it goes on")
-    done = run_tool(tool, *arguments)
+    done = call_tool(tool, *arguments)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
     assert message in done.stderr
     assert not (tmp_path / "out").exists()

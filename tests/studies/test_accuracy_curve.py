@@ -14,8 +14,7 @@ import pytest
 
 import vidlbc
 from tests.codec.small_models import save_small_model
-from tests.conftest import write_clip
-from tests.job.conftest import load_tool
+from tests.conftest import load_tool, write_clip
 from vidlbc import cli
 from vidlbc.codec import Codec
 from vidlbc.errors import InputError

@@ -62,7 +62,9 @@ def test_constant_settings_are_the_same_for_all_clips() -> None:
         assert set(total.shares.values()) == {1.0}
 
 
-def test_the_tool_measures_and_resumes(run_tool: Callable, make_clip: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_tool_measures_and_resumes(
+    run_tool: Callable, call_tool: Callable, make_clip: Callable[..., Path], tmp_path: Path
+) -> None:
     model = save_small_model(tmp_path / "model", kinds=(), variants={"V2": [1, 2, 2, 3]})
     for number in range(2):
         make_clip(tmp_path / "videos" / f"{number}.mp4", frames=2, seed=number)
@@ -81,7 +83,7 @@ def test_the_tool_measures_and_resumes(run_tool: Callable, make_clip: Callable[.
     assert (figures["clips"], figures["points"]) == (1, 4) and (out / "adaptive_ratio.png").stat().st_size > 1000
     lines = (out / "points.jsonl").read_text()
     (out / "points.jsonl").write_text(lines[: len(lines) * 2 // 3])  # killed in the middle of a line
-    assert run_tool(*command).returncode == 0
+    assert call_tool(*command).returncode == 0
     assert (out / "points.jsonl").read_text() == lines
-    refused = run_tool(*command[:-1], "qps=[8,24]")
+    refused = call_tool(*command[:-1], "qps=[8,24]")
     assert refused.returncode == 2 and refused.stderr.strip().endswith("expected at least 4 different ones, for curves")

@@ -58,7 +58,9 @@ def settings_for(model: Path, videos: Path, tmp_path: Path) -> Callable[..., Dec
     return settings
 
 
-def test_a_run_and_the_tools_that_use_its_model(run_tool: Run, model: Path, videos: Path, tmp_path: Path) -> None:
+def test_a_run_and_the_tools_that_use_its_model(
+    run_tool: Run, call_tool: Run, model: Path, videos: Path, tmp_path: Path
+) -> None:
     trained, listed = tmp_path / "trained", videos / "labels.csv"
     done = run_tool(
         "pretrain_decoder", f"model={model}", f"data.train={listed}", f"data.val={listed}", f"out={trained}",
@@ -78,7 +80,7 @@ def test_a_run_and_the_tools_that_use_its_model(run_tool: Run, model: Path, vide
     stream = tmp_path / "c.vlbc"
     stream.write_bytes(data)
     for refine in ("false", "true"):
-        done = run_tool(
+        done = call_tool(
             "decode", f"input={stream}", f"output={tmp_path / refine}", f"model={trained}", f"refine={refine}",
             "format=png", "device=cpu",
         )  # fmt: skip
@@ -93,14 +95,14 @@ def test_a_run_and_the_tools_that_use_its_model(run_tool: Run, model: Path, vide
         f"data={videos / 'c.mp4'}", f"out={out}", "codecs=[vidlbc]", f"model={trained}", "temporal=[lstm,lstm+refine]",
         "qp=[50]", "frames=6", "rdo=false", "report=false", "device=cpu",
     )  # fmt: skip
-    done = run_tool("evaluate", *arguments)
+    done = call_tool("evaluate", *arguments)
     assert done.returncode == 0, done.stderr
     with open(out / "points.csv", newline="") as file:
         plain, refined = csv.DictReader(file)
     assert (plain["kind"], refined["kind"]) == ("lstm", "lstm+refine") and plain["bytes"] == refined["bytes"]
     assert float(refined["psnr"]) > float(plain["psnr"]) + 0.2
     assert "lstm+refine" in done.stdout
-    done = run_tool("evaluate", *arguments[:3], f"model={model}", *arguments[4:])
+    done = call_tool("evaluate", *arguments[:3], f"model={model}", *arguments[4:])
     assert done.returncode == 2 and "has no video decoder: use refine=false" in done.stderr
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vidlbc.errors import InputError, VidlbcError
+from vidlbc.video.x264 import repeatable_x264
 
 _SEI = re.compile(rb"\x00?\x00\x00\x01\x06.*?(?=\x00?\x00\x00\x01|\Z)", re.DOTALL)  # Annex B, unit type 6
 
@@ -62,7 +63,7 @@ class X264(Coder):
         frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
         codec.height, codec.width = frames.shape[1:3]
         codec.pix_fmt, codec.time_base, codec.framerate = "yuv420p", Fraction(1, 15), Fraction(15)
-        codec.options = {"preset": "medium", "crf": str(value), "threads": "1"}
+        codec.options = {"preset": "medium", "crf": str(value), "threads": "1", **repeatable_x264()}
         pictures = (av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24") for frame in frames)
         packets = [packet for picture in pictures for packet in codec.encode(picture)]
         data = b"".join(bytes(packet) for packet in [*packets, *codec.encode(None)])

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from vidlbc.errors import InputError
+from vidlbc.video.x264 import repeatable_x264
 
 GAP = 4  # white columns between the two videos of a side-by-side
 
@@ -37,7 +38,8 @@ def write_mp4(
         for frame in _checked(frames, path):
             height, width, _ = frame.shape
             if stream is None:
-                stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "medium"})
+                options = {"crf": str(crf), "preset": "medium", **repeatable_x264()}
+                stream = container.add_stream("libx264", rate=rate, options=options)
                 stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
                 stream.codec_context.colorspace = 5  # BT.470BG, the matrix swscale converts with
                 stream.codec_context.color_range = 1

@@ -16,6 +16,7 @@ import numpy as np
 from vidlbc.errors import InputError
 from vidlbc.evaluation.anchors.base import Anchor
 from vidlbc.evaluation.anchors.encoder_process import EncoderError, EncoderProcess
+from vidlbc.video.x264 import repeatable_x264
 
 _PROCESS = EncoderProcess()
 
@@ -89,6 +90,8 @@ class VideoCodec(Anchor):
             return options | {"svtav1-params": f"lp={self._threads}{structure}"}
         if self._low_delay:
             options["tune"] = "zerolatency"
+        if self._library == "x264":
+            options |= repeatable_x264()
         if self._library == "x265":
             pools = "none" if self._threads == 1 else str(self._threads)
             # Pictures of 48 columns corrupt its heap (PyAV 18.1), seldom without assembler or adaptive quantisation.
