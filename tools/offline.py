@@ -81,11 +81,9 @@ def run_call(config: DictConfig) -> None:
 
 
 def _deadline(until: str | None) -> float | None:
-    if until is None:
-        return None
     from vidlbc.training.schedule import time_of_day
 
-    return time_of_day(str(until))
+    return None if until is None else time_of_day(str(until), option="until")
 
 
 def join(config: DictConfig) -> None:

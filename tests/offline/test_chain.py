@@ -92,10 +92,7 @@ def test_from_pictures_to_a_model_by_way_of_a_node(tmp_path: Path, run_tool, mak
     [
         (["pack", "plan=none", "data=.", "out=packs"], "plan=none: no such plan or file"),
         (["pack", "plan=five_minutes", "out=packs"], "missing value: pack needs data=..."),
-        (["pack", "plan=five_minutes", "data=nowhere", "out=packs"], "nowhere: no such folder"),
         (["run", "root=.", "results=r"], "no index of a pack"),
-        (["join", "results=nowhere", "out=m"], "results=nowhere: no such folder"),
-        (["measure", "data=nowhere", "out=m"], "data=nowhere: no such file or folder"),
         (["send"], "command=send: expected one of pack, run, join, dry, measure"),
     ],
 )
@@ -106,7 +103,7 @@ def test_bad_input_is_one_line(run_tool, arguments, told):
 
 def test_the_package_runs_the_tools_by_name(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    wanted = {"offline join results=no out=m": "results=no: no such folder", "of": "of: no such tool"}
+    wanted = {"offline send": "command=send: expected one of pack", "of": "of: no such tool"}
     for words, told in wanted.items():
         command = [sys.executable, "-m", "vidlbc", *words.split()]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -170,12 +170,14 @@ def start(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     folder.mkdir()
     code = tmp_path / "vidlbc" / "__main__.py"
     code.parent.mkdir()
+    (code.parent / "__init__.py").write_text("")
     code.write_text("import os, sys; print('RUN', *sys.argv[1:], os.getcwd())")
     (tmp_path / "pack.json").write_text("{}")
     tar = folder / "small.0.tar"
     with tarfile.open(tar, "w") as archive:
         archive.add(tmp_path / "pack.json", "pack.json")
         archive.add(code, "code/vidlbc/__main__.py")
+        archive.add(tmp_path / "vidlbc" / "__init__.py", "code/vidlbc/__init__.py")
     (folder / "start.py").write_bytes((REPO / "vidlbc" / "offline" / "start.py").read_bytes())
     (folder / "small.0.tar.sha256").write_text(f"{hashlib.sha256(tar.read_bytes()).hexdigest()}  small.0.tar\n")
 
