@@ -26,6 +26,8 @@ with open(out / "starts", "a") as file:
 while tick < int(given["ticks"]) and time.time() < float(given.get("until", "@9e9")[1:]):
     time.sleep(0.01)
     tick += 1
+    if given.get("average"):
+        (out / "training" / "average.safetensors").write_text("")
     if str(tick) == given.get("fail"):
         print("error: it cannot go on")
         sys.exit(3)

@@ -62,9 +62,18 @@ def test_another_attempt_is_made_with_changed_arguments(tmp_path):
 
 
 def test_no_other_attempt_where_most_of_the_time_is_over(tmp_path):
-    plan = make_plan({"name": "a", "args": args(3, fail=1), "otherwise": [["fail=none"]]})
-    records = run(make_root(tmp_path / "root", plan, time.time() - 40))
-    assert (records["a"].status, records["a"].attempt) == (FAILED, 0)
+    plan = make_plan({"name": "a", "args": args(10**6, fail=200), "otherwise": [["fail=none"]]})
+    # It fails after two seconds at least, and no more than as many are left of the minute then.
+    records = run(make_root(tmp_path / "root", plan, time.time() - 56.5))
+    assert records["a"].attempt == 0 and records["a"].status != DONE
+
+
+def test_of_several_attempts_the_last_with_weights_counts(tmp_path):
+    stay = {"name": "a", "args": args(3, fail=2, average=1), "otherwise": [["fail=1", "average="]]}
+    root = make_root(tmp_path / "root", make_plan(stay), time.time())
+    record = run(root)["a"]
+    assert (record.attempt, record.out) == (1, f"{root.path}/out/a")
+    assert record.reasons[-1].startswith("no model: ")   # the stand-in's are no weights of a network
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ class Runner:
         end = end_of(step, self.call)
         record.started = record.started or time.time()
         if not self._arrived(step, end):
-            record.status = SKIPPED
+            record.status = CUT if record.out else SKIPPED
             here = self.root.has(self.needs[step.name])
             record.reasons.append("its time was over" if here else "its data never came")
         elif step.choose is not None and record.chosen is None:
@@ -86,20 +86,16 @@ class Runner:
                 record.status = CUT if record.out else SKIPPED
                 record.reasons.append("its training time was over")
                 break
+            began = time.time()
             status = self._attempt(step, record, end)
-            left = end - 60 * step.closing - time.time()
-            # Anew only where most of its time is left: what was trained until then is worth more than a short run.
-            again = status == FAILED and record.attempt < len(step.otherwise) and left > self._length(step) / 2
+            spent, left = time.time() - began, end - 60 * step.closing - time.time()
+            # Anew where most of the time is left: what was trained until then is worth more than a short run.
+            again = status == FAILED and record.attempt < len(step.otherwise) and left > spent
             if again:
                 record.attempt += 1
             else:
                 record.status = status
         self._finish(step, record)
-
-    def _length(self, step: Step) -> float:
-        index = self.plan.steps.index(step)
-        before = self.plan.steps[index - 1].until if index else 0.0
-        return 60 * (step.until - before)
 
     def _arrived(self, step: Step, end: float) -> bool:
         while time.time() < end and not self.root.has(self.needs[step.name]):
@@ -107,8 +103,7 @@ class Runner:
         return time.time() < end
 
     def _attempt(self, step: Step, record: Record, end: float) -> str:
-        suffix = "" if not record.attempt else f".{record.attempt + 1}"
-        out = self.root.path / "out" / f"{step.name}{suffix}"
+        out = self._out(step, record.attempt)
         record.out = str(out)
         record.args = arguments(self.plan, step, record, self._values(step, out, end))
         lacking = [name for text in record.args for name in placeholders(text)]
@@ -131,6 +126,9 @@ class Runner:
             record.reasons.append(f"attempt {record.attempt + 1}: exit status {record.exit}: {last_line(log)}")
         return FAILED if record.exit else DONE
 
+    def _out(self, step: Step, attempt: int) -> Path:
+        return self.root.path / "out" / (f"{step.name}.{attempt + 1}" if attempt else step.name)
+
     def _values(self, step: Step, out: Path, end: float) -> dict[str, str]:
         """What the placeholders stand for; names of steps that left no model are missing."""
         values = {
@@ -144,9 +142,12 @@ class Runner:
         return values
 
     def _finish(self, step: Step, record: Record) -> None:
-        """A model of a training that was stopped or failed: the next steps may build on it."""
+        """A model of a training that was stopped or failed, of its last attempt that left weights: what is next builds
+        on it."""
         if not weights.trains(step.run) or not record.out:
             return
+        outs = [self._out(step, attempt) for attempt in range(record.attempt, -1, -1)]
+        record.out = str(next((out for out in outs if weights.has_weights(step.run, out)), outs[0]))
         try:
             made_of = weights.finish(step.run, Path(record.out))
         except (VidlbcError, ArithmeticError, KeyError, OSError, ValueError) as error:

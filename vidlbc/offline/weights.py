@@ -40,6 +40,10 @@ def is_model(run: str, out: Path) -> bool:
     return any((out / "model").glob("temporal/*/model.safetensors"))
 
 
+def has_weights(run: str, out: Path) -> bool:
+    return is_model(run, out) or (out / AVERAGE).is_file()
+
+
 def about(run: str, out: Path) -> dict[str, Any]:
     """What builds the stage that is trained: {"image": {family, options}}, or {"temporal": {kind, options}, "of": the
     digest of its image stage}. Raises InputError where the run has not begun.
