@@ -32,7 +32,9 @@ while tick < int(given["ticks"]) and time.time() < float(given.get("until", "@9e
         print("error: it cannot go on")
         sys.exit(3)
     with open(out / "training" / "log.jsonl", "a") as file:
-        file.write(json.dumps({"step": tick, "val": {"loss": float(given.get("loss", 1))}}) + "\\n")
+        file.write(json.dumps({"step": tick, "loss": 9}) + "\\n")
+    with open(out / "training" / "validation.jsonl", "a") as file:
+        file.write(json.dumps({"step": tick, "cost": float(given.get("cost", 1))}) + "\\n")
     place.with_suffix(".tmp").write_text(str(tick))
     os.replace(place.with_suffix(".tmp"), place)
 if given.get("stay"):

@@ -17,6 +17,8 @@ from PIL import Image
 import vidlbc
 from tests.conftest import REPO
 from tests.training_image.conftest import TINY, texture
+from vidlbc.offline.plan import read_plan
+from vidlbc.offline.runner import figure
 
 PLAN = """
 minutes: 16
@@ -25,7 +27,7 @@ steps:
   - name: image
     run: tools/pretrain_image.py
     until: 6
-    args: ["data.train={data}/pictures", "out={out}", "device={device}", train.steps=8, train.size=64, train.batch=2]
+    args: ["data.train={data}/pictures", "data.val={data}/pictures/0.png", "eval.qps=[32]", "out={out}", "device={device}", train.steps=8, train.size=64, train.batch=2]
     variant: [VARIANT]
   - name: temporal
     run: tools/pretrain_video.py
@@ -85,6 +87,10 @@ def test_from_pictures_to_a_model_by_way_of_a_node(tmp_path: Path, run_tool, mak
     audit = json.loads((tmp_path / "model" / "run" / "audit" / "metrics.json").read_text())
     assert [way["differing"] for way in audit["symbols"]] == [0, 0] and audit["symbols"][0]["symbols"] > 0
     assert "| temporal | 12.0 | done |" in (tmp_path / "log.md").read_text()
+    # What shipped plans choose by is what a training leaves.
+    plans = [read_plan(path.stem, path.parent) for path in (REPO / "configs" / "offline").glob("*.yaml")]
+    chosen_by = {step.choose.by for plan in plans for step in plan.steps if step.choose}
+    assert chosen_by and all(figure(root / "out" / "image", by) is not None for by in chosen_by)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ def trained_image(out: Path, seed: int = 3) -> Path:
     save_tensors(out / "training" / "average.safetensors", stage.state_dict(), META)
     request = {"image_stage": {"family": "lbc", **IMAGE_OPTIONS}, "init": None, "grow": False}
     (out / "training" / "request.json").write_text(json.dumps(request))
-    (out / "training" / "log.jsonl").write_text('{"step": 5, "loss": 2.5}\n{"step": 7, "val": {"loss": 2.25}}\n')
+    (out / "training" / "log.jsonl").write_text('{"step": 5, "loss": 2.5}\n')
+    (out / "training" / "validation.jsonl").write_text('{"step": 7, "cost": 2.25}\n{"step": 8, "co')
     return out
 
 
@@ -82,7 +83,7 @@ def test_weights_of_a_run_at_work_become_the_model_that_its_end_would_have_saved
     codec = vidlbc.load(tmp_path / "model", "cpu")
     frames = noisy_frames(2, 32, 48)
     assert codec.decompress(codec.compress(frames)).shape == frames.shape
-    assert "| image | 1.0 | running |" in entry and '"loss": 2.25' in entry
+    assert "| image | 1.0 | running |" in entry and '"cost": 2.25' in entry
     told = (tmp_path / "model" / "README.md").read_text()
     assert told.startswith("---\nlicense: apache-2.0\n") and "- torch: none" in told and codec.fingerprint in told
     assert (tmp_path / "model" / "run" / "image" / "log.jsonl").is_file()

@@ -77,26 +77,31 @@ def test_of_several_attempts_the_last_with_weights_counts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("losses", "best", "chosen"), [((2, 1), "min", "b"), ((2, 1), "max", "a"), ((None, None), "min", "a")]
-)
-def test_a_step_takes_over_what_the_best_trial_varied(tmp_path, losses, best, chosen):
+    ("by", "best", "chosen", "told"),
+    [
+        ("cost", "min", "b", "cost: a 2, b 1.5"), ("cost", "max", "a", "cost: a 2, b 1.5"),
+        ("psnr", "min", "a", "no psnr of a, b: the first was taken"),
+    ],
+)  # fmt: skip
+def test_a_step_takes_over_what_the_best_trial_varied(tmp_path, by, best, chosen, told):
     trials = [
-        {"name": name, "args": args(1) if loss is None else args(2, loss=loss), "variant": [f"network={name}"]}
-        for name, loss in zip("ab", losses, strict=True)
+        {"name": name, "args": args(2, cost=cost), "variant": [f"network={name}"]}
+        for name, cost in (("a", 2), ("b", 1.5))
     ]
-    by = "val.nothing" if losses[0] is None else "val.loss"
     plan = make_plan(*trials, {"name": "c", "args": args(1), "choose": {"by": by, "of": ["a", "b"], "best": best}})
     records = run(make_root(tmp_path / "root", plan, time.time()))
     assert records["c"].chosen == chosen and records["c"].args[-1] == f"network={chosen}"
+    assert records["c"].reasons == [told]
 
 
 def test_a_figure_is_the_last_one_that_is_whole(tmp_path):
     (tmp_path / "training").mkdir()
-    lines = ['{"val": {"bpp": 2}}', '{"val": {"bpp": 1}}', '{"loss": 3}', '{"val": {"b']
-    (tmp_path / "training" / "log.jsonl").write_text("\n".join(lines))
-    assert figure(tmp_path, "val.bpp") == 1 and figure(tmp_path, "loss") == 3 and figure(tmp_path, "psnr") is None
-    (tmp_path / "metrics.json").write_text('{"symbols": [{"differing": 4}], "val": {"bpp": 9}}')
-    assert figure(tmp_path, "symbols.differing") == 4 and figure(tmp_path, "val.bpp") == 1
+    lines = ['{"qp8": {"bpp": 2}}', '{"qp8": {"bpp": 1}}', '{"qp8": {"b']
+    (tmp_path / "training" / "validation.jsonl").write_text("\n".join(lines))
+    (tmp_path / "training" / "log.jsonl").write_text('{"loss": 3}\n')
+    assert figure(tmp_path, "qp8.bpp") == 1 and figure(tmp_path, "loss") == 3 and figure(tmp_path, "psnr") is None
+    (tmp_path / "metrics.json").write_text('{"symbols": [{"differing": 4}], "qp8": {"bpp": 9}}')
+    assert figure(tmp_path, "symbols.differing") == 4 and figure(tmp_path, "qp8.bpp") == 1
 
 
 def test_a_step_is_over_when_its_file_is_there(tmp_path):

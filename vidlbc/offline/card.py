@@ -12,7 +12,7 @@ from vidlbc.offline.plan import Step
 if TYPE_CHECKING:
     from vidlbc.offline.join import Run
 
-_LOG = "log.jsonl"
+_LOG, _VALIDATION = "log.jsonl", "validation.jsonl"
 
 
 def card(name: str, run: "Run", step: Step, codec: Codec) -> str:
@@ -68,29 +68,22 @@ def _table(run: "Run") -> list[str]:
     return rows
 
 
-def _rows(run: "Run", name: str) -> list[dict[str, Any]]:
-    rows = []
-    for text in run.generation.files.get(f"{name}/{_LOG}", b"").decode(errors="replace").splitlines():
+def _last(run: "Run", name: str, log: str = _LOG) -> dict[str, Any]:
+    """The last line that is whole: one may have been half written."""
+    for text in reversed(run.generation.files.get(f"{name}/{log}", b"").decode(errors="replace").splitlines()):
         try:
-            rows.append(json.loads(text))
-        except ValueError:
-            continue  # the first line of a log that was cut, or one being written
-    return [row for row in rows if isinstance(row, dict)]
-
-
-def _last(run: "Run", name: str) -> dict[str, Any]:
-    return next(iter(reversed(_rows(run, name))), {})
+            return dict(json.loads(text))
+        except (ValueError, TypeError):
+            continue
+    return {}
 
 
 def _figures(run: "Run", step: Step) -> list[str]:
     """The last line of the log, the last validation, and metrics.json of every step, as they were written."""
     told = []
-    rows = [row for row in _rows(run, step.name) if "val" not in row]
-    if rows:
-        told.append(f"last log line: `{json.dumps(rows[-1])}`")
-    validated = [row for row in _rows(run, step.name) if "val" in row]
-    if validated:
-        told.append(f"last validation: `{json.dumps(validated[-1])}`")
+    for what, log in (("log line", _LOG), ("validation", _VALIDATION)):
+        if row := _last(run, step.name, log):
+            told.append(f"last {what}: `{json.dumps(row)}`")
     for other in run.plan.steps:
         metrics = run.generation.files.get(f"{other.name}/metrics.json")
         if metrics is not None:

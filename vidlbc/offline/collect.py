@@ -2,7 +2,7 @@
 
     state.json                    plan, environment, what became of each step
     STEP/printed.txt              the end of what it printed
-    STEP/log.jsonl  STEP/*.json   figures
+    STEP/*.jsonl  STEP/*.json     figures
     STEP/model/...                a whole model's files, without an image stage that is there otherwise
     STEP/average.safetensors  STEP/about.json      of a training at work: its averaged weights, and what they fit
 """
@@ -57,10 +57,10 @@ def _state(plan: Plan, call: Call, commit: str, records: dict[str, Record]) -> d
 def _figures(root: Root, name: str, record: Record) -> list[Entry]:
     out, found = Path(record.out), []
     printed = root.path / "out" / f"{name}.log"
-    for path, most, own in [(printed, _PRINTED, "printed.txt"), (out / "training" / "log.jsonl", _LOG, "log.jsonl")]:
+    logs = [(out / "training" / own, _LOG, own) for own in ("log.jsonl", "validation.jsonl")]
+    for path, most, own in [(printed, _PRINTED, "printed.txt"), *logs]:
         if path.is_file():
-            data = path.read_bytes()
-            found.append(Entry(f"{name}/{own}", data[-most:]))
+            found.append(Entry(f"{name}/{own}", path.read_bytes()[-most:]))
     for path in [*sorted(out.glob("*.json")), out / "training" / "request.json"]:
         if path.is_file() and path.name != "config.json" and path.stat().st_size <= _JSON:
             found.append(Entry(f"{name}/{path.name}", path.read_bytes()))

@@ -9,7 +9,7 @@
         closing: 0.5                 minutes that it has for its end: {until} is so much earlier
         args: [...]                  {data} {out} {until} {device} and names of earlier steps are filled in
         variant: [...]               more arguments; a step that chooses this one takes them over
-        choose: {by: val, of: [a, b], best: min}
+        choose: {by: cost, of: [a, b], best: min}
         otherwise: [[...], [...]]    where it fails: changed arguments of the next attempts
         weights: [default/image_stage]   what it needs of vidlbc/weights
         done: model/trained.json     file of {out} that says that nothing more is wanted of it

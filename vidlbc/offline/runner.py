@@ -79,7 +79,8 @@ class Runner:
             here = self.root.has(self.needs[step.name])
             record.reasons.append("its time was over" if here else "its data never came")
         elif step.choose is not None and record.chosen is None:
-            record.chosen = choose(step.choose, self.plan, self.records)
+            record.chosen, told = choose(step.choose, self.records)
+            record.reasons.append(told)
         while record.status not in ENDED:
             left = end - 60 * step.closing - time.time()
             if left <= 0 and any("until" in placeholders(text) for text in step.args):
@@ -174,18 +175,23 @@ def arguments(plan: Plan, step: Step, record: Record, values: Mapping[str, str])
     return [fill(text, values) for text in args]
 
 
-def choose(choice: Choice, plan: Plan, records: Mapping[str, Record]) -> str:
-    """The best step; where none left a figure, the first."""
+def choose(choice: Choice, records: Mapping[str, Record]) -> tuple[str, str]:
+    """The best step, and why; where none left a figure, the first."""
     figures = {name: figure(Path(records[name].out), choice.by) for name in choice.of if records[name].out}
     known = {name: value for name, value in figures.items() if value is not None}
     if not known:
-        return choice.of[0]
-    return (min if choice.best == "min" else max)(known, key=lambda name: known[name])
+        return choice.of[0], f"no {choice.by} of {', '.join(choice.of)}: the first was taken"
+    best = (min if choice.best == "min" else max)(known, key=lambda name: known[name])
+    return best, f"{choice.by}: {', '.join(f'{name} {value:g}' for name, value in known.items())}"
 
 
 def figure(out: Path, by: str) -> float | None:
-    """The last `by` of training/log.jsonl, or that of metrics.json; dots go into sections, of a list the last."""
-    rows = [*_rows(out / "metrics.json", whole=True), *_rows(out / "training" / "log.jsonl")]
+    """The last `by` that a training validated or logged, else that of metrics.json; dots go into sections, of a list
+    the last."""
+    training = out / "training"
+    rows = [
+        *_rows(out / "metrics.json", whole=True), *_rows(training / "log.jsonl"), *_rows(training / "validation.jsonl"),
+    ]  # fmt: skip
     found = [value for row in rows if isinstance(value := _inside(row, by), int | float)]
     return float(found[-1]) if found else None
 
