@@ -14,8 +14,8 @@ from tests.pretended_device import PretendedTensor, pretended_cuda
 from tests.training.small_runs import image_run, settings, temporal_run, train
 from vidlbc.training.video_objective import SymbolRate
 
-# What a step between two log lines may cost. A loop that reads nothing between them takes this to 0.
-SYNCS_A_STEP = 6
+# What a step between two log lines costs at most, beside the event that keeps the host from running far ahead.
+SYNCS_A_STEP = 0
 RUNS = ("image", "none", "lstm", "transformer")
 
 Run = tuple[nn.Module, Any, Callable[[int], Any]]
@@ -53,6 +53,7 @@ def test_a_step_trains_the_same_and_waits_as_rarely_as_promised(tmp_path: Path, 
     for n, p in here[0].named_parameters():
         assert torch.equal(trained[n], p), n
     between = waits[1] - waits[0]
+    del between["event"]
     assert between.total() <= 2 * SYNCS_A_STEP, between
 
 
