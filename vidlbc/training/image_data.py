@@ -94,7 +94,8 @@ class CropSampler:
             room = extent - self.size
             corner = draw.whole(room.clamp_max(0), room.abs() + 1)
             sides.append(corner[:, None] + torch.where((draw.uniform() < 0.5)[:, None], axis.flip(0), axis))
-        crops = self.pictures.cut(index, torch.zeros_like(index)[:, None], *sides, draw.uniform() < 0.5)[:, 0]
+        first, (y, x) = torch.zeros_like(index)[:, None], sides
+        crops = self.pictures.cut(index, first, y, x, swap=draw.uniform() < 0.5)[:, 0]
         qp = self.qps[draw.whole(0, len(self.qps))]
         frames = crops.permute(0, 3, 1, 2).float() / 255
         if self.colour:
