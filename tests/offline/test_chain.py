@@ -60,7 +60,7 @@ def small_plan(text: str = PLAN) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)   # a dozen processes that import torch: half a minute on an idle machine, minutes on a busy one
+@pytest.mark.timeout(900)   # a dozen processes that import torch: minutes on a busy machine
 def test_from_pictures_to_a_model_by_way_of_a_node(tmp_path: Path, run_tool, data: Path):
     (tmp_path / "small.yaml").write_text(small_plan())
     root = tmp_path / "node" / "root"
@@ -104,7 +104,7 @@ def test_from_pictures_to_a_model_by_way_of_a_node(tmp_path: Path, run_tool, dat
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)   # a dozen processes that import torch: half a minute on an idle machine, minutes on a busy one
+@pytest.mark.timeout(900)   # a dozen processes that import torch: minutes on a busy machine
 def test_a_rehearsal_tells_what_it_did(tmp_path: Path, run_tool, data: Path):
     """One step, which ends by itself; both calls have more time than they need."""
     before, _, _ = PLAN.partition("  - name: temporal")
