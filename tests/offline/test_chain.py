@@ -27,7 +27,8 @@ steps:
   - name: image
     run: tools/pretrain_image.py
     until: 6
-    args: ["data.train={data}/pictures", "data.val={data}/pictures/0.png", "eval.qps=[32]", "out={out}", "device={device}", train.steps=8, train.size=64, train.batch=2]
+    args: ["data.train={data}/pictures", "data.val={data}/pictures/0.png", "eval.qps=[32]", "out={out}",
+           "device={device}", train.steps=8, train.size=64, train.batch=2]
     variant: [VARIANT]
   - name: temporal
     run: tools/pretrain_video.py
@@ -43,16 +44,25 @@ lists: {list.csv: {train: [clips/0.mp4], test: [clips/1.mp4]}}
 """
 
 
-@pytest.mark.slow
-def test_from_pictures_to_a_model_by_way_of_a_node(tmp_path: Path, run_tool, make_clip: Callable[..., Path]):
-    data = tmp_path / "data"
-    (data / "pictures").mkdir(parents=True)
+@pytest.fixture
+def data(tmp_path: Path, make_clip: Callable[..., Path]) -> Path:
+    folder = tmp_path / "data"
+    (folder / "pictures").mkdir(parents=True)
     for seed in range(3):
-        Image.fromarray(texture(96, 112, seed)).save(data / "pictures" / f"{seed}.png")
-        make_clip(data / "clips" / f"{seed}.mp4", frames=6, seed=seed)
+        Image.fromarray(texture(96, 112, seed)).save(folder / "pictures" / f"{seed}.png")
+        make_clip(folder / "clips" / f"{seed}.mp4", frames=6, seed=seed)
+    return folder
+
+
+def small_plan(text: str = PLAN) -> str:
     variant = ", ".join(json.dumps(f"image_stage.{key}={value}".replace(" ", "")) for key, value in TINY.items())
-    plan = PLAN.replace("VARIANT", variant)
-    (tmp_path / "small.yaml").write_text(plan)
+    return text.replace("VARIANT", variant)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)   # a dozen processes that import torch: minutes on a busy machine
+def test_from_pictures_to_a_model_by_way_of_a_node(tmp_path: Path, run_tool, data: Path):
+    (tmp_path / "small.yaml").write_text(small_plan())
     root = tmp_path / "node" / "root"
     told = run_tool(
         "offline", "pack", "plan=small.yaml", "data=data", "out=packs", f"root={root}", "device=cpu", "collect_s=1"
@@ -78,7 +88,7 @@ def test_from_pictures_to_a_model_by_way_of_a_node(tmp_path: Path, run_tool, mak
         os.killpg(first.pid, signal.SIGKILL)
         os.kill(int((root / "runner.pid").read_text()), signal.SIGKILL)
     with call(commands[1], "second") as second:
-        printed, _ = second.communicate(timeout=280)
+        printed, _ = second.communicate(timeout=800)
     assert second.returncode == 0 and "the plan is over" in printed, printed
     joined = run_tool("offline", "join", f"results={tmp_path}", "out=model", "log=log.md")
     assert joined.returncode == 0, joined.stderr
@@ -91,6 +101,22 @@ def test_from_pictures_to_a_model_by_way_of_a_node(tmp_path: Path, run_tool, mak
     plans = [read_plan(path.stem, path.parent) for path in (REPO / "configs" / "offline").glob("*.yaml")]
     chosen_by = {step.choose.by for plan in plans for step in plan.steps if step.choose}
     assert chosen_by and all(figure(root / "out" / "image", by) is not None for by in chosen_by)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)   # a dozen processes that import torch: minutes on a busy machine
+def test_a_rehearsal_tells_what_it_did(tmp_path: Path, run_tool, data: Path):
+    """One step, which ends by itself; both calls have more time than they need."""
+    before, _, _ = PLAN.partition("  - name: temporal")
+    (tmp_path / "one.yaml").write_text(small_plan(before + "lists: {}\n"))
+    done = run_tool("offline", "dry", "plan=one.yaml", "data=data", "out=dry", timeout=800)
+    assert done.returncode == 0, done.stderr
+    assert "it had ended" in done.stdout and done.stdout.count("the plan is over") == 3
+    assert "step image in" in done.stdout and "decoded both ways: 0 differ" in done.stdout
+    assert vidlbc.load(tmp_path / "dry" / "model", "cpu").kind == "none"
+    (tmp_path / "dry" / "notes.txt").write_text("mine")
+    again = run_tool("offline", "dry", "plan=one.yaml", "data=data", "out=dry")
+    assert again.returncode == 2 and "holds notes.txt, which is of no rehearsal" in again.stderr
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,15 @@ import pytest
 
 from vidlbc.errors import InputError
 from vidlbc.offline import results
-from vidlbc.offline.results import Entry, Limits, newest, write_generation
+from vidlbc.offline.results import Entry, Group, Limits, newest, write_generation
 
 LIMITS = Limits(part=1 << 20, parts=8, total=8 << 20)
 
 
-def entries(number: int, size: int = 1 << 20) -> list[list[Entry]]:
-    return [[Entry("state.json", b"%d" % number)], [Entry("weights", bytes([number]) * size)]]
+def entries(number: int, size: int = 1 << 20) -> list[Group]:
+    """State, weights at work, and those of a step that has ended: every second generation another one."""
+    finished = Group([Entry("finished", bytes([number // 2]) * (1 << 19))], final=True)
+    return [Group([Entry("state.json", b"%d" % number)]), Group([Entry("weights", bytes([number]) * size)]), finished]
 
 
 def write(folder: Path, number: int, limits: Limits = LIMITS, size: int = 1 << 20) -> None:
@@ -28,6 +30,7 @@ def whole(folder: Path) -> int:
     found = newest(folder)
     number = int(found.files["state.json"])
     assert found.number == number and found.files["weights"] == bytes([number]) * (1 << 20)
+    assert found.files["finished"] == bytes([number // 2]) * (1 << 19) and not found.left_out
     return number
 
 
@@ -73,7 +76,19 @@ def test_a_copy_at_any_instant_is_whole_and_within_the_limits(tmp_path, monkeypa
 def test_what_does_not_fit_is_left_out_by_importance_and_named(tmp_path):
     write(tmp_path, 1, size=4 << 20)
     found = newest(tmp_path)
-    assert set(found.files) == {"state.json"} and found.left_out == ("weights",)
+    assert set(found.files) == {"state.json", "finished"} and found.left_out == ("weights",)
+
+
+def test_what_does_not_change_takes_its_room_once(tmp_path):
+    """Over four of the eight MiB are of a finished step: two of it would not fit."""
+    limits = Limits(part=1 << 20, parts=9, total=8 << 20)
+    finished = Group([Entry("finished", b"9" * (4 << 20))], final=True)
+    for number in (1, 2, 3):
+        groups = [Group([Entry("state.json", b"%d" % number)]), finished, Group([Entry("weights", b"w" * (1 << 19))])]
+        write_generation(tmp_path, "1700000000", number, groups, limits)
+        found = newest(tmp_path)
+        assert found.number == number and set(found.files) == {"state.json", "finished", "weights"}
+    assert len(list(tmp_path.glob("results-x*"))) == 5   # 4 MiB and their headers
 
 
 @pytest.mark.parametrize("limits", [(1 << 20, 3, 8 << 20), (1 << 20, 8, 1 << 17), (1 << 10, 4, 8 << 20)])
@@ -99,7 +114,7 @@ def test_a_damaged_generation_is_passed_over_and_told(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda folder: (folder / "results-0001.0").unlink(), "results-0001.0: missing; generation 1 has 2 pieces"),
+        (lambda folder: (folder / "results-0001.0").unlink(), "results-0001.0: missing; it is a piece of generation 1"),
         (lambda folder: (folder / "results-0001.json").write_text("{"), "results-0001.json: no index of results"),
         (lambda folder: (folder / "results-0001.json").write_text('{"format": 2}'), "results of format 2"),
         (lambda folder: (folder / "results-0001.json").write_text('{"format": 1}'), "without generation"),

@@ -7,7 +7,7 @@
     STEP/average.safetensors  STEP/about.json      of a training at work: its averaged weights, and what they fit
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +19,7 @@ from vidlbc import models
 from vidlbc.errors import VidlbcError
 from vidlbc.offline import weights
 from vidlbc.offline.plan import Plan
-from vidlbc.offline.results import Entry, Limits, write_generation
+from vidlbc.offline.results import Entry, Group, Limits, write_generation
 from vidlbc.offline.state import Call, Record, Root
 from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.training.checkpoint import load_tensors
@@ -33,18 +33,27 @@ def collect(root: Root, results: Path, limits: Limits) -> int:
     call = root.call()
     assert call is not None
     records = root.records(plan)
-    groups = [[Entry("state.json", dump_json(_state(plan, call, commit, records), indent=1))]]
-    groups += [_figures(root, name, record) for name, record in records.items() if record.out]
-    images = [Path(records[s.name].out) for s in plan.steps if s.run == weights.IMAGE and records[s.name].out]
-    kept = _digests([*images, *models.SHIPPED.glob("*")])
-    for step in reversed(plan.steps):
-        record = records[step.name]
-        if record.out and weights.trains(step.run):
-            groups += _weights(step.name, step.run, Path(record.out), kept)
+    groups = [Group([Entry("state.json", dump_json(_state(plan, call, commit, records), indent=1))])]
+    groups += [Group(_figures(root, name, record)) for name, record in records.items() if record.out]
+    begun = {s.name: (s.run, Path(records[s.name].out)) for s in reversed(plan.steps) if records[s.name].out}
+    trained = {name: found for name, found in begun.items() if weights.trains(found[0])}
+    images = {name: _digest(out) for name, (run, out) in trained.items() if run == weights.IMAGE}
+    kept = {*images.values(), *[_digest(folder) for folder in models.SHIPPED.glob("*")]}
+    for name in _in_order(trained, images):
+        groups += _weights(name, *trained[name], kept)
     counter = root.path / "generation"
     number = int(counter.read_text()) + 1 if counter.is_file() else 1
     write_atomic(counter, f"{number}\n".encode())
     return write_generation(results, f"{call.began:.0f}", number, groups, limits)
+
+
+def _in_order(trained: Mapping[str, tuple[str, Path]], images: Mapping[str, bytes | None]) -> list[str]:
+    """The newest step first, and behind it the one whose image stage it is of: neither is of use alone."""
+    order: list[str] = []
+    for name, (run, out) in trained.items():
+        own = None if run == weights.IMAGE else _digest(out / "model")
+        order += [name, *[image for image, digest in images.items() if own is not None and digest == own][:1]]
+    return list(dict.fromkeys(order))
 
 
 def _state(plan: Plan, call: Call, commit: str, records: dict[str, Record]) -> dict[str, Any]:
@@ -67,7 +76,7 @@ def _figures(root: Root, name: str, record: Record) -> list[Entry]:
     return found
 
 
-def _weights(name: str, run: str, out: Path, kept: set[bytes]) -> Iterator[list[Entry]]:
+def _weights(name: str, run: str, out: Path, kept: set[bytes | None]) -> Iterator[Group]:
     """`kept`: digests of image stages that come home anyway, or are there."""
     try:
         folder = weights.model_folder(run, out)
@@ -78,34 +87,32 @@ def _weights(name: str, run: str, out: Path, kept: set[bytes]) -> Iterator[list[
         else:
             yield _folder(name, folder, "temporal")
         if run == weights.VIDEO and (folder / "image_stage").is_dir():
-            if not _digests([folder]) <= kept:
-                kept |= _digests([folder])
+            if _digest(folder) not in kept:
+                kept.add(_digest(folder))
                 yield _folder(name, folder, "image_stage")
     except (VidlbcError, OSError) as error:  # half written, or gone since: the next generation has it
-        yield [Entry(f"{name}/no-weights.txt", f"{error}\n".encode())]
+        yield Group([Entry(f"{name}/no-weights.txt", f"{error}\n".encode())])
 
 
-def _average(name: str, run: str, out: Path) -> Iterator[list[Entry]]:
+def _average(name: str, run: str, out: Path) -> Iterator[Group]:
     path = out / weights.AVERAGE
     if path.is_file():
         tensors, meta = load_tensors(path)
         described = weights.about(run, out)
         data = save(weights.as_stored(described, tensors))
-        yield [
-            Entry(f"{name}/average.safetensors", data),
-            Entry(f"{name}/about.json", dump_json({**described, "meta": meta}, indent=1)),
-        ]
+        about = dump_json({**described, "meta": meta}, indent=1)
+        yield Group([Entry(f"{name}/average.safetensors", data), Entry(f"{name}/about.json", about)])
 
 
-def _folder(name: str, folder: Path, part: str) -> list[Entry]:
+def _folder(name: str, folder: Path, part: str) -> Group:
+    """Of a finished model: its bytes stay what they are."""
     paths = sorted(path for path in (folder / part).rglob("*") if path.is_file() and not path.name.startswith("."))
-    return [Entry(f"{name}/model/{path.relative_to(folder).as_posix()}", path.read_bytes()) for path in paths]
+    named = [(f"{name}/model/{path.relative_to(folder).as_posix()}", path) for path in paths]
+    return Group([Entry(place, path.read_bytes()) for place, path in named], final=True)
 
 
-def _digests(folders: Iterable[Path]) -> set[bytes]:
-    """Of the image stages of those that are whole models."""
-    found = set()
-    for folder in folders:
-        with suppress(VidlbcError, OSError):
-            found.add(models.stored_digest(folder / "image_stage"))
-    return found
+def _digest(model: Path) -> bytes | None:
+    """Of the image stage of a model; None where there is none that is whole."""
+    with suppress(VidlbcError, OSError):
+        return models.stored_digest(model / "image_stage")
+    return None

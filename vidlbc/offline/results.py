@@ -1,7 +1,8 @@
 """Results that may be copied at any instant: numbered generations, two of them at most.
 
-    results-0007.0  results-0007.1      pieces of one uncompressed tar
-    results-0007.json                   written last: sizes and SHA-256 of the pieces; without it they are nothing
+    results-0007.0  results-0007.1      pieces of one uncompressed tar: what changes from one generation to the next
+    results-x3f09c2d41b7e.0             pieces of a tar that does not, such as a finished model: shared by generations
+    results-0007.json                   written last: sizes and SHA-256 of both; without it they are nothing
 
 While generation 8 is written, 7 stays whole; 7 goes when 9 begins. So a copy that takes less time than the pause
 between two generations always holds a whole one.
@@ -13,6 +14,7 @@ import json
 import re
 import tarfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,10 @@ from vidlbc.shards.layout import dump_json, write_atomic
 
 FORMAT = 1
 _INDEX_ROOM = 1 << 16
-_NAME = re.compile(r"results-(\d{4,})\.(\d+|json)")
+_INDEX = re.compile(r"results-(\d{4,})\.json")
+_OURS = re.compile(r"results-(\d{4,}|x[0-9a-f]{12})\.(\d+|json)")
+
+Piece = dict[str, Any]  # name, bytes, sha256
 
 
 @dataclass(frozen=True)
@@ -35,16 +40,20 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Raises InputError."""
-        if self.parts < 4 or self.generation < 1 << 16:
+        if self.parts < 4 or min(self.total // 2 - _INDEX_ROOM, self.part) < 1 << 16:
             raise InputError(
                 f"parts={self.parts}, part_mb={self.part / 2**20:g}, total_mb={self.total / 2**20:g}: expected at "
                 "least 4 parts, and room for two generations"
             )
 
-    @property
-    def generation(self) -> int:
-        """Bytes of a generation's tar, so that two fit, each with its index."""
-        return min(self.total // 2 - _INDEX_ROOM, (self.parts // 2 - 1) * self.part)
+    def hold(self, own: int, shared: Sequence[Piece], there: dict[str, int]) -> bool:
+        """Is there room for a generation of `own` bytes and `shared` pieces, now beside the files that are `there`, and
+        beside the next one like it?"""
+        files, size = 1 + -(-own // self.part), own + _INDEX_ROOM
+        new = [piece for piece in shared if piece["name"] not in there]
+        now = len(there) + files + len(new), sum(there.values()) + size + sum(piece["bytes"] for piece in new)
+        later = 2 * files + len(shared), 2 * size + sum(piece["bytes"] for piece in shared)
+        return max(now[0], later[0]) <= self.parts and max(now[1], later[1]) <= self.total
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,14 @@ class Entry:
 
     name: str
     content: bytes
+
+
+@dataclass(frozen=True)
+class Group:
+    """Files that come home all or none. `final`: no later generation has other bytes of them."""
+
+    entries: Sequence[Entry]
+    final: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,30 +85,40 @@ class Generation:
     passed_over: str = ""
 
 
-def write_generation(folder: Path, run: str, number: int, groups: Sequence[Sequence[Entry]], limits: Limits) -> int:
-    """Write what fits of `groups`, the most important first, each whole or not at all; the bytes written."""
+def write_generation(folder: Path, run: str, number: int, groups: Sequence[Group], limits: Limits) -> int:
+    """Write what fits of `groups`, the most important first; the bytes of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    chosen: list[Entry] = []
+    there = _remove_others(folder, number)
+    own: list[Entry] = []
+    shared: list[tuple[bytes, list[Piece]]] = []
     left_out: list[str] = []
-    room = limits.generation - tarfile.RECORDSIZE
+    size = tarfile.RECORDSIZE
     for group in groups:
-        size = sum(3 * tarfile.BLOCKSIZE + -(-len(entry.content) // 512) * 512 for entry in group)
-        if size <= room:
-            chosen += group
-            room -= size
+        if group.final:
+            data = _tar(group.entries)
+            pieces = _pieces(f"results-x{hashlib.sha256(data).hexdigest()[:12]}", data, limits.part)
+            if limits.hold(size, [piece for _, known in shared for piece in known] + pieces, there):
+                shared.append((data, pieces))
+                continue
         else:
-            left_out += [entry.name for entry in group]
-    data = _tar(chosen)
-    _remove_others(folder, number)
-    pieces = []
-    for index, start in enumerate(range(0, len(data), limits.part)):
-        piece = data[start : start + limits.part]
-        path = folder / f"results-{number:04d}.{index}"
-        path.write_bytes(piece)
-        pieces.append({"name": path.name, "bytes": len(piece), "sha256": hashlib.sha256(piece).hexdigest()})
-    described = {"format": FORMAT, "run": run, "generation": number, "pieces": pieces, "left_out": left_out}
+            larger = size + sum(3 * tarfile.BLOCKSIZE + -(-len(e.content) // 512) * 512 for e in group.entries)
+            if limits.hold(larger, [piece for _, known in shared for piece in known], there):
+                own += group.entries
+                size = larger
+                continue
+        left_out += [entry.name for entry in group.entries]
+    data = _tar(own)
+    changing = _pieces(f"results-{number:04d}", data, limits.part)
+    for content, pieces in [*shared, (data, changing)]:
+        for place, piece in enumerate(pieces):
+            if piece["name"] not in there:
+                (folder / piece["name"]).write_bytes(content[place * limits.part : (place + 1) * limits.part])
+    described = {
+        "format": FORMAT, "run": run, "generation": number, "left_out": left_out,
+        "tars": [changing, *[pieces for _, pieces in shared]],
+    }  # fmt: skip
     write_atomic(folder / f"results-{number:04d}.json", dump_json(described, indent=1))
-    return len(data)
+    return len(data) + sum(len(content) for content, _ in shared)
 
 
 def _tar(entries: Sequence[Entry]) -> bytes:
@@ -104,17 +131,27 @@ def _tar(entries: Sequence[Entry]) -> bytes:
     return sink.getvalue()
 
 
-def _remove_others(folder: Path, number: int) -> None:
-    """All but the newest generation that is whole by its index; of each the index goes first."""
-    found: dict[int, list[Path]] = {}
-    for path in folder.iterdir():
-        if match := _NAME.fullmatch(path.name):
-            found.setdefault(int(match[1]), []).append(path)
-    whole = [n for n, paths in found.items() if n < number and any(path.suffix == ".json" for path in paths)]
-    for n, paths in found.items():
-        if n != max(whole, default=None):
-            for path in sorted(paths, key=lambda path: path.suffix != ".json"):
-                path.unlink(missing_ok=True)
+def _pieces(stem: str, data: bytes, part: int) -> list[Piece]:
+    parts = [data[start : start + part] for start in range(0, len(data), part)]
+    return [
+        {"name": f"{stem}.{number}", "bytes": len(piece), "sha256": hashlib.sha256(piece).hexdigest()}
+        for number, piece in enumerate(parts)
+    ]
+
+
+def _remove_others(folder: Path, number: int) -> dict[str, int]:
+    """All but the newest generation before `number`; an index goes before its pieces. What stays, {name: bytes}."""
+    ours = [path for path in folder.iterdir() if _OURS.fullmatch(path.name)]
+    numbers = {int(match[1]): path for path in ours if (match := _INDEX.fullmatch(path.name))}
+    stay: set[str] = set()
+    if before := [n for n in numbers if n < number]:
+        last = numbers[max(before)]
+        with suppress(ValueError, KeyError, TypeError):  # one that says nothing keeps nothing
+            stay = {last.name, *[piece["name"] for tar in json.loads(last.read_text())["tars"] for piece in tar]}
+    for path in sorted(ours, key=lambda path: path.suffix != ".json"):
+        if path.name not in stay:
+            path.unlink()
+    return {path.name: path.stat().st_size for path in ours if path.name in stay}
 
 
 def newest(folder: Path) -> Generation:
@@ -124,7 +161,7 @@ def newest(folder: Path) -> Generation:
     """
     if not folder.is_dir():
         raise InputError(f"results={folder}: no such folder")
-    indices = [path for path in folder.rglob("results-*.json") if _NAME.fullmatch(path.name)]
+    indices = [path for path in folder.rglob("results-*.json") if _INDEX.fullmatch(path.name)]
     described: list[tuple[str, int, Path, dict[str, Any]]] = []
     wrong = ""
     for path in sorted(indices):
@@ -132,7 +169,7 @@ def newest(folder: Path) -> Generation:
             index = json.loads(path.read_text())
             if index["format"] != FORMAT:
                 raise InputError(f"results of format {index['format']}, this version reads {FORMAT}")
-            if missing := {"run", "generation", "pieces", "left_out"} - set(index):
+            if missing := {"run", "generation", "tars", "left_out"} - set(index):
                 raise InputError(f"an index of results without {sorted(missing)[0]}")
             described.append((str(index["run"]), int(index["generation"]), path, index))
         except (ValueError, KeyError, TypeError, OSError) as error:
@@ -147,14 +184,22 @@ def newest(folder: Path) -> Generation:
 
 
 def _read(folder: Path, index: dict[str, Any]) -> dict[str, bytes]:
-    data = bytearray()
-    for piece in index["pieces"]:
-        path = folder / Path(piece["name"]).name
-        if not path.is_file():
-            raise InputError(f"{path}: missing; generation {index['generation']} has {len(index['pieces'])} pieces")
-        content = path.read_bytes()
-        if len(content) != piece["bytes"] or hashlib.sha256(content).hexdigest() != piece["sha256"]:
-            raise InputError(f"{path}: damaged, its size or SHA-256 is not that of its index")
-        data += content
-    with tarfile.open(fileobj=io.BytesIO(bytes(data))) as tar:
-        return {info.name: tar.extractfile(info).read() for info in tar if info.isfile()}  # type: ignore[union-attr]
+    files: dict[str, bytes] = {}
+    for pieces in index["tars"]:
+        data = b"".join(_checked(folder, piece, index["generation"]) for piece in pieces)
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            for info in tar:
+                content = tar.extractfile(info)
+                if content is not None:
+                    files[info.name] = content.read()
+    return files
+
+
+def _checked(folder: Path, piece: Piece, number: int) -> bytes:
+    path = folder / Path(piece["name"]).name
+    if not path.is_file():
+        raise InputError(f"{path}: missing; it is a piece of generation {number}")
+    content = path.read_bytes()
+    if len(content) != piece["bytes"] or hashlib.sha256(content).hexdigest() != piece["sha256"]:
+        raise InputError(f"{path}: damaged, its size or SHA-256 is not that of its index")
+    return content
