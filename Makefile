@@ -8,9 +8,13 @@ PYTHON312 ?= $(shell command -v python3.12 2>/dev/null || echo python3.12)
 DEMO    := out/demo
 # More tests or other settings: make test ARGS="tests/video -x", make demo ARGS="temporal=lstm"
 ARGS    ?=
+# Test files are shared among this many processes of one thread each; some 2 GB of memory each.
+CORES   := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+WORKERS ?= $(if $(filter 1,$(CORES)),0,$(if $(filter 2 3,$(CORES)),2,4))
+PYTEST   = $(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-bare check format bench clean distclean
+.PHONY: help env demo test test-fast test-bare check format bench clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,8 +31,11 @@ demo: $(STAMP) ## generate the embedded motion corpus and run the whole main job
 	@printf '\nOutputs are in %s: report/index.html to look at, metrics.json, plots, side-by-side video, shards/.\n' $(DEMO)/run
 	@printf 'For your own videos:  %s tools/pretrain_video.py data.root=FOLDER_OR_LIST out=out/mine\n' $(PY)
 
-test: $(STAMP) ## run the test suite
-	@$(PY) -m pytest $(ARGS)
+test: $(STAMP) ## run the test suite; in random order with ARGS=--random-order
+	@$(PYTEST) $(ARGS)
+
+test-fast: $(STAMP) ## run its quick tests, some of every package
+	@$(PYTEST) -m "not slow" $(ARGS)
 
 test-bare: $(BARE)/.installed ## run what must work without PyAV, CompressAI, wandb: Python 3.12, numpy 2, OpenCV (5 GB)
 	@PYTHONPATH=$(CURDIR)/$(BARE)/carried:$(CURDIR) $(BARE)/bin/python -m pytest tests/bare $(ARGS)

@@ -8,8 +8,8 @@
 
 Its tensors say cuda:0 and compute on the CPU. Where tensors of two devices meet that CUDA would not let meet,
 RuntimeError is raised in CUDA's words. What the host waits for is counted: values read (`item`, `cpu`, `tolist`,
-`equal`, masks), and uploads that are not `non_blocking`, which PyTorch ends with a wait for the stream. It proves
-nothing about rounding, memory, speed or graphs.
+`equal`, masks), and uploads that are not `non_blocking`, which PyTorch ends with a wait for the stream. Graphs are
+recorded and played (tests/pretended_graph.py). It proves nothing about rounding, memory or speed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -26,6 +26,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from tests.pretended_graph import Tape, graphs_of
 
 CUDA = torch.device("cuda:0")
 # Operations that only look at their tensor in another way: no kernel.
@@ -42,6 +44,7 @@ class Device:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.tape: Tape | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -55,10 +58,14 @@ class Device:
         return self.operations.total()
 
     def sync(self, kind: str) -> None:
+        if self.tape is not None:
+            raise RuntimeError(f"operation not permitted when stream is capturing ({kind})")
         with self._lock:
             self.syncs[kind] += 1
 
     def upload(self, non_blocking: bool) -> None:
+        if self.tape is not None:
+            raise RuntimeError("operation not permitted when stream is capturing (copy from the host)")
         with self._lock:
             self.uploads += 1
             self.syncs["upload"] += not non_blocking
@@ -66,6 +73,16 @@ class Device:
     def launch(self, name: str) -> None:
         with self._lock:
             self.operations[name] += 1
+
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """`func` on CPU tensors; recorded while a graph is captured."""
+        if self.tape is None:
+            return func(*args, **kwargs)
+        if hasattr(func, "_schema"):
+            self.tape.before(func, args, kwargs)
+        out = func(*args, **kwargs)
+        self.tape.after(func, args, kwargs, out)
+        return out
 
 
 _DEVICE = Device()
@@ -136,7 +153,7 @@ class PretendedTensor(Tensor):
         if name not in _VIEWS:
             _DEVICE.launch(name)
         mine = {id(x.held): x for x in tensors if isinstance(x, PretendedTensor)}
-        out = func(*_map(_held, args), **{key: _map(_held, value) for key, value in kwargs.items()})
+        out = _DEVICE.run(func, _map(_held, args), {key: _map(_held, value) for key, value in kwargs.items()})
         if name == "copy_" and not isinstance(args[0], PretendedTensor):
             return args[0]
         return _map(lambda x: mine[id(x)] if id(x) in mine else PretendedTensor(x), out)
@@ -188,9 +205,9 @@ class _Functions(TorchFunctionMode):
             kwargs = {**kwargs, "pin_memory": False}  # there is no page-locked memory without a driver
         if not _is_cuda(kwargs.get("device")):
             return func(*args, **kwargs)
-        out = func(*args, **{**kwargs, "device": "cpu"})
-        if isinstance(out, PretendedTensor):
-            return out
+        if any(isinstance(x, PretendedTensor) for x in _tensors((args, tuple(kwargs.values())))):
+            return func(*args, **{**kwargs, "device": "cpu"})
+        out = _DEVICE.run(func, args, {**kwargs, "device": "cpu"})
         if func in (torch.tensor, torch.as_tensor, torch.asarray):
             _DEVICE.upload(non_blocking=False)
         else:
@@ -290,23 +307,6 @@ class Event:
         return 1.0
 
 
-class Stream:
-    """torch.cuda.Stream, of a device that does everything at once."""
-
-    def __init__(self, device: Any = CUDA) -> None:
-        self.device = CUDA
-
-    def wait_stream(self, other: Stream) -> None:
-        pass
-
-    def synchronize(self) -> None:
-        _DEVICE.sync("synchronize")
-
-
-def _no_graph(*_: Any, **__: Any) -> None:
-    raise RuntimeError("the pretended device captures no graphs")
-
-
 class _Autocast(torch.autocast):
     def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
         super().__init__("cpu" if device_type == "cuda" else device_type, *args, **kwargs)
@@ -338,17 +338,13 @@ def pretended_cuda() -> Iterator[Device]:
         (torch._C, "_group_tensors_by_device_and_dtype", partial(_grouped, group)),
         (torch.accelerator, "current_accelerator", lambda *_, **__: None),
         (torch.cuda, "Event", Event),
-        (torch.cuda, "Stream", Stream),
-        (torch.cuda, "current_stream", Stream),
-        (torch.cuda, "stream", nullcontext),
-        (torch.cuda, "CUDAGraph", mock.Mock),
-        (torch.cuda, "graph", _no_graph),
         (torch.cuda, "is_available", lambda: True),
         (torch.cuda, "device_count", lambda: 1),
         (torch.cuda, "is_bf16_supported", lambda *_, **__: True),
         (torch.cuda, "is_current_stream_capturing", lambda: False),
         (torch.cuda, "get_device_name", lambda *_: "pretended"),
         (torch.cuda, "synchronize", lambda *_: _DEVICE.sync("synchronize")),
+        *graphs_of(_DEVICE),
     ]
     _DEVICE.reset()
     with ExitStack() as stack:

@@ -76,7 +76,7 @@ def stage_config(*overrides: str) -> dict:
 
 # Choices beside those that bear a family's or a block's name.
 SIZES = ("large2",)
-MIXTURES = ("conv_gated",)
+MIXTURES = ("conv_gated", "gdn_gated")
 
 
 def test_there_is_a_config_for_every_family_and_block():

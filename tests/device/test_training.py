@@ -14,7 +14,7 @@ from tests.pretended_device import PretendedTensor, pretended_cuda
 from tests.training.small_runs import image_run, settings, temporal_run, train
 from vidlbc.training.video_objective import SymbolRate
 
-# What a step between two log lines may cost. Events aside: one holds the host a few steps ahead of the device, no more.
+# What a step between two log lines costs at most, beside the event that keeps the host from running far ahead.
 SYNCS_A_STEP = 0
 RUNS = ("image", "none", "lstm", "transformer")
 

@@ -44,7 +44,7 @@ def _regions(pictures: Packed, size: int, draw: Draw, rows: Tensor) -> Tensor:
     places = []
     for extent in (pictures.extents[index, 1], pictures.extents[index, 2]):
         places.append((extent * (0.3 + 0.4 * draw.uniform()[rows])).long()[:, None] + axis)
-    cut = pictures.cut(index, torch.zeros_like(index)[:, None], places[0][:, :, None], places[1][:, None, :])
+    cut = pictures.cut(index, torch.zeros_like(index)[:, None], *places)
     return cut[:, 0, ..., :3].permute(0, 3, 1, 2).float()
 
 

@@ -88,26 +88,19 @@ class CropSampler:
         draw = Draw(self.batch, self.pictures.device, self.rank, self.world, generator)
         # 1, not 0, is the last bound: a number of exactly that would lie past the last picture.
         index = torch.searchsorted(self._bounds, draw.uniform(), right=True).clamp_max_(len(self.pictures) - 1)
-        y, x = self._places(draw, self.pictures.extents[index, 1], self.pictures.extents[index, 2])
-        crops = self.pictures.cut(index, torch.zeros_like(index)[:, None], y, x)[:, 0]
+        axis = torch.arange(self.size, device=draw.device)
+        sides = []
+        for extent in (self.pictures.extents[index, 1], self.pictures.extents[index, 2]):
+            room = extent - self.size
+            corner = draw.whole(room.clamp_max(0), room.abs() + 1)
+            sides.append(corner[:, None] + torch.where((draw.uniform() < 0.5)[:, None], axis.flip(0), axis))
+        first, (y, x) = torch.zeros_like(index)[:, None], sides
+        crops = self.pictures.cut(index, first, y, x, swap=draw.uniform() < 0.5)[:, 0]
         qp = self.qps[draw.whole(0, len(self.qps))]
         frames = crops.permute(0, 3, 1, 2).float() / 255
         if self.colour:
             frames = _recoloured(frames, draw, self.colour)
         return frames, qp
-
-    def _places(self, draw: Draw, height: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and columns (B, S, S) of a crop, mirrored, flipped and transposed at random."""
-        axis = torch.arange(self.size, device=draw.device)
-        sides = []
-        for extent in (height, width):
-            room = extent - self.size
-            corner = draw.whole(room.clamp_max(0), room.abs() + 1)
-            along = torch.where((draw.uniform() < 0.5)[:, None], axis.flip(0), axis)
-            sides.append(corner[:, None] + along)
-        (y, x), swap = sides, (draw.uniform() < 0.5)[:, None, None]
-        rows, columns = y[:, :, None], x[:, None, :]
-        return torch.where(swap, rows.mT, rows), torch.where(swap, columns.mT, columns)
 
 
 def _recoloured(frames: Tensor, draw: Draw, share: float) -> Tensor:

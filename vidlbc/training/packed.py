@@ -52,15 +52,19 @@ class Packed:
         moved.pixels, moved.start, moved.extents = (t.to(device) for t in (self.pixels, self.start, self.extents))
         return moved
 
-    def cut(self, index: Tensor, frame: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        """uint8 (B, T, R, S, C). `index` (B,) of the arrays; `frame` (B, T); `y`, `x` (B, R, S), by broadcasting.
+    def cut(self, index: Tensor, frame: Tensor, y: Tensor, x: Tensor, swap: Tensor | None = None) -> Tensor:
+        """uint8 (B, T, S, S, C). `index` (B,) of the arrays; `frame` (B, T); `y`, `x` (B, S): rows and columns; `swap`
+        (B,) bool: transposed.
 
         Places past a border are mirrored (the border pixel is not repeated); any distance past it is.
         """
-        height, width = (self.extents[index, axis, None, None] for axis in (1, 2))
-        inside = _mirror(y, height) * width + _mirror(x, width)
-        first = self.start[index, None] + frame * (height * width)[:, 0]
-        words = self.pixels[first[:, :, None, None] + inside[:, None]]
+        height, width = self.extents[index, 1, None], self.extents[index, 2, None]
+        down, across = _mirror(y, height) * width, _mirror(x, width)
+        if swap is not None:
+            down, across = torch.where(swap[:, None], across, down), torch.where(swap[:, None], down, across)
+        first = self.start[index, None] + frame * height * width
+        place = first[:, :, None, None] + (down[:, :, None] + across[:, None, :])[:, None]
+        words = self.pixels.index_select(0, place.flatten()).view(place.shape)
         return words.view(torch.uint8).unflatten(-1, (-1, CHANNELS))[..., : self.channels]
 
 

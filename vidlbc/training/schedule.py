@@ -55,7 +55,7 @@ def budget_of(steps: int | None, minutes: float | None, until: str | float | Non
     return Budget(steps, None if until is not None else minutes, None if until is None else time_of_day(str(until)))
 
 
-def time_of_day(text: str, now: float | None = None) -> float:
+def time_of_day(text: str, now: float | None = None, option: str = "train.until") -> float:
     """Seconds since the epoch of `HH:MM` (local, the next one), an ISO time, `@SECONDS` since the epoch, or `+MINUTES`
     from the start of the process.
 
@@ -77,11 +77,11 @@ def time_of_day(text: str, now: float | None = None) -> float:
             raise ValueError
     except (ValueError, OverflowError):
         raise InputError(
-            f"train.until={text}: expected HH:MM, an ISO time, @SECONDS since the epoch or +MINUTES from the start"
+            f"{option}={text}: expected HH:MM, an ISO time, @SECONDS since the epoch or +MINUTES from the start"
         ) from None
     if found <= now:
         told = datetime.fromtimestamp(found).isoformat(" ", "seconds")
-        raise InputError(f"train.until={text}: {told} has passed, it is {datetime.fromtimestamp(now):%F %T}")
+        raise InputError(f"{option}={text}: {told} has passed, it is {datetime.fromtimestamp(now):%F %T}")
     return found
 
 

@@ -183,8 +183,7 @@ class ClipSampler:
         across = torch.where((draw.uniform()[rows] < 0.5)[:, None], side.flip(0), side)
         top = (draw.uniform()[rows] * ((height - shape.size).clamp_min(0) + 1)).long()
         left = (draw.uniform()[rows] * ((width - shape.size).clamp_min(0) + 1)).long()
-        y, x = (top[:, None] + side)[:, :, None], (left[:, None] + across)[:, None, :]
-        return pool.cut(index, frame, y, x)
+        return pool.cut(index, frame, top[:, None] + side, left[:, None] + across)
 
     def _pool_of(self, index: int) -> int:
         """The index of the pool that is in memory now: this one."""
