@@ -3,6 +3,8 @@ PYTHON  ?= $(shell command -v python3.11 2>/dev/null || command -v python3 2>/de
 VENV    := .venv
 PY      := $(VENV)/bin/python
 STAMP   := $(VENV)/.installed
+BARE    := .venv-bare
+PYTHON312 ?= $(shell command -v python3.12 2>/dev/null || echo python3.12)
 DEMO    := out/demo
 # More tests or other settings: make test ARGS="tests/video -x", make demo ARGS="temporal=lstm"
 ARGS    ?=
@@ -12,7 +14,7 @@ WORKERS ?= $(if $(filter 1,$(CORES)),0,$(if $(filter 2 3,$(CORES)),2,4))
 PYTEST   = $(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-fast check format bench clean distclean
+.PHONY: help env demo test test-fast test-bare check format bench clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +37,13 @@ test: $(STAMP) ## run the test suite; in random order with ARGS=--random-order
 test-fast: $(STAMP) ## run its quick tests, some of every package
 	@$(PYTEST) -m "not slow" $(ARGS)
 
+test-bare: $(BARE)/.installed ## run what must work without PyAV, CompressAI, wandb: Python 3.12, numpy 2, OpenCV (5 GB)
+	@PYTHONPATH=$(CURDIR)/$(BARE)/carried:$(CURDIR) $(BARE)/bin/python -m pytest tests/bare $(ARGS)
+
+$(BARE)/.installed: tools/setup_env.py
+	@$(PYTHON312) tools/setup_env.py $(BARE) bare
+	@touch $@
+
 check: $(STAMP) ## ruff (lint and format of imports) and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
@@ -50,4 +59,4 @@ clean: ## remove outputs and caches, keep .venv
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv too
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(BARE)

@@ -306,6 +306,9 @@ def test_output_into_a_closed_pipe_is_no_error(project):
 def test_explain_leaves_defects_to_the_stack_trace():
     assert explain(ValueError("x")) is None
     assert explain(VidlbcError("two\n  lines")) == "two lines"
+    missing = "the package cv2 is needed for this and not installed: pip install opencv-python-headless"
+    assert explain(ModuleNotFoundError("No module named 'cv2'", name="cv2")) == missing
+    assert explain(ModuleNotFoundError("No module named 'vidlbc.x'", name="vidlbc.x")) is None
     assert explain(PermissionError(13, "Permission denied", "/root/x")) == "/root/x: Permission denied"
 
 

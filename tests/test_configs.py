@@ -81,9 +81,14 @@ def stage_config(*overrides: str) -> dict:
     return dict(OmegaConf.to_container(config.image_stage))
 
 
+# Choices beside those that bear a family's or a block's name.
+SIZES = ("large2",)
+MIXTURES = ("conv_gated", "gdn_gated")
+
+
 def test_there_is_a_config_for_every_family_and_block():
-    assert options_of(FOLDER, "image_stage") == sorted(FAMILIES)
-    assert options_of(FOLDER, "image_stage/block") == sorted(BLOCKS)
+    assert options_of(FOLDER, "image_stage") == sorted([*FAMILIES, *SIZES])
+    assert options_of(FOLDER, "image_stage/block") == sorted([*BLOCKS, *MIXTURES])
 
 
 @pytest.mark.slow
@@ -105,6 +110,23 @@ def test_a_block_config_builds(block):
     stage = build_image_stage(**options)
     kinds = {type(layer) for layer in stage.encode[1]}
     assert kinds == {BLOCKS[block]}
+
+
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_a_mixture_names_a_block_for_each_stride(mixture):
+    options = stage_config(f"image_stage/block={mixture}")
+    stage = build_image_stage(**options)
+    kinds = [{type(layer) for layer in blocks} for blocks in stage.encode]
+    assert kinds == [{BLOCKS[name]} for name in options["block"]]
+
+
+def test_the_second_large_is_what_its_experiment_trains():
+    config, choices = load_with_choices(FOLDER, "pretrain_image", ["experiment=large2_image", "data.folder=/data"])
+    assert choices["image_stage"] == "large2"
+    stage = build_image_stage(**OmegaConf.to_container(config.image_stage))
+    assert sum(p.numel() for p in stage.parameters()) == 9_785_940
+    train = OmegaConf.to_container(config.data.train, resolve=True)
+    assert "/data/train_video" in train and not any("jhmdb" in str(source) for source in train)
 
 
 def test_the_default_experiment_takes_its_folder_from_the_command_line():

@@ -1,4 +1,4 @@
-"""Compare the blocks of the image stage at equal compute: same data, same steps, then same time; BD-rate.
+"""Compare networks of the image stage at equal compute: same data, same steps, then same time; BD-rate.
 
     python tools/compare_blocks.py experiment=blocks_default data.folder=DATA out=FOLDER
 
@@ -34,7 +34,7 @@ def settings_of(config: DictConfig) -> BlockStudySettings:
 def _chosen(names: list[str], blocks: dict[str, Any]) -> dict[str, Any]:
     for name in names:
         if name not in blocks:
-            raise InputError(f"contestants: unknown block {name!r}, expected {', '.join(blocks)}")
+            raise InputError(f"contestants: unknown network {name!r}, expected {', '.join(blocks)}")
     return {name: blocks[name] for name in names}
 
 

@@ -31,14 +31,18 @@ def main(config: DictConfig) -> int:
     return 2 if failed else 0
 
 
+def load_codec(config: DictConfig, model: str, kind: str | None) -> vidlbc.Codec:
+    """What the options say, else this model and kind."""
+    return vidlbc.load(
+        config.model or model, config.device, config.temporal or kind, refine=config.refine,
+        max_pixels=config.max_pixels,
+    )  # fmt: skip
+
+
 def decode_folder(source: Path, config: DictConfig) -> list[DecodedVideo]:
     shards = LatentShards(source, config.split)
     settings = shards.plan.settings
-    codec = vidlbc.load(
-        config.model or settings.model, config.device, config.temporal or settings.temporal, refine=config.refine,
-        max_pixels=config.max_pixels,
-    )  # fmt: skip
-    shards = LatentShards(source, config.split, codec=codec)
+    shards = LatentShards(source, config.split, codec=load_codec(config, settings.model, settings.temporal))
     with tqdm(total=len(videos_of(shards)), unit="video", desc="decode") as meter:
         return decode_shards(
             shards,
@@ -52,26 +56,21 @@ def decode_folder(source: Path, config: DictConfig) -> list[DecodedVideo]:
 
 def decode_file(source: Path, config: DictConfig) -> DecodedVideo:
     path = Path(config.output) / source.stem
-    with source.open("rb") as bitstream:
-        try:
+    try:
+        with source.open("rb") as bitstream:
             info = vidlbc.inspect(bitstream)
-        except BitstreamError as error:
-            raise BitstreamError(f"{source}: {error}") from None
-        bitstream.seek(0)
-        kind = config.temporal or info.kind
-        name, pixels = config.model or "default", config.max_pixels
-        codec = vidlbc.load(name, config.device, kind, refine=config.refine, max_pixels=pixels)
-        with tqdm(total=info.frames, unit="frame", desc="decode") as meter:
+            bitstream.seek(0)
+            codec = load_codec(config, "default", info.kind)
+            with tqdm(total=info.frames, unit="frame", desc="decode") as meter:
 
-            def frames() -> Iterator[np.ndarray]:
-                for block in codec.decompress_stream(bitstream):
-                    yield from block
-                    meter.update(len(block))
+                def frames() -> Iterator[np.ndarray]:
+                    for block in codec.decompress_stream(bitstream):
+                        yield from block
+                        meter.update(len(block))
 
-            try:
                 count = write_frames(path, frames(), config.format, config.fps or info.fps or 25, config.crf)
-            except BitstreamError as error:
-                raise BitstreamError(f"{source}: {error}") from None
+    except BitstreamError as error:
+        raise BitstreamError(f"{source}: {error}") from None
     return DecodedVideo(source.name, named(path, config.format), count)
 
 

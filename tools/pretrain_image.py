@@ -14,7 +14,7 @@ from vidlbc.cli import run
 from vidlbc.training.image_data import CropSettings
 from vidlbc.training.image_job import ImageJobSettings, run_image_job
 from vidlbc.training.pictures import sources
-from vidlbc.training.schedule import Budget
+from vidlbc.training.schedule import budget_of
 
 
 def settings_of(config: DictConfig) -> ImageJobSettings:
@@ -23,15 +23,17 @@ def settings_of(config: DictConfig) -> ImageJobSettings:
     crops = CropSettings(
         train["size"], train["batch"],
         data["frames_per_video"], data["max_side"], data["pool_mb"], data["steps_per_pool"],
-        None if train["qps"] is None else tuple(train["qps"]),
+        None if train["qps"] is None else tuple(train["qps"]), train["pyramid"], train["colour"],
     )  # fmt: skip
     return ImageJobSettings(
         train=sources(data["train"]), out=Path(config.out), family=stage.pop("family"), options=stage,
-        budget=Budget(train["steps"], train["minutes"]), crops=crops, lr=train["lr"],
+        budget=budget_of(train["steps"], train["minutes"], train["until"]), crops=crops, lr=train["lr"],
         weight_decay=train["weight_decay"], ema=train["ema"], balance=train["balance"], bf16=train["bf16"],
         seed=train["seed"], init=config.init, grow=config.grow, checkpoint=config.checkpoint, part=config.train_only,
         val=sources(data["val"]), eval_qps=tuple(config.eval.qps), eval_pictures=config.eval.pictures,
-        device=config.device, wandb=config.wandb,
+        device=config.device, wandb=config.wandb, log_every=train["log_every"], save_seconds=train["save_seconds"],
+        val_seconds=train["val_seconds"], tf32=train["tf32"], resident=str(train["resident"]).lower(),
+        step=train["step"],
     )  # fmt: skip
 
 

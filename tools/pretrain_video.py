@@ -13,7 +13,7 @@ from vidlbc.cli import run
 from vidlbc.errors import InputError
 from vidlbc.job import EvaluationSettings, JobSettings, TrainSettings, run_job
 from vidlbc.shards import RaySettings, require_ray
-from vidlbc.training.schedule import Budget
+from vidlbc.training.schedule import budget_of
 from vidlbc.training.video_data import ClipSettings
 
 
@@ -24,8 +24,8 @@ def settings_of(config: DictConfig) -> JobSettings:
     if config.launcher == "ray":
         require_ray()
     budget = None
-    if train.minutes is not None or train.steps is not None:
-        budget = Budget(steps=train.steps, minutes=train.minutes)
+    if any(limit is not None for limit in (train.minutes, train.steps, train.until)):
+        budget = budget_of(train.steps, train.minutes, train.until)
     clips = ClipSettings(
         frames=train.frames, size=train.size, batch=train.batch, pool_windows=train.pool_windows,
         window_frames=train.window_frames, steps_per_pool=train.steps_per_pool, max_side=data.max_side,
@@ -36,7 +36,9 @@ def settings_of(config: DictConfig) -> JobSettings:
         psnr=config.psnr, bitrate=config.bitrate, rdo=config.rdo, device=config.device, precision=config.precision,
         train=TrainSettings(
             budget, clips, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema, start=train.start,
-            bf16=train.bf16, seed=train.seed, save_seconds=train.save_seconds, pictures=tuple(train.pictures or ()),
+            bf16=train.bf16, tf32=train.tf32, seed=train.seed, save_seconds=train.save_seconds,
+            val_seconds=train.val_seconds, log_every=train.log_every, resident=str(train.resident).lower(),
+            step=train.step, pictures=tuple(train.pictures or ()),
         ),
         evaluation=EvaluationSettings(
             videos=evaluation.videos, head=evaluation.head, frames=evaluation.frames, views=evaluation.views,

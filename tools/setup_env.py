@@ -4,6 +4,7 @@ Runs on the bare system Python (standard library only). Prints one moving line i
 log goes to `<venv>/install.log`, and its end is shown when something fails.
 
     python3.11 tools/setup_env.py .venv
+    python3.12 tools/setup_env.py .venv-bare bare     # what a GPU node has, and a folder of what is carried there
 """
 
 import subprocess
@@ -13,9 +14,20 @@ import venv
 from pathlib import Path
 
 OLDEST, NEWEST = (3, 11), (3, 12)
+# What a node with a GPU and no network is likely to have, without the rest of our dependencies (no PyAV, CompressAI,
+# wandb, ...); PyYAML comes with timm there. The two of pytest are for `make test-bare`.
+NODE = (
+    "torch==2.11.*", "torchvision==0.26.*", "numpy>=2", "opencv-python-headless", "pyarrow", "safetensors", "scipy",
+    "einops", "matplotlib", "pillow", "tqdm", "pyyaml", "pytest", "pytest-timeout",
+)  # fmt: skip
+# What has to be carried to it, 0.6 MB of wheels: enough to train, encode and decode.
+CARRIED = (
+    "antlr4-python3-runtime==4.9.3", "hydra-core==1.3.*", "omegaconf==2.3.*", "constriction>=0.4.1",
+    "pytorch-msssim>=1.0",
+)  # fmt: skip
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, bare: bool = False) -> int:
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         found = f"{sys.version_info[0]}.{sys.version_info[1]} at {sys.executable}"
         return fail(f"vidlbc needs Python 3.11 or 3.12, found {found}; try: make PYTHON=/path/to/python3.11")
@@ -26,12 +38,25 @@ def main(folder: Path) -> int:
             venv.create(folder, with_pip=True)
         except (OSError, subprocess.CalledProcessError) as error:
             return fail(f"cannot create {folder}: {error} (on Debian and Ubuntu: install python3.11-venv)")
-    return install(python, folder / "install.log")
+    if not bare:
+        return install(python, folder / "install.log", "install", "-e", ".[dev]")
+    wheels = folder / "wheels"
+    return (
+        install(python, folder / "install.log", "install", *NODE)
+        or install(python, folder / "wheels.log", "wheel", "--no-deps", "--wheel-dir", str(wheels), *CARRIED)
+        or carry(python, folder / "carried.log", sorted(wheels.glob("*.whl")), folder / "carried")
+    )
 
 
-def install(python: Path, log: Path) -> int:
-    """`pip install -e .[dev]`, its output in `log`, its progress on one line. Returns pip's exit status."""
-    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off", "-e", ".[dev]"]
+def carry(python: Path, log: Path, wheels: list[Path], target: Path) -> int:
+    """As on the node: no index, and into a folder that PYTHONPATH names."""
+    where = "--no-index", "--no-deps", "--upgrade", "--target", str(target)
+    return install(python, log, "install", *where, *map(str, wheels))
+
+
+def install(python: Path, log: Path, *arguments: str) -> int:
+    """A pip command, its output in `log`, its progress on one line. Returns 0, or 2 after showing what went wrong."""
+    command = [str(python), "-m", "pip", *arguments, "--disable-pip-version-check", "--progress-bar=off"]
     start, last_shown, packages = time.monotonic(), -60.0, 0
     interactive = sys.stdout.isatty()
     with log.open("w") as record:
@@ -73,4 +98,4 @@ def fail(message: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".venv")))
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".venv"), bare="bare" in sys.argv[2:]))

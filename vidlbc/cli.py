@@ -41,6 +41,8 @@ from vidlbc.errors import InputError, VidlbcError
 BAD_INPUT, DEFECT, INTERRUPTED = 2, 1, 130
 EXPERIMENT = "experiment"
 COMMAND = "command"
+# What provides a module, where it is called otherwise.
+_DISTRIBUTION = {"cv2": "opencv-python-headless", "PIL": "pillow", "pytorch_msssim": "pytorch-msssim"}
 
 
 def run(
@@ -107,6 +109,10 @@ def explain(error: Exception) -> str | None:
         return f"no space left on the disk{place}: free some, then run the same command to resume"
     if isinstance(error, VidlbcError):
         return text or type(error).__name__
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "vidlbc":
+        module = error.name.partition(".")[0]
+        install = f"pip install {_DISTRIBUTION.get(module, module)}"
+        return f"the package {module} is needed for this and not installed: {install}"
     about_a_path = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
     if isinstance(error, about_a_path) and error.filename:
         return f"{error.filename}: {error.strerror}"

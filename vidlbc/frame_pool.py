@@ -4,7 +4,8 @@ CPU: each frame alone, on one thread, several frames side by side. A convolution
 may round differently in the last bit; a frame on its own thread does not, and two frames on two threads are faster than
 one frame on two (and far faster on a busy machine, where threads that share one layer wait for each other at every
 step).
-GPU: batches of a fixed size, the last one padded by repetition.
+GPU: batches of a fixed size, the last one padded by repetition; a frame that would be alone in one goes alone, as the
+same frame does when it is the only one.
 """
 
 import ctypes
@@ -121,7 +122,7 @@ class FramePool:
         for start in range(0, count, _GPU_BATCH):
             parts = [t[start : start + _GPU_BATCH].to(self.device) for t in tensors]
             real = len(parts[0])
-            if real < _GPU_BATCH:
+            if 1 < real < _GPU_BATCH:
                 parts = [torch.cat([p, p[-1:].expand(_GPU_BATCH - real, *p.shape[1:])]) for p in parts]
             result = fn(*parts)
             out.append([r[:real] for r in result] if isinstance(result, (list, tuple)) else result[:real])

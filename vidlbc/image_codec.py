@@ -1,7 +1,7 @@
 """The networks of floating point as a codec runs them: frames to what is quantised, symbols to frames; no bitstream.
 
 On CPU every frame goes through it alone, on one thread, and frames run side by side, so that what becomes of a frame
-does not depend on threads or batch. On a GPU frames go in batches of a fixed size.
+does not depend on threads or batch. On a GPU frames go in batches of a fixed size (vidlbc.frame_pool).
 """
 
 from collections.abc import Callable, Sequence

@@ -120,13 +120,15 @@ def save_image_stage(
 
 
 def _save_coded(stage: ImageStage | ChunkStage, folder: Path, coding: Sequence[Tensor] | None = None) -> None:
-    tensors = {}
-    for name, tensor in stage.state_dict().items():
-        half = tensor.is_floating_point() and not name.startswith(_HALF_EXEMPT)
-        tensors[name] = tensor.half() if half else tensor
+    tensors = {name: as_stored(name, tensor) for name, tensor in stage.state_dict().items()}
     tables = coding_tables(stage) if coding is None else [table.float().cpu() for table in coding]
     tensors |= {f"coding.{i}": table for i, table in enumerate(tables)}
     save_tensors(folder / "model.safetensors", tensors, {})
+
+
+def as_stored(name: str, tensor: Tensor) -> Tensor:
+    """A tensor of an image stage or a chunk stage in the type of a model folder: float16 where it codes nothing."""
+    return tensor.half() if tensor.is_floating_point() and not name.startswith(_HALF_EXEMPT) else tensor
 
 
 def load_image_stage(folder: Path) -> ImageModel:
@@ -135,6 +137,12 @@ def load_image_stage(folder: Path) -> ImageModel:
     with _options_of(folder):
         stage = build_image_stage(config["family"], **config.get("options", {}))
     return _load_coded(stage, folder, config)
+
+
+def stored_digest(folder: Path) -> bytes:
+    """What `load_image_stage` would say, without building the stage. Raises InputError."""
+    config = _read_config(folder, family=str)
+    return digest(load_tensors(folder / "model.safetensors")[0], config)
 
 
 def _load_coded(stage: Coded, folder: Path, config: dict[str, Any]) -> Model[Coded]:

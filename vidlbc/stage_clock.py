@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
@@ -20,7 +20,8 @@ class StageClock:
     """Sums seconds by stage; safe to use from several threads, but stages must not be nested.
 
     What runs on the processor is measured in processor seconds of the thread, so that waiting and other processes do
-    not count; what runs on a CUDA device by events on its stream, which nothing waits for until `seconds` is asked.
+    not count; what runs on a CUDA device by events on its stream, which nothing waits for until `seconds` is asked. Of
+    those that have passed, only the seconds are kept.
     """
 
     def __init__(self, cuda: bool = False) -> None:
@@ -28,7 +29,7 @@ class StageClock:
         self._lock = threading.Lock()
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._here = 0.0
-        self._events: list[tuple[str, Any, Any]] = []
+        self._events: deque[tuple[str, Any, Any]] = deque()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StageClock, (self._cuda,)  # a copy in another process starts at zero
@@ -45,6 +46,8 @@ class StageClock:
             ended.record()
             with self._lock:
                 self._events.append((name, began, ended))
+                while self._events and self._events[0][2].query():
+                    self._add_oldest()
             return
         start = time.thread_time()
         try:
@@ -60,6 +63,15 @@ class StageClock:
         with self._lock:
             self._seconds[name] += seconds
 
+    @contextmanager
+    def measured(self) -> Iterator[dict[str, float]]:
+        """Seconds by stage of what is done within, and of the process's `rest`; complete once it has ended."""
+        found: dict[str, float] = {}
+        before, here, spent = self.seconds(), self.here(), time.process_time()
+        yield found
+        found |= {name: total - before.get(name, 0.0) for name, total in self.seconds().items()}
+        found["rest"] = max(0.0, time.process_time() - spent - (self.here() - here))
+
     def here(self) -> float:
         """Processor seconds of this process's own threads, of all stages."""
         with self._lock:
@@ -68,12 +80,15 @@ class StageClock:
     def seconds(self) -> dict[str, float]:
         """By stage, since the clock was made."""
         with self._lock:
-            events, self._events = self._events, []
-        for name, began, ended in events:
-            ended.synchronize()
-            self.add(name, began.elapsed_time(ended) / 1000)
-        with self._lock:
+            while self._events:
+                self._events[0][2].synchronize()
+                self._add_oldest()
             return dict(self._seconds)
+
+    def _add_oldest(self) -> None:
+        """Of two events that have passed; with the lock held."""
+        name, began, ended = self._events.popleft()
+        self._seconds[name] += began.elapsed_time(ended) / 1000
 
 
 def in_stage(name: str) -> Callable[[F], F]:

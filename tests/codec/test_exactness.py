@@ -5,6 +5,8 @@ Integer arithmetic in Python is the judge: what the layers compute in float32 mu
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from torch import Tensor
 
 import vidlbc
 from tests.codec.small_models import KINDS, fill, noisy_frames, uniform
+from vidlbc.bitstream import Reader
 from vidlbc.codec import Codec
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.prior.grid import (
@@ -37,6 +40,7 @@ from vidlbc.prior.topdown import Gains, QPTable
 from vidlbc.temporal_stage.transformer import WindowReader, attention_weights
 
 CodecOf = Callable[..., Codec]
+REPO = Path(__file__).resolve().parents[2]
 ONE = 2**ACTIVATION_BITS
 
 
@@ -175,6 +179,56 @@ def test_rounding_allowed_later_is_refused_too(codec_of: CodecOf) -> None:
                 call()
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+NEWER = """
+import torch
+from vidlbc.errors import VidlbcError
+from vidlbc.prior.grid import require_exact_products
+for name in ("fp32_precision", "cuda.matmul.fp32_precision", "mkldnn.matmul.fp32_precision"):
+    exec(f"torch.backends.{name} = 'tf32'")
+    try:
+        require_exact_products()
+    except VidlbcError as error:
+        print(error)
+    exec(f"torch.backends.{name} = 'ieee'")
+    require_exact_products()
+"""
+
+
+def test_so_is_rounding_allowed_by_the_newer_settings() -> None:
+    """After them torch.get_float32_matmul_precision itself raises RuntimeError. In a process of their own: not all of
+    them can be taken back."""
+    done = subprocess.run([sys.executable, "-c", NEWER], capture_output=True, text=True, cwd=REPO, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f'torch.backends.{name}.fp32_precision = "tf32" is in force: '
+        'streams need exact float32 products ("highest") to decode elsewhere'
+        for name in ("cuda.matmul", "cuda.matmul", "mkldnn.matmul")
+    ]
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler, about what it leaves alone
+def test_compilers_leave_the_priors_alone(codec_of: CodecOf) -> None:
+    """They would contract multiply and add. The steps and the start of the priors reach no compiler, whoever calls."""
+    priors, seen = codec_of("lstm")._priors, []
+
+    def compiler(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    header = Reader(codec_of("lstm").compress(noisy_frames(1, 40, 56))).header
+
+    def step(qp: Tensor) -> Tensor:
+        gains, memory = priors.image.gains(qp), priors.memory(priors.start(1, header))
+        hidden = priors.hidden(False, qp, header)
+        return priors.expect(False, 3, hidden, gains[3], memory[3])[1].mean * 3 + 1
+
+    qp = torch.tensor([32])
+    with torch.inference_mode():
+        assert torch.equal(torch.compile(step, backend=compiler)(qp), step(qp))
+    arithmetic = [name for name in seen if any(word in name for word in ("mul", "add", "linear", "conv"))]
+    assert len(arithmetic) == 2, arithmetic  # the test's own
 
 
 def test_attention_weights_sum_the_same_in_any_order() -> None:

@@ -31,7 +31,7 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
     torch.manual_seed(0)
     stage = build_image_stage("lbc", **options)
     pictures = [frame for seed in range(4) for frame in smooth(6, seed)]
-    initialise(stage, CropSampler(pictures, 32, 64, 0, torch.device("cpu"), range(64))(0)[0], carry=(12, 12, 12))
+    initialise(stage, CropSampler(pictures, 32, 64, 0, range(64))(0)[0], carry=(12, 12, 12))
     folder = tmp_path_factory.mktemp("model")
     models.save_image_stage(stage, folder / "image_stage", {"family": "lbc", "options": options})
     (folder / "config.json").write_text('{"format": 1, "temporal": "none"}')

@@ -159,4 +159,4 @@ def test_the_contestants_of_the_study_have_equal_compute():
 def test_compute_that_no_width_meets_is_told():
     options = {"block": "residual_gdn", "prior_widths": (32, 32, 32)}
     with pytest.raises(InputError, match="block residual_gdn at widths .* needs .* expected within 5%"):
-        match_widths(options, Compute(1000, 1000), (16, 16, 16, 16), (8, 8, 8, 8))
+        match_widths(options, Compute(1000, 1000, 1000), (16, 16, 16, 16), (8, 8, 8, 8))

@@ -159,7 +159,7 @@ def test_budget() -> None:
     assert Budget(steps=10, minutes=1).progress(1, 45) == 0.75  # whichever ends first
     assert Budget(steps=10, minutes=1).progress(9, 6) == 0.9
     for options, message in (
-        ({}, "a budget needs train.steps or train.minutes"),
+        ({}, "a budget needs train.steps, train.minutes or train.until"),
         ({"steps": 0}, "train.steps=0: expected more than 0"),
         ({"minutes": -1.5}, "train.minutes=-1.5: expected more than 0"),
         ({"steps": 3, "minutes": math.nan}, "train.minutes=nan: expected more than 0"),

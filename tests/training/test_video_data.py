@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,8 @@ import pytest
 import torch
 
 from tests.codec.small_models import noisy_frames
-from vidlbc.training.camera_motion import _view, moving_picture
+from vidlbc.training.camera_motion import _view, moving_pictures
+from vidlbc.training.packed import Draw, Packed
 from vidlbc.training.video_data import ClipSampler, ClipSettings
 from vidlbc.video import write_mp4
 
@@ -26,23 +26,41 @@ def picture(seed: int = 0, height: int = 90, width: int = 120) -> np.ndarray:
     return noisy_frames(1, height, width, seed=seed)[0]
 
 
+CPU = torch.device("cpu")
+
+
+def drawn(count: int, seed: int = 0) -> Draw:
+    return Draw(count, CPU, generator=torch.Generator().manual_seed(seed))
+
+
 def test_a_camera_that_moves_by_whole_pixels_shows_the_picture_itself() -> None:
     shown = picture()
-    source = torch.from_numpy(shown).permute(2, 0, 1)[None].float()
+    source = torch.from_numpy(shown).permute(2, 0, 1)[None].float().expand(2, -1, -1, -1)
     maps = torch.tensor([[[1.0, 0, 40 + 3 * t + 15.5], [0, 1.0, 20 + 2 * t + 15.5]] for t in range(4)])
-    frames = _view(source, maps, 32).round().permute(0, 2, 3, 1).numpy()
-    for t, frame in enumerate(frames):
-        np.testing.assert_array_equal(frame, shown[20 + 2 * t : 52 + 2 * t, 40 + 3 * t : 72 + 3 * t])
+    seen = _view(source, torch.stack([maps, maps.flip(0)]), 32).round().permute(0, 1, 3, 4, 2).numpy()
+    for clip in (seen[0], seen[1][::-1]):
+        for t, frame in enumerate(clip):
+            np.testing.assert_array_equal(frame, shown[20 + 2 * t : 52 + 2 * t, 40 + 3 * t : 72 + 3 * t])
 
 
 def test_moving_pictures_move_and_depend_on_the_draw_alone() -> None:
-    shown = picture(1)
-    clips = [moving_picture(shown, 4, 48, random.Random(seed)) for seed in range(12)]
-    for seed, clip in enumerate(clips):
-        assert clip.shape == (4, 48, 48, 3) and clip.dtype == np.uint8
-        assert np.array_equal(clip, moving_picture(shown, 4, 48, random.Random(seed)))
+    pictures = Packed([picture(1), picture(2, 60, 200)])
+    rows = torch.arange(12)
+    clips = moving_pictures(pictures, 4, 48, drawn(12), rows)
+    assert clips.shape == (12, 4, 48, 48, 3) and clips.dtype == torch.uint8
+    assert torch.equal(clips, moving_pictures(pictures, 4, 48, drawn(12), rows))
+    assert torch.equal(clips[[2, 7]], moving_pictures(pictures, 4, 48, drawn(12), rows[[2, 7]]))
+    assert not torch.equal(clips, moving_pictures(pictures, 4, 48, drawn(12, seed=1), rows))
     assert sum(bool((clip[0] != clip[1]).any()) for clip in clips) >= 9
-    assert len({clip.tobytes() for clip in clips}) == 12
+    assert len({clip.numpy().tobytes() for clip in clips}) == 12
+
+
+def test_a_camera_sees_the_picture_and_not_only_its_corner() -> None:
+    """A picture whose left half is dark and right half bright: views of it show either, or both."""
+    halves = np.zeros((100, 200, 3), np.uint8)
+    halves[:, 100:] = 200
+    means = moving_pictures(Packed([halves]), 2, 16, drawn(64), torch.arange(64)).float().mean((1, 2, 3, 4))
+    assert int((means < 50).sum()) > 5 and int((means > 150).sum()) > 5
 
 
 def test_every_second_step_is_large(video: Path) -> None:
@@ -50,7 +68,7 @@ def test_every_second_step_is_large(video: Path) -> None:
     sampler = ClipSampler([video], settings, num_qp=64)
     shapes = [tuple(sampler(step)[0].shape) for step in range(3)]
     assert shapes == [(8, 3, 3, 32, 32), (2, 3, 3, 64, 64), (8, 3, 3, 32, 32)]
-    # The video is 64 pixels a side: larger crops come from pictures, or else with padded borders.
+    # The video is 64 pixels a side: larger crops come from pictures, or else with mirrored borders.
     settings = ClipSettings(frames=3, size=32, batch=4, large_size=80, picture_share=0.0)
     grey = np.full((90, 90, 3), 7, np.uint8)
     assert float(ClipSampler([video], settings, num_qp=64, pictures=[grey])(1)[0].float().mean()) < 16
@@ -58,7 +76,8 @@ def test_every_second_step_is_large(video: Path) -> None:
 
 
 def test_a_picture_smaller_than_the_crop_is_mirrored() -> None:
-    assert moving_picture(picture(3, 20, 30), 3, 64, random.Random(0)).shape == (3, 64, 64, 3)
+    clips = moving_pictures(Packed([picture(3, 20, 30)]), 3, 64, drawn(2), torch.arange(2))
+    assert clips.shape == (2, 3, 64, 64, 3) and float(clips.float().std()) > 5
 
 
 def test_steps_are_pure_and_pictures_take_their_share(video: Path) -> None:

@@ -44,7 +44,7 @@ def test_the_tool_makes_a_model_and_says_how_good_it_is(run_tool, corpus, tmp_pa
     ]  # fmt: skip
     done = run_tool("pretrain_image", *command)
     assert done.returncode == 0, done.stderr
-    assert "not used: " in done.stderr and "broken.jpg" in done.stderr and "small.png: smaller than 64" in done.stderr
+    assert "not used: " in done.stderr and "broken.jpg" in done.stderr and "small.png: smaller than 32" in done.stderr
     figures = json.loads((out / "metrics.json").read_text())
     low, high = figures["val"]
     assert (low["qp"], high["qp"], low["pictures"]) == (8, 48, 2)
@@ -52,7 +52,7 @@ def test_the_tool_makes_a_model_and_says_how_good_it_is(run_tool, corpus, tmp_pa
     # Every byte of a picture's own bitstream counts: header, checks and the coder's flush.
     assert low["bpp_estimated"] < low["bpp"] < low["bpp_estimated"] + 8 * 90 / (70 * 83)
     log = [json.loads(line) for line in (out / "training" / "log.jsonl").read_text().splitlines()]
-    assert log[-1]["loss"] < 0.8 * log[0]["loss"]
+    assert log[-1]["loss"] < 0.8 * log[1]["loss"]  # means over 20 steps; the first line is one batch, of whichever QPs
     assert f"{high['bpp']:.4f}" in done.stdout and "2 validation pictures, true sizes" in done.stdout
 
     codec = vidlbc.load(out, device="cpu")
@@ -223,7 +223,7 @@ def test_two_processes_train_one_model(corpus, tmp_path):
         ({"options": {**TINY, "decoder_tail": [1]}}, "decoder_tail has 1 entries, expected one for each of strides"),
         ({"part": "decoder"}, "train_only=decoder: expected one of all, synthesis, prior"),
         ({"family": "jpeg"}, "unknown image stage family 'jpeg': expected one of lbc, hyperprior, elic"),
-        ({"options": {**TINY, "block": "cubic"}}, "unknown block .cubic.: expected one of depthwise, moga, "),
+        ({"options": {**TINY, "block": "cubic"}}, "unknown block .cubic.: expected one of conv, depthwise, "),
         ({"options": {**TINY, "widths": [8, 8]}}, "widths has 2 entries, expected one for each of strides"),
         ({"options": {"colour": 1}}, "image stage family 'lbc': .*unexpected keyword argument 'colour'"),
         ({"eval_qps": (8, 64)}, "qp=64: expected an integer from 0 to 63"),
@@ -264,7 +264,7 @@ def test_bad_data_and_budgets(settings_for, tmp_path):
         run_image_job(settings_for("file/model"))
     with pytest.raises(InputError, match="train.batch=0, train.size=16: expected at least 1 and 32"):
         run_image_job(settings_for(crops=CropSettings(size=16, batch=0)))
-    with pytest.raises(InputError, match="a budget needs train.steps or train.minutes"):
+    with pytest.raises(InputError, match="a budget needs train.steps, train.minutes or train.until"):
         Budget()
     with pytest.raises(InputError, match="train.minutes=-1: expected more than 0"):
         Budget(minutes=-1)

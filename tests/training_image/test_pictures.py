@@ -66,7 +66,7 @@ def large(tmp_path_factory):
 
 
 def pooled(files, rank=0, world=1, **changes):
-    how = CropSettings(size=32, **{"batch": 2, "pool_mb": 3, "steps_per_pool": 5, **changes})
+    how = CropSettings(**{"size": 32, "batch": 2, "pool_mb": 3, "steps_per_pool": 5, **changes})
     return PooledCrops(files, how, 64, 7, rank, CPU, world=world)
 
 
@@ -78,7 +78,8 @@ def test_memory_is_bounded_and_a_step_needs_no_earlier_pool(large):
     late = pooled(large)
     for step in (11, 3, 5):
         assert all(torch.equal(a, b) for a, b in zip(late(step), first[step], strict=True))
-    pools = [{picture.tobytes() for picture in crops.sampler(step).pictures} for step in (0, 5, 10, 15, 20)]
+    buffers = [crops.sampler(step).pictures.pixels.long() for step in (0, 5, 10, 15, 20)]
+    pools = [{int(picture.sum()) for picture in pixels.split(512 * 683)} for pixels in buffers]
     assert len(set.union(*pools)) > 4   # pools differ: more pictures are seen than fit at once
 
 
@@ -94,7 +95,7 @@ def test_one_pool_where_everything_fits(large):
     crops = pooled(large, pool_mb=64)
     sampler = crops.sampler(0)
     assert len(sampler.pictures) == 9 and crops.sampler(10**6) is sampler
-    plain = CropSampler([read_pictures(path, 1)[0] for path in large], 32, 2, 7, CPU, range(64))
+    plain = CropSampler([read_pictures(path, 1)[0] for path in large], 32, 2, 7, range(64))
     for step in (0, 8):
         assert all(torch.equal(a, b) for a, b in zip(crops(step), plain(step), strict=True))
 
@@ -102,9 +103,12 @@ def test_one_pool_where_everything_fits(large):
 def test_what_is_no_use_is_named(corpus):
     crops = pooled(find_files([Source(str(corpus / "train"))]), pool_mb=64)
     crops(0)
-    assert sorted(path.name for path in crops.skipped) == ["broken.jpg", "small.png"]
-    with pytest.raises(InputError, match="none of 2 files gives a picture of at least 32 pixels a side; .*broken"):
-        pooled([corpus / "train" / "broken.jpg", corpus / "train" / "small.png"])(0)
+    assert [path.name for path in crops.skipped] == ["broken.jpg"]  # a smaller picture is mirrored
+    crops = pooled(find_files([Source(str(corpus / "train"))]), pool_mb=64, size=66)
+    crops(0)
+    assert sorted(path.name for path in crops.skipped) == ["broken.jpg", "small.png"]  # not to less than half a crop
+    with pytest.raises(InputError, match="none of 2 files gives a picture of at least 33 pixels a side; .*broken"):
+        pooled([corpus / "train" / "broken.jpg", corpus / "train" / "small.png"], size=66)(0)
 
 
 @settings(max_examples=20, deadline=None)
@@ -112,7 +116,7 @@ def test_what_is_no_use_is_named(corpus):
 def test_a_crop_comes_from_its_picture(step, seed, size):
     ramp = np.arange(24 * 20 * 3, dtype=np.uint32).reshape(24, 20, 3)
     picture = (ramp % 251).astype(np.uint8)
-    frames, qp = CropSampler([picture], size, 3, seed, CPU, range(64))(step)
+    frames, qp = CropSampler([picture], size, 3, seed, range(64))(step)
     assert frames.shape == (3, 3, size, size) and qp.shape == (3,) and 0 <= int(qp.min()) <= int(qp.max()) < 64
     found = (frames * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     for crop in found:
@@ -124,3 +128,31 @@ def test_a_crop_comes_from_its_picture(step, seed, size):
         }
         turned = [crop, crop[:, ::-1], crop[::-1], crop[::-1, ::-1]]
         assert any(np.ascontiguousarray(t).tobytes() in places for t in turned)
+
+
+def test_pictures_alone_are_not_trained_on_where_videos_cannot_be_read(corpus, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    files = [corpus / "train" / "nested" / "p0.png", tmp_path / "a.mp4"]
+    with pytest.raises(InputError, match="none of 1 training videos can be read, .*frames_per_video=0"):
+        pooled(files)(0)
+    assert pooled(files, frames_per_video=0)(0)[0].shape == (2, 3, 32, 32)
+
+
+def test_a_pyramid_and_colours_add_to_a_corpus(large):
+    plain, more = pooled(large, pool_mb=64), pooled(large, pool_mb=64, pyramid=True, colour=1.0, batch=64)
+    assert len(more.sampler(0).pictures) == 3 * len(plain.sampler(0).pictures)
+    frames, _ = more(0)
+    assert torch.equal((frames * 255).round() / 255, frames)   # 8-bit pictures again
+    drawn = pooled(large, pool_mb=64, pyramid=True, batch=64)(0)[0]
+    differ = (frames - drawn).abs().amax((1, 2, 3)) > 0.02
+    assert 48 < int(differ.sum()) and frames.shape == drawn.shape
+    half = pooled(large, pool_mb=64, pyramid=True, colour=0.5, batch=64)(0)[0]
+    assert 16 < int((half != drawn).flatten(1).any(1).sum()) < 48
+
+
+def test_crops_show_every_part_of_a_picture_alike(large):
+    """Columns of a gradient, drawn often: their mean is the middle, in any orientation."""
+    ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (200, 200, 3))
+    frames, _ = CropSampler([ramp], 40, 512, 0, range(64))(0)
+    means = frames.mean((1, 2, 3)) * 255
+    assert 94 < float(means.mean()) < 105 and float(means.min()) < 30 and float(means.max()) > 169

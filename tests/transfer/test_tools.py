@@ -147,8 +147,8 @@ def test_blocks_from_start_to_end(run_tool, data, tmp_path, capsys):
 
     for change, message in {
         "eval.qps=[8,24]": "eval.qps=[8, 24]: a BD-rate needs at least 4",
-        "contestants=[depthwise]": "expected the reference and at least one other block",
-        "contestants=[depthwise,attention]": "unknown block 'attention', expected depthwise, residual_gdn, moga",
+        "contestants=[depthwise]": "expected the reference and at least one other network",
+        "contestants=[depthwise,attention]": "unknown network 'attention', expected depthwise, residual_gdn, moga",
     }.items():
         with pytest.raises(InputError, match=re.escape(message)):
             run_block_study(block_settings(load(REPO / "configs", "compare_blocks", [*given, change])))

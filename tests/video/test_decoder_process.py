@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -234,3 +235,10 @@ def test_bad_values(file: Path, values: dict[str, float], message: str) -> None:
     with pytest.raises(InputError) as caught:
         list(VideoReader(file, **values).blocks())  # type: ignore[arg-type]
     assert str(caught.value) == message
+
+
+def test_a_decoder_process_does_not_import_torch() -> None:
+    """It would take seconds to start instead of a quarter of one."""
+    code = "import sys, vidlbc.video.worker; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "False\n", done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from vidlbc.errors import InputError, VideoError
 from vidlbc.video import VideoInfo, VideoReader, examine, open_source, probe, read_blocks
 from vidlbc.video.raw_yuv import parse_name
 
-BACKENDS = ["pyav", "decord"]
+OPENCV = pytest.param("opencv", marks=pytest.mark.skipif(find_spec("cv2") is None, reason="OpenCV is not installed"))
+BACKENDS = ["pyav", "decord", OPENCV]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -30,13 +32,14 @@ def test_indices_are_exact_and_in_order(numbered_clip, frame_index, tmp_path: Pa
     assert source.frames_at([]).shape == (0, 48, 64, 3)
 
 
+@pytest.mark.parametrize("backend", ["decord", OPENCV])
 @pytest.mark.parametrize("size", [(48, 64), (64, 48), (50, 70), (35, 51)])  # 48 wide: decord's padded lines
-def test_back_ends_give_the_same_pixels(numbered_clip, tmp_path: Path, size: tuple[int, int]) -> None:
+def test_back_ends_give_the_same_pixels(numbered_clip, tmp_path: Path, size: tuple[int, int], backend: str) -> None:
     pixel_format = "yuv444p" if size[0] % 2 else "yuv420p"
     clip = numbered_clip(tmp_path / "c.mkv", frames=30, size=size, pixel_format=pixel_format)
     indices = [0, 7, 8, 29]
     reference = open_source(clip, "pyav").frames_at(indices)
-    np.testing.assert_array_equal(open_source(clip, "decord").frames_at(indices), reference)
+    np.testing.assert_array_equal(open_source(clip, backend).frames_at(indices), reference)
     np.testing.assert_array_equal(open_source(clip).frames_at(indices), reference)
 
 

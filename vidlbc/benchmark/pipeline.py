@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,8 @@ def measure_pipeline(
     Raises InputError where one of them cannot be read to its end.
     """
     settings = Settings(qp=qp, temporal=codec.kind, max_side=max_side)
-    with tempfile.TemporaryDirectory(prefix="vidlbc-") as temporary, ThreadPoolExecutor(threads, "bench", _one) as pool:
+    workers = ThreadPoolExecutor(threads, "bench", torch.set_num_threads, (1,))
+    with tempfile.TemporaryDirectory(prefix="vidlbc-") as temporary, workers as pool:
         work = Path(temporary)
         corpus = read_annotations(videos)
         files = [Path(corpus.root) / item.path for item in corpus.items]
@@ -95,12 +97,10 @@ def measure_pipeline(
             "entropy coding": stages.code, "files": lambda: stages.store(work / "files.tar"),
         }  # fmt: skip
         tables: list[str] = []
-        number = 0
+        numbers = count()
 
         def whole(rdo: bool) -> None:
-            nonlocal number
-            number += 1
-            plan = make_plan(corpus, work / str(number), codec, replace(settings, rdo=rdo))
+            plan = make_plan(corpus, work / str(next(numbers)), codec, replace(settings, rdo=rdo))
             _, reports = encode_corpus(plan, codec=codec, bar=False)
             if not tables:
                 tables.append(stage_table(reports[0].stages, reports[0].frames, reports[0].seconds))
@@ -137,14 +137,12 @@ class _Stages:
     ) -> None:  # fmt: skip
         self._codec, self._qp, self._pool, self._files, self._clips = codec, qp, pool, files, clips
         self._max_side = max_side
-        self._lanes = ThreadPoolExecutor(codec.lanes, "lane", _one)
         self._symbols = [codec.analyse(clip, qp) for clip in clips]
         self._coded = [list(self._predicted(number)) for number in range(len(clips))]
         self._bytes = [codec.compress(clip, qp) for clip in clips]
 
     def read(self) -> None:
-        for _ in self._pool.map(lambda file: _count(file, self._max_side), self._files):
-            pass
+        list(self._pool.map(lambda file: _count(file, self._max_side), self._files))
 
     def analyse(self) -> None:
         for clip in self._clips:
@@ -152,8 +150,8 @@ class _Stages:
                 self._codec.analyse(clip[start : start + PACKET_FRAMES], self._qp)
 
     def predict(self) -> None:
-        for _ in self._lanes.map(lambda number: sum(1 for _ in self._predicted(number)), range(len(self._clips))):
-            pass
+        with ThreadPoolExecutor(self._codec.lanes, "lane", torch.set_num_threads, (1,)) as lanes:
+            list(lanes.map(lambda number: sum(1 for _ in self._predicted(number)), range(len(self._clips))))
 
     def _predicted(self, number: int) -> Iterator[CodedFrame]:
         codec, (height, width) = self._codec, self._clips[number].shape[1:3]
@@ -162,13 +160,12 @@ class _Stages:
         size = PACKET_FRAMES // codec.unit
         packets: Iterator[tuple[Tensor, ...]] = zip(*[q.split(size) for q in self._symbols[number]], strict=True)
         for packet in packets:
-            for frame, _after in coded_frames(codec._priors, packet, header, state):
-                yield frame
-            state = _after
+            coded = list(coded_frames(codec._priors, packet, header, state))
+            yield from (frame for frame, _ in coded)
+            state = coded[-1][1]
 
     def code(self) -> None:
-        for _ in self._pool.map(_coded, self._coded):
-            pass
+        list(self._pool.map(_coded, self._coded))
 
     def store(self, path: Path) -> None:
         with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
@@ -197,10 +194,6 @@ def _read(file: Path, max_side: int | None) -> np.ndarray:
 
 def _count(file: Path, max_side: int | None) -> int:
     return sum(len(block) for block in VideoReader(file, max_side=max_side).blocks())
-
-
-def _one() -> None:
-    torch.set_num_threads(1)
 
 
 def reading_shards(folder: Path, codec: Codec, clips: int, rounds: int) -> list[dict[str, object]]:

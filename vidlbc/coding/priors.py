@@ -17,7 +17,7 @@ from vidlbc.prior.grid import to_grid
 from vidlbc.prior.topdown import Distribution, Gains, TopDownPrior
 from vidlbc.stage_clock import in_stage
 from vidlbc.temporal_stage import Maps, Memory, State, TemporalStage
-from vidlbc.traced import Traced
+from vidlbc.traced import Traced, uncompiled
 
 # Table, centre and flip of every symbol of a level (vidlbc.entropy.coder), (B, H_l, W_l, C_l).
 Quantised = tuple[Tensor, Tensor, Tensor]
@@ -35,7 +35,7 @@ class Priors:
     def __init__(self, image: ImageModel | ChunkModel, temporal: TemporalStage, pool: FramePool):
         self.image, self.temporal, self.pool, self.clock = image, temporal, pool, pool.clock
         self.context = bool(temporal.strides)
-        self.intra = to_grid(copy.deepcopy(image.stage.prior)).to(pool.device) if self.context else temporal.trunk
+        self.intra = to_grid(copy.deepcopy(image.stage.prior).cpu()).to(pool.device) if self.context else temporal.trunk
         self.intra_frames = True  # False: the encoder never chooses it; the decoder reads either
         self.levels = temporal.levels
         self.strides = temporal.strides
@@ -122,6 +122,7 @@ class Priors:
     # -- one level, for the decoder ----------------------------------------------------------------------------------
 
     @in_stage("temporal stage")
+    @uncompiled
     def hidden(self, by_intra: bool, qp: Tensor, header: Header) -> Tensor:
         """The hidden state that the coarsest level starts from."""
         (height, width), trunk = self.padded(header), self.trunk(by_intra)

@@ -46,7 +46,7 @@ class QuantisationGains(nn.Module):
         """qp (B,) -> log2 gain (B, C)."""
         low = torch.div(qp, 8, rounding_mode="floor")
         weight = ((qp - 8 * low).to(self.log2_gain.dtype) / 8)[:, None]
-        return self.log2_gain[low] * (1 - weight) + self.log2_gain[low + 1] * weight
+        return topdown.rows(self.log2_gain, low) * (1 - weight) + topdown.rows(self.log2_gain, low + 1) * weight
 
 
 class ImageStage(nn.Module):

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidlbc.errors import InputError
+from vidlbc.image_stage.base import channels_last
 from vidlbc.image_stage.families import build_image_stage
 
 WIDTH_STEP = 4
@@ -21,13 +22,15 @@ WIDTH_STEP = 4
 
 @dataclass(frozen=True)
 class Compute:
-    """Multiply-adds of one frame, without the prior."""
+    """Multiply-adds of one frame: of the transforms and of the intra prior."""
 
     analysis: int
     synthesis: int
+    prior: int
 
     @property
     def total(self) -> int:
+        """Of the transforms: what blocks and widths decide."""
         return self.analysis + self.synthesis
 
 
@@ -42,7 +45,12 @@ def multiply_adds(family: str, options: Mapping[str, Any], size: int = 256) -> C
             stage.analysis(stage.pad(frame))
         with torch.no_grad(), FlopCounterMode(display=False) as synthesis:
             stage.synthesis(latents, qp)
-    return Compute(analysis.get_total_flops() // 2, synthesis.get_total_flops() // 2)
+        # As in training: without gradients the prior would round to its grid, by a constant that is no fake tensor.
+        seen = [channels_last(y).requires_grad_() for y in latents]
+        with FlopCounterMode(display=False) as prior:
+            stage.prior(seen, qp, stage.gains_at(qp))
+    counted = (mode.get_total_flops() // 2 for mode in (analysis, synthesis, prior))
+    return Compute(*counted)
 
 
 def match_widths(

@@ -36,7 +36,7 @@ class LBC(ImageStage):
         widths: Sequence[int] = (48, 128, 192, 256),
         encoder_blocks: Sequence[int] = (1, 3, 3, 2),
         decoder_blocks: Sequence[int] = (2, 4, 3, 2),
-        block: str = "depthwise",
+        block: str | Sequence[str] = "depthwise",
         prior_widths: Sequence[int] = (64, 96, 128),
         prior_blocks: int = 2,
         variants: Mapping[str, Sequence[int]] | None = None,
@@ -47,12 +47,15 @@ class LBC(ImageStage):
     ):
         """Each sequence is fine to coarse (strides 4, 8, 16, 32); `prior_widths` for working strides 8, 16, 32.
 
+        `block`: a name of vidlbc.image_stage.blocks, or one for each stride.
         `variants`: truncations by name, as V1, V2 and V3 of Table 1; they need training with them. `base_levels`: so
         many of the coarsest levels come first in a bitstream and decode without the others. The tails: so many blocks
         of another kind follow those of `block` at each stride; fresh ones change nothing, so that a trained stage may
         be given some.
         """
+        kinds = (block,) * len(STRIDES) if isinstance(block, str) else tuple(block)
         for name, sizes in {
+            "block": kinds,
             "channels": channels,
             "widths": widths,
             "encoder_blocks": encoder_blocks,
@@ -71,8 +74,8 @@ class LBC(ImageStage):
         self.down = nn.ModuleList([nn.Conv2d(i, w, 1) for i, w in zip(inputs, widths, strict=True)])
 
         def blocks(counts: Sequence[int], tails: Sequence[int]) -> nn.ModuleList:
-            sizes = zip(widths, counts, tails, strict=True)
-            return nn.ModuleList([nn.Sequential(*stack(block, w, n), *stack(tail_block, w, m)) for w, n, m in sizes])
+            sizes = zip(kinds, widths, counts, tails, strict=True)
+            return nn.ModuleList([nn.Sequential(*stack(k, w, n), *stack(tail_block, w, m)) for k, w, n, m in sizes])
 
         self.encode = blocks(encoder_blocks, encoder_tail)
         self.project = nn.ModuleList([nn.Conv2d(w, c, 1) for w, c in zip(widths, channels, strict=True)])

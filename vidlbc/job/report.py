@@ -24,7 +24,7 @@ from vidlbc.job.sources import source_frames
 from vidlbc.job.verify import Verified
 from vidlbc.report import environment
 from vidlbc.shards import LatentShards, Manifest
-from vidlbc.video import write_side_by_side
+from vidlbc.video import write_side_by_side, writes_mp4
 
 
 def collect(
@@ -73,7 +73,8 @@ def write_report(
     settings: JobSettings, shards: LatentShards, codec: Codec, quality: Quality,
     probes: Mapping[str, ProbeResult], figures: Mapping[str, Any],
 ) -> list[Path]:  # fmt: skip
-    """metrics.json, plots/*.png, side_by_side.mp4, per-clip figures, report/index.html; returns what was written."""
+    """metrics.json, plots/*.png, side_by_side.mp4 (with PyAV), per-clip figures, report/index.html; returns what was
+    written."""
     out, plots = settings.out, settings.out / "plots"
     plots.mkdir(parents=True, exist_ok=True)
     written = [out / "clips.json"]
@@ -91,8 +92,10 @@ def write_report(
     caption = f"qp {meta['qp']}, {8 * len(data) / source[..., 0].size:.3f} bit/pixel"
     plot_reconstruction(plots / "reconstruction.png", source[chosen], decoded[chosen], ["", caption, ""])
     fps = Fraction(meta["fps"]) if meta["fps"] and Fraction(meta["fps"]) > 0 else Fraction(25)
-    write_side_by_side(out / "side_by_side.mp4", iter(source), iter(decoded), fps)
-    written += [plots / "reconstruction.png", out / "side_by_side.mp4"]
+    written.append(plots / "reconstruction.png")
+    if writes_mp4():
+        write_side_by_side(out / "side_by_side.mp4", iter(source), iter(decoded), fps)
+        written.append(out / "side_by_side.mp4")
 
     if probes:
         bars = [

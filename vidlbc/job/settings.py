@@ -22,8 +22,13 @@ class TrainSettings:
     ema: float = 0.998
     start: str = "shipped"
     bf16: bool = False
+    tf32: bool = True
     seed: int = 0
     save_seconds: float = 60.0
+    val_seconds: float = 300.0
+    log_every: int | None = None
+    resident: str = "auto"
+    step: str = "auto"
     pictures: tuple[str, ...] = ()
 
 

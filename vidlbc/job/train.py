@@ -30,15 +30,17 @@ from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.temporal_stage import ChunkStage, TemporalStage
 from vidlbc.training import distributed
 from vidlbc.training.chunk_objective import ChunkRateDistortion, set_axes
-from vidlbc.training.clip_reading import read_clips
+from vidlbc.training.clip_reading import read_clips, whole_clips
 from vidlbc.training.loop import Settings
 from vidlbc.training.pictures import Source, find_files, read_pictures
 from vidlbc.training.request import keep_request
+from vidlbc.training.validation import ClipValidation
 from vidlbc.training.video_objective import SymbolRate
 from vidlbc.training.wandb_log import start_wandb
 from vidlbc.training.with_bar import train as train_with_bar
 
 # Values of train.start beside a model's name or folder.
+_VAL_VIDEOS, _VAL_FRAMES, _VAL_QPS = 8, 8, (8, 32, 56)
 SHIPPED, SCRATCH = "shipped", "scratch"
 
 
@@ -64,7 +66,9 @@ def request(settings: JobSettings, corpus: Corpus) -> dict[str, Any]:
     """What decides the trained weights, by the names of the options."""
     train = asdict(settings.train)
     clips, budget = train.pop("clips"), train.pop("budget") or {"steps": None, "minutes": None}
-    del train["save_seconds"]
+    for name in ("save_seconds", "val_seconds", "log_every", "resident", "step"):
+        del train[name]  # they leave the weights as they are, but for rounding
+    budget.pop("until", None)
     clips["batch"] *= distributed.world()
     named = {"image_stage": settings.image_stage, "temporal": settings.temporal, "data.max_side": clips.pop("max_side")}
     named |= {f"train.{name}": value for name, value in {**train, **clips, **budget}.items()}
@@ -149,6 +153,17 @@ def _pictures(sources: Sequence[str]) -> list[np.ndarray]:
     return [read_pictures(path, 1)[0] for path in find_files([Source(source) for source in sources])]
 
 
+def _validation(rate: SymbolRate, corpus: Corpus, settings: JobSettings) -> ClipValidation | None:
+    """On the beginnings of a few videos of the val split; None where the corpus has no such split."""
+    paths = list(dict.fromkeys(item.path for item in corpus.select("val").items))
+    chosen = [paths[round(index)] for index in np.linspace(0, len(paths) - 1, min(_VAL_VIDEOS, len(paths)))]
+    clips = []
+    for path in chosen:
+        with source_file(corpus.root, path) as file:
+            clips += whole_clips([file], _VAL_FRAMES, settings.max_side)
+    return ClipValidation(rate, clips, _VAL_QPS) if clips else None
+
+
 def _fit(
     settings: JobSettings, corpus: Corpus, image: models.ImageModel, temporal: TemporalStage | ChunkStage, fresh: bool
 ) -> None:
@@ -162,22 +177,27 @@ def _fit(
     paths = list(dict.fromkeys(item.path for item in corpus.select("train").items))
     silent = True if distributed.rank() else None
     sampler = read_clips(
-        paths, clips, train.seed, _pictures(train.pictures), lambda path: source_file(corpus.root, str(path))
-    )
+        paths, clips, train.seed, _pictures(train.pictures), lambda path: source_file(corpus.root, str(path)),
+        device, train.resident,
+    )  # fmt: skip
     if isinstance(temporal, ChunkStage) and fresh:
         set_axes(temporal, image, sampler.of_all_ranks())
     image = image.to(device)
     temporal.to(device)
     logger = start_wandb(settings.wandb, settings.out)
     loop = Settings(
-        train.budget, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema, bf16=train.bf16,
-        seed=train.seed, log_every=10, save_seconds=train.save_seconds,
+        train.budget, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema, bf16=train.bf16, tf32=train.tf32,
+        seed=train.seed, log_every=train.log_every or (100 if device.type == "cuda" else 10),
+        save_seconds=train.save_seconds, val_seconds=train.val_seconds, step=train.step,
     )  # fmt: skip
     chunked = isinstance(temporal, ChunkStage)
     objective = ChunkRateDistortion(image) if chunked else SymbolRate(image, train.bf16)
+    validate = None
+    if isinstance(objective, SymbolRate) and distributed.rank() == 0:
+        validate = _validation(objective, corpus, settings)
     folder = settings.out / "training"
     on_figures = None if logger is None else logger.log
-    train_with_bar("train", temporal, objective, sampler, loop, folder, on_figures, silent)
+    train_with_bar("train", temporal, objective, sampler, loop, folder, on_figures, silent, validate)
     temporal.cpu()
     if logger is not None:
         logger.finish()

@@ -75,7 +75,7 @@ class RateDistortionUtility:
     weights: Mapping[str, float]
     rate_distortion: RateDistortion = field(default_factory=RateDistortion)
 
-    def __call__(self, module: nn.Module, batch: JointBatch, step: int) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, module: nn.Module, batch: JointBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         assert isinstance(module, JointModel)
         loss, figures = self.rate_distortion(module.stage, batch.compression, step)
         for task, weight in self.weights.items():
@@ -91,9 +91,9 @@ class Utility:
 
     task: str
 
-    def __call__(self, module: nn.Module, batch: TaskBatch, step: int) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, module: nn.Module, batch: TaskBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         assert isinstance(module, JointModel)
         logits = module.logits(self.task, batch)
         loss = F.cross_entropy(logits.float(), batch.labels)
-        right = float((logits.detach().argmax(1) == batch.labels).float().mean())
-        return loss, {self.task: float(loss.detach()), f"{self.task}_top1": right}
+        right = (logits.detach().argmax(1) == batch.labels).float().mean()
+        return loss, {self.task: loss.detach(), f"{self.task}_top1": right}

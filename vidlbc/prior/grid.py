@@ -17,6 +17,7 @@ Tensors are channels-last, (B, H, W, C): a 1x1 convolution is then one matrix pr
 """
 
 from functools import cache
+from operator import attrgetter
 from typing import TypeVar
 
 import torch
@@ -107,18 +108,27 @@ def check_device(device: torch.device) -> None:
             if not torch.equal(layer.float().to(device)(x.to(device)).cpu().double(), expected):
                 raise VidlbcError(
                     f"device {device} rounds float32 sums that must be exact: allow no TF32 or bfloat16 in their place "
-                    '(torch.set_float32_matmul_precision("highest"), no ONEDNN_DEFAULT_FPMATH_MODE)'
+                    '(torch.set_float32_matmul_precision("highest"), no torch.backends...fp32_precision = "tf32", '
+                    "no ONEDNN_DEFAULT_FPMATH_MODE)"
                 )
 
 
 def require_exact_products() -> None:
-    """Raises VidlbcError where torch has been allowed to round float32 products since a device was checked."""
-    precision = torch.get_float32_matmul_precision()
+    """Raises VidlbcError where torch has been allowed to round float32 products since a device was checked.
+
+    cuDNN may use TF32 (`torch.backends.cudnn.allow_tf32` does by default): no convolution of its lies in the priors.
+    """
+    wanted = 'streams need exact float32 products ("highest") to decode elsewhere'
+    try:
+        precision = torch.get_float32_matmul_precision()
+    except RuntimeError:  # set through torch.backends, which knows more than that function can tell
+        precision = "highest"
     if precision != "highest":
-        raise VidlbcError(
-            f'torch.set_float32_matmul_precision("{precision}") is in force: streams need exact float32 products '
-            '("highest") to decode elsewhere'
-        )
+        raise VidlbcError(f'torch.set_float32_matmul_precision("{precision}") is in force: {wanted}')
+    for name in ("cuda.matmul", "mkldnn.matmul", "mkldnn.conv"):
+        found = attrgetter(name)(torch.backends).fp32_precision
+        if found not in ("none", "ieee"):
+            raise VidlbcError(f'torch.backends.{name}.fp32_precision = "{found}" is in force: {wanted}')
 
 
 def _rows(layer: "Linear | DepthwiseConv") -> tuple[Tensor, Tensor]:

@@ -78,6 +78,15 @@ def levels_at(levels: Sequence[Level], stride: int) -> list[int]:
 Context = Callable[[int, Tensor], Tensor]
 
 
+def rows(table: Tensor, index: Tensor) -> Tensor:
+    """table[index]: (N, C), (B,) -> (B, C).
+
+    On a GPU the backward of plain indexing sorts. That of an embedding, up to 3,072 rows, is one kernel, which a CUDA
+    graph can hold (pytorch issue 82886).
+    """
+    return F.embedding(index, table)
+
+
 class QPTable(nn.Module):
     """A vector per QP: linear interpolation between anchors every 8 QPs."""
 
@@ -89,7 +98,7 @@ class QPTable(nn.Module):
         """qp (B,) int64 -> (B, C)."""
         low = torch.div(qp, 8, rounding_mode="floor")
         weight = ((qp - 8 * low).to(self.anchors.dtype) / 8)[:, None]
-        return self.anchors[low] * (1 - weight) + self.anchors[low + 1] * weight
+        return rows(self.anchors, low) * (1 - weight) + rows(self.anchors, low + 1) * weight
 
 
 class TopDownPrior(nn.Module):

@@ -20,6 +20,7 @@ from PIL import Image
 from vidlbc.errors import InputError
 from vidlbc.report.player import Player
 from vidlbc.shards.layout import write_atomic
+from vidlbc.video import writes_mp4
 
 _SHOWN_SIDE = 520  # of the pictures under the maps
 _SCRIPTS = ("page.js", "charts.js", "pictures.js")
@@ -168,6 +169,10 @@ class Page:
         return len(self._data[kind]) - 1
 
     def player(self, player: Player) -> None:
+        """The clips; a line in their place where no mp4 can be written."""
+        if not writes_mp4():
+            self.text("No clips to look at: PyAV, which writes the video, is not installed.", note=True)
+            return
         index = self._add("players", player.spec())
         data, shown = player.video()
         video = base64.b64encode(data).decode()

@@ -97,11 +97,8 @@ def encode_shard(
     with workspace(files) as work:
         if is_done(plan, index):  # by the process that was waited for
             return report_of(read_stats(files) or {}, skipped=True, seconds=time.monotonic() - began)
-        before, here, spent = codec.clock.seconds(), codec.clock.here(), time.process_time()
-        with Notes(work, progress) as notes:
+        with codec.clock.measured() as stages, Notes(work, progress) as notes:
             stats = _write_shard(plan, files, work, codec, open_reader, notes, quarantined, lanes or codec.lanes)
-        stages = {name: total - before.get(name, 0.0) for name, total in codec.clock.seconds().items()}
-        stages["rest"] = max(0.0, time.process_time() - spent - (codec.clock.here() - here))
     return replace(report_of(stats, skipped=False, seconds=time.monotonic() - began), stages=stages)
 
 

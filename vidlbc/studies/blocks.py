@@ -1,9 +1,9 @@
-"""Which block makes the better codec at equal compute: each in the same `lbc` image stage, trained in the same way.
+"""Which network makes the better codec at equal compute: `lbc` image stages of other blocks, trained in the same way.
 
     contestants --match_widths--> equal multiply-adds --run_image_job--> models --> true sizes, PSNR --> BD-rate
 
 Every contestant is trained twice: for the same number of steps as the reference, and for as many as take the same
-processor time. At equal multiply-adds blocks differ several times in speed, so one budget alone would not answer the
+processor time. At equal multiply-adds networks differ several times in speed, so one budget alone would not answer the
 question. Processor time of a step is measured side by side before the trainings: their own clocks also show what else
 the machine was doing.
 
@@ -42,8 +42,11 @@ _TIMED_RUNS = 5
 
 @dataclass(frozen=True)
 class BlockStudySettings:
-    """`contestants`: {block: options of the stage}; the first is the reference, at `widths`, whose compute the others
-    get by widths of their own, not below `floor`. `stage`: options that all share. `steps`: of every training."""
+    """`contestants`: {name: options of the stage}; the first is the reference, whose compute the others get.
+
+    `widths`: of the reference, and the others' proportions, unless a contestant's options have `widths`; when scaled,
+    not below `floor`. `stage`: options that all share. `steps`: of every training.
+    """
 
     train: tuple[Source, ...]
     val: tuple[Source, ...]
@@ -65,19 +68,18 @@ class BlockStudySettings:
 
 
 def contestants(settings: BlockStudySettings) -> dict[str, dict[str, Any]]:
-    """{block: options of its stage}, all of the reference's compute within 5%. Raises InputError."""
+    """{name: options of its stage}, all of the reference's compute within 5%. Raises InputError."""
     if len(settings.contestants) < 2:
-        raise InputError("contestants: expected the reference and at least one other block")
+        raise InputError("contestants: expected the reference and at least one other network")
     found: dict[str, dict[str, Any]] = {}
     target = None
-    for block, own in settings.contestants.items():
-        options = {**settings.stage, **own, "block": block}
+    for name, own in settings.contestants.items():
+        options = {**settings.stage, "widths": settings.widths, **own}
         if target is None:
-            widths = settings.widths
-            target = multiply_adds("lbc", {**options, "widths": widths})
+            target = multiply_adds("lbc", options)
         else:
-            widths = match_widths(options, target, settings.widths, settings.floor)
-        found[block] = {**options, "widths": list(widths)}
+            options["widths"] = match_widths(options, target, options["widths"], settings.floor)
+        found[name] = {**options, "widths": list(options["widths"])}
     return found
 
 
@@ -90,11 +92,11 @@ def run_block_study(settings: BlockStudySettings) -> dict[str, Any]:
     reference = next(iter(stages))
     seconds = _step_seconds(settings, stages)
     rows: dict[str, dict[str, Any]] = {}
-    for block, options in stages.items():
-        rows[block] = _one(settings, block, options, Budget(steps=settings.steps))
-    for block, options in list(stages.items())[1:] if settings.same_time else ():
-        steps = max(1, round(settings.steps * seconds[reference] / seconds[block]))
-        rows[f"{block}_time"] = _one(settings, f"{block}_time", options, Budget(steps=steps))
+    for name, options in stages.items():
+        rows[name] = _one(settings, name, options, Budget(steps=settings.steps))
+    for name, options in list(stages.items())[1:] if settings.same_time else ():
+        steps = max(1, round(settings.steps * seconds[reference] / seconds[name]))
+        rows[f"{name}_time"] = _one(settings, f"{name}_time", options, Budget(steps=steps))
     for name, row in rows.items():
         row["step_seconds"] = seconds[name.removesuffix("_time")]
     anchor = _curve(rows[reference]["val"])
@@ -110,7 +112,7 @@ def run_block_study(settings: BlockStudySettings) -> dict[str, Any]:
 
 def block_table(figures: Mapping[str, Any]) -> str:
     """The table that ends a run."""
-    header = ["block", "widths", "MMAC", "M param.", "steps", "s/step", "ms/frame", "BD-rate %"]
+    header = ["network", "widths", "MMAC", "M param.", "steps", "s/step", "ms/frame", "BD-rate %"]
     qps = [rate["qp"] for rate in next(iter(figures["rows"].values()))["val"]]
     header += [f"qp {qp}" for qp in qps]
     lines = []

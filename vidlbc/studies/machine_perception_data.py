@@ -97,7 +97,7 @@ def compression_crops(
     pictures = [picture for picture in pictures if min(picture.shape[:2]) >= size]
     if not pictures:
         raise InputError(f"nothing to train the codec on is as large as train.size={size}")
-    return CropSampler(pictures, size, batch, seed, torch.device("cpu"), range(NUM_QP))
+    return CropSampler(pictures, size, batch, seed, range(NUM_QP))
 
 
 def _readable(file: Path, per_video: int) -> list[np.ndarray]:

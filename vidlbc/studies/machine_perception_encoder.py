@@ -108,8 +108,8 @@ def train_encoder(name: str, settings: EncoderSettings, clips: ClipSet, base: Se
     stage = build_image_stage(settings.family, **settings.options)
     s = settings
     crops = compression_crops(s.pictures, trained, s.per_clip, s.size, s.batch, s.seed)
-    side, device = s.size - s.size % _START_MULTIPLE, torch.device("cpu")
-    set_to_pictures(stage, CropSampler(crops.pictures, side, _START_CROPS, s.seed + 1, device, [0])(0)[0])
+    side = s.size - s.size % _START_MULTIPLE
+    set_to_pictures(stage, CropSampler(crops.pictures, side, _START_CROPS, s.seed + 1, [0])(0)[0])
     levels = s.head.chosen(stage)
     heads, tasks = ({}, None) if task == "naive" else _head_and_clips(task, s, stage, levels, trained, classes)
     model = JointModel(stage, heads, levels).to(memory_format=torch.channels_last)

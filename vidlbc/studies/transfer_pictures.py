@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -58,7 +57,7 @@ def crops_of(pictures: Sequence[NDArray[np.uint8]], size: int, batch: int, seed:
     fitting = [p for p in pictures if min(p.shape[:2]) >= size]
     if not fitting:
         raise InputError(f"size={size}: no training picture has sides of that many pixels")
-    return CropSampler(fitting, size, batch, seed, torch.device("cpu"), [0])
+    return CropSampler(fitting, size, batch, seed, [0])
 
 
 def klt_pictures(pictures: Sequence[NDArray[np.uint8]], size: int, seed: int) -> Tensor:

@@ -30,7 +30,7 @@ class ChunkRateDistortion:
     image: ImageModel
     balance: float = 0.35
 
-    def __call__(self, stage: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, stage: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         assert isinstance(stage, ChunkStage)
         device = next(stage.parameters()).device
         frames, qp = batch[0].to(device), batch[1].to(device)
@@ -63,7 +63,7 @@ class ChunkRateDistortion:
         loss = ((bpp.mean(1) + weight * 255**2 * mse.mean(1)) * scale).mean()
         parts = {"bpp_first": bpp[:, 0].detach().mean(), "bpp": bpp[:, 1:].detach().mean()}
         parts["psnr"] = -10 * mse.detach().log10().mean()
-        return loss, {name: float(value) for name, value in parts.items()}
+        return loss, parts
 
 
 def _with_firsts(distribution, firsts, chunks: int):

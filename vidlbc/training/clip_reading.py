@@ -6,11 +6,14 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from vidlbc.errors import VideoError
 from vidlbc.prior.topdown import NUM_QP
 from vidlbc.progress import progress_bar
 from vidlbc.training import distributed
 from vidlbc.training.video_data import ClipSampler, ClipSettings
+from vidlbc.video import VideoReader
 
 
 def read_clips(
@@ -19,6 +22,8 @@ def read_clips(
     seed: int,
     pictures: Sequence[np.ndarray],
     open_path: Callable[[str | Path], AbstractContextManager[Path]] = lambda path: nullcontext(Path(path)),
+    device: torch.device | None = None,
+    resident: str = "auto",
 ) -> ClipSampler:
     """A sampler whose first pool is in memory; rank 0 shows progress and tells which videos are not used.
 
@@ -33,9 +38,20 @@ def read_clips(
             meter.update(done - meter.n)
 
         ranks = distributed.rank(), distributed.world()
-        sampler = ClipSampler(paths, clips, NUM_QP, seed, *ranks, on_read, open_path, pictures)
+        sampler = ClipSampler(paths, clips, NUM_QP, seed, *ranks, on_read, open_path, pictures, device, resident)
         sampler(0)
     if sampler.unreadable and first:
         path, reason = next(iter(sampler.unreadable.items()))
         print(f"{len(sampler.unreadable)} videos are not used for training (such as {path}: {reason})", file=sys.stderr)
     return sampler
+
+
+def whole_clips(paths: Sequence[Path], frames: int, max_side: int | None) -> list[np.ndarray]:
+    """The first frames of each video that can be read, uint8 (at most `frames`, H, W, 3)."""
+    clips = []
+    for path in paths:
+        try:
+            clips.append(np.concatenate(list(VideoReader(path, stop=frames, max_side=max_side).blocks())))
+        except (VideoError, ValueError) as error:  # ValueError: not one frame, or frames of several sizes
+            print(f"not measured: {path}: {error}", file=sys.stderr)
+    return clips

@@ -10,7 +10,6 @@
 import hashlib
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,13 +21,14 @@ import torch
 from vidlbc import models
 from vidlbc.codec import load
 from vidlbc.codec_input import check_qp, pick_device
-from vidlbc.errors import InputError, VideoError
+from vidlbc.errors import InputError
 from vidlbc.evaluation import format_table, psnr
 from vidlbc.progress import progress_bar
 from vidlbc.shards.corpus import is_video
 from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.training import distributed
-from vidlbc.training.clip_reading import read_clips
+from vidlbc.training.clip_reading import read_clips, whole_clips
+from vidlbc.training.image_validation import spread
 from vidlbc.training.loop import Outcome, Settings
 from vidlbc.training.pictures import Source, find_files, read_pictures
 from vidlbc.training.refinement_objective import RefinementDistortion
@@ -37,7 +37,6 @@ from vidlbc.training.schedule import Budget
 from vidlbc.training.video_data import ClipSettings
 from vidlbc.training.wandb_log import start_wandb
 from vidlbc.training.with_bar import train
-from vidlbc.video import VideoReader
 from vidlbc.video_decoder import VideoDecoder
 
 _MULTIPLE = 32
@@ -166,7 +165,7 @@ def _fit(
     videos = [path for path in files if is_video(path.name)]
     stills = [read_pictures(path, 1, settings.clips.max_side)[0] for path in files if not is_video(path.name)]
     silent = None if first else True
-    sampler = read_clips(videos, settings.clips, settings.seed, stills)
+    sampler = read_clips(videos, settings.clips, settings.seed, stills, device=device)
     image = image.to(device)
     image.stage.to(memory_format=torch.channels_last)
     logger = start_wandb(settings.wandb, settings.out)
@@ -213,13 +212,7 @@ def measure_gain(settings: DecoderJobSettings, val: Sequence[Path]) -> list[Gain
     """
     codec = load(settings.out, settings.device, "none", refine=True)
     assert codec.refiner is not None
-    clips = []
-    for index in sorted({round(i) for i in np.linspace(0, len(val) - 1, min(settings.eval_videos, len(val)))}):
-        try:
-            reader = VideoReader(val[index], stop=settings.eval_frames, max_side=settings.clips.max_side)
-            clips.append(np.concatenate(list(reader.blocks())))
-        except (VideoError, ValueError) as error:
-            print(f"not measured: {val[index]}: {error}", file=sys.stderr)
+    clips = whole_clips(spread(val, settings.eval_videos), settings.eval_frames, settings.clips.max_side)
     if not clips:
         raise InputError(f"none of {len(val)} validation videos can be read, such as {val[0]}")
     gains = []

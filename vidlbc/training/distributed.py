@@ -148,6 +148,14 @@ def agree(value: float) -> float:
     return float(tensor)
 
 
+def any_of(flag: Tensor) -> Tensor:
+    """1 where a rank's flag (float, 0 or 1) is 1: on the flag's device, without waiting for it in a single process."""
+    if world() > 1:
+        with _peers():
+            dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return flag
+
+
 def mean(figures: Mapping[str, float]) -> dict[str, float]:
     """Of each figure, over the ranks; all give the same names."""
     if world() == 1:

@@ -28,11 +28,12 @@ from vidlbc.training import distributed
 from vidlbc.training.image_data import CropSampler, CropSettings, PooledCrops
 from vidlbc.training.image_objective import RateDistortion
 from vidlbc.training.image_start import Start, set_to_pictures, start_from, train_only
-from vidlbc.training.image_validation import PictureRate, measure_pictures, table
+from vidlbc.training.image_validation import PictureRate, measure_pictures, spread, table
 from vidlbc.training.loop import Outcome, Settings
-from vidlbc.training.pictures import Source, find_files
+from vidlbc.training.pictures import Source, find_files, read_pictures
 from vidlbc.training.request import keep_request
 from vidlbc.training.schedule import Budget
+from vidlbc.training.validation import PictureValidation
 from vidlbc.training.wandb_log import start_wandb
 from vidlbc.training.with_bar import train
 
@@ -65,8 +66,12 @@ class ImageJobSettings:
     eval_pictures: int = 12
     device: str = "auto"
     wandb: bool = False
-    log_every: int = 20
+    log_every: int | None = None
     save_seconds: float = 60.0
+    val_seconds: float = 300.0
+    tf32: bool = True
+    resident: str = "auto"
+    step: str = "auto"
 
 
 def run_image_job(settings: ImageJobSettings) -> dict[str, Any] | None:
@@ -83,7 +88,7 @@ def run_image_job(settings: ImageJobSettings) -> dict[str, Any] | None:
         train_only(start.stage, settings.part)
         request = settings.out / "training" / "request.json"
         keep_request(request, _request(settings, files), settings.out, write=distributed.rank() == 0)
-        outcome = _train(settings, start, files, device)
+        outcome = _train(settings, start, files, val, device)
         figures = None
         if distributed.rank() == 0:
             _save(settings, start)
@@ -122,11 +127,13 @@ def _request(settings: ImageJobSettings, files: list[Path]) -> dict[str, Any]:
         "files": len(files),
     }
     named |= {f"data.{n}": crops.pop(n) for n in ("frames_per_video", "max_side", "pool_mb", "steps_per_pool")}
-    own = {n: getattr(settings, n) for n in ("lr", "weight_decay", "ema", "balance", "bf16", "seed")}
+    own = {n: getattr(settings, n) for n in ("lr", "weight_decay", "ema", "balance", "bf16", "tf32", "seed")}
     return named | {f"train.{name}": value for name, value in {**crops, **own}.items()}
 
 
-def _train(settings: ImageJobSettings, start: Start, files: list[Path], device: torch.device) -> Outcome:
+def _train(
+    settings: ImageJobSettings, start: Start, files: list[Path], val: list[Path], device: torch.device
+) -> Outcome:
     silent = True if distributed.rank() else None
     folder = settings.out / "training"
     with progress_bar(desc="read pictures", unit="file", total=len(files), disable=silent) as meter:
@@ -136,12 +143,12 @@ def _train(settings: ImageJobSettings, start: Start, files: list[Path], device: 
             meter.update(done - meter.n)
 
         ranks = distributed.rank(), device, on_read, distributed.world()
-        crops = PooledCrops(files, settings.crops, NUM_QP, settings.seed, *ranks)
+        crops = PooledCrops(files, settings.crops, NUM_QP, settings.seed, *ranks, settings.resident)
+        crops.sampler(0)
         if start.fresh and not (folder / "checkpoint.safetensors").is_file():
             size = settings.crops.size - settings.crops.size % _KLT_MULTIPLE
-            pictures = crops.sampler(0).pictures
-            sample = CropSampler(pictures, size, _KLT_CROPS, settings.seed + 1, torch.device("cpu"), range(NUM_QP))
-            set_to_pictures(start.stage, sample(0)[0])
+            sample = CropSampler(crops.sampler(0).pictures, size, _KLT_CROPS, settings.seed + 1, range(NUM_QP))
+            set_to_pictures(start.stage, sample(0)[0].cpu())
     stage = start.stage.to(device).to(memory_format=torch.channels_last)
     logger = start_wandb(settings.wandb, settings.out)
     loop = Settings(
@@ -150,12 +157,20 @@ def _train(settings: ImageJobSettings, start: Start, files: list[Path], device: 
         weight_decay=settings.weight_decay,
         ema=settings.ema,
         bf16=settings.bf16,
+        tf32=settings.tf32,
         seed=settings.seed,
-        log_every=settings.log_every,
+        log_every=settings.log_every or (100 if device.type == "cuda" else 20),
         save_seconds=settings.save_seconds,
+        val_seconds=settings.val_seconds,
+        step=settings.step,
     )
+    validate = None
+    if val and distributed.rank() == 0:
+        pictures = [picture for path in spread(val, settings.eval_pictures) for picture in read_pictures(path, 1)]
+        validate = PictureValidation(pictures, settings.eval_qps)
     on_figures = None if logger is None else logger.log
-    outcome = train("train", stage, RateDistortion(settings.balance), crops, loop, folder, on_figures, silent)
+    objective = RateDistortion(settings.balance)
+    outcome = train("train", stage, objective, crops, loop, folder, on_figures, silent, validate)
     for reason in crops.skipped.values() if distributed.rank() == 0 else ():
         print(f"not used: {reason}", file=sys.stderr)
     if logger is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +58,9 @@ class RateDistortion:
     """
 
     balance: float = 0.35
+    capturable: ClassVar[bool] = True
 
-    def __call__(self, stage: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, stage: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         assert isinstance(stage, ImageStage)
         frames, qp = batch
         coded = code(stage, stage.analysis(stage.pad(frames)), qp)
@@ -69,4 +71,4 @@ class RateDistortion:
         weight = qp_lambda(qp)
         middle = qp_lambda(torch.tensor(32.0))
         loss = ((bpp + weight * 255**2 * mse) * (middle / weight) ** self.balance).mean()
-        return loss, {"bpp": float(bpp.detach().mean()), "psnr": float(-10 * mse.detach().log10().mean())}
+        return loss, {"bpp": bpp.detach().mean(), "psnr": -10 * mse.detach().log10().mean()}

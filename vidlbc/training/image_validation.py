@@ -33,8 +33,7 @@ def measure_pictures(
 
     Raises InputError where a file cannot be read, VidlbcError where the trained prior has no exact form.
     """
-    chosen = sorted({round(index) for index in np.linspace(0, len(files) - 1, min(count, len(files)))})
-    pictures = [picture for index in chosen for picture in read_pictures(files[index], 1)]
+    pictures = [picture for path in spread(files, count) for picture in read_pictures(path, 1)]
     if not pictures:
         raise InputError("no validation picture: expected at least one")
     try:
@@ -56,6 +55,11 @@ def measure_pictures(
             bpp, estimated, quality = (float(value) for value in np.mean(rows, axis=0))
             rates.append(PictureRate(qp, len(pictures), bpp, estimated, quality))
     return rates
+
+
+def spread(files: Sequence[Path], count: int) -> list[Path]:
+    """Up to `count` of the files, evenly spread."""
+    return [files[round(index)] for index in np.linspace(0, len(files) - 1, min(count, len(files)))]
 
 
 def table(model: Path, outcome: Outcome, rates: Sequence[PictureRate]) -> str:

@@ -42,7 +42,7 @@ class RefinementDistortion:
             picture, features = self.image.stage.synthesis_with_features(latents, qp)
         return picture.float(), features.float()
 
-    def __call__(self, decoder: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, decoder: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         assert isinstance(decoder, VideoDecoder)
         device = next(decoder.parameters()).device
         frames, qp = batch[0].to(device), batch[1].to(device)
@@ -56,8 +56,8 @@ class RefinementDistortion:
         height, width = frames.shape[-2:]
         state: State = ()
         loss = torch.zeros((), device=device)
-        first: list[float] = []
-        rest: list[float] = []
+        first: list[Tensor] = []
+        rest: list[Tensor] = []
         for t in range(count):
             source = frames[:, t].float() / 255
             out = decoder(features[:, t], picture[:, t], qp, state)
@@ -66,9 +66,11 @@ class RefinementDistortion:
             loss = loss + ratio.mean()
             if out.moved is not None and t != cut:
                 loss = loss + self.motion * (1 + _mse(out.moved[..., :height, :width], source) / plain).log().mean()
-            (first if t in (0, cut) else rest).append(float(ratio.detach().mean()) * -10 / math.log(10))
+            (first if t in (0, cut) else rest).append(ratio.detach().mean() * -10 / math.log(10))
             state = out.state
-        parts = {"gain": sum(rest) / max(len(rest), 1), "gain_first": sum(first) / len(first)}
+        parts = {"gain_first": torch.stack(first).mean()}
+        if rest:
+            parts["gain"] = torch.stack(rest).mean()
         return loss / count, parts
 
 

@@ -72,7 +72,7 @@ class BaseLoss:
 
     def __call__(
         self, module: nn.Module, batch: tuple[Tensor, Tensor, Tensor], step: int
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         assert isinstance(module, TaskBase)
         clips, labels, qp = batch
         batch_size, length, _, height, width = clips.shape
@@ -93,7 +93,7 @@ class BaseLoss:
         loss = (terms * (middle / strength) ** self.balance).mean()
         right = (logits.argmax(1) == labels).float().mean()
         figures = {"bpp": bpp.mean(), "nats": nats.mean(), "top1": right, "preview": -10 * mse.mean().log10()}
-        return loss, {name: float(value.detach()) for name, value in figures.items()}
+        return loss, {name: value.detach() for name, value in figures.items()}
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class EnhancementLoss:
     whole: bool = False
     balance: float = 0.35
 
-    def __call__(self, stage: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, stage: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         assert isinstance(stage, Scalable)
         frames, qp = batch
         height, width = frames.shape[2:]
@@ -118,4 +118,4 @@ class EnhancementLoss:
         weight = qp_lambda(qp)
         middle = qp_lambda(torch.tensor((NUM_QP - 1) / 2))
         loss = ((bpp + weight * 255**2 * mse) * (middle / weight) ** self.balance).mean()
-        return loss, {"bpp": float(bpp.detach().mean()), "psnr": float(-10 * mse.detach().log10().mean())}
+        return loss, {"bpp": bpp.detach().mean(), "psnr": -10 * mse.detach().log10().mean()}

@@ -1,6 +1,7 @@
 """The temporal stage's loss: bits of the frozen stage's symbols, given the past. No distortion: it cannot change."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ class SymbolRate:
 
     image: ImageModel
     bf16: bool = False
+    capturable: ClassVar[bool] = True
 
     @torch.no_grad()
     def symbols(self, frames: Tensor, qp: Tensor) -> list[Tensor]:
@@ -31,10 +33,9 @@ class SymbolRate:
         gains = self.image.gains(qp)
         return [(channels_last(y.float()) * g.gain[:, None, None]).round() for y, g in zip(latents, gains, strict=True)]
 
-    def __call__(self, temporal: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+    def bpp(self, temporal: nn.Module, frames: Tensor, qp: Tensor) -> Tensor:
+        """Estimated bits a pixel of each frame, (B, T), of frames uint8 (B, T, 3, H, W) at qp (B,)."""
         assert isinstance(temporal, TemporalStage)
-        device = next(temporal.parameters()).device
-        frames, qp = batch[0].to(device), batch[1].to(device)
         clips, count = frames.shape[:2]
         qp = qp.repeat_interleave(count)
         symbols = self.symbols(frames, qp)
@@ -44,9 +45,15 @@ class SymbolRate:
         height, width = (side + -side % multiple for side in frames.shape[-2:])
         out, _ = temporal(latents, qp, gains, count, temporal.start(clips, height, width))
         bits = torch.stack([symbol_bits(q, d).sum((1, 2, 3)) for q, d in zip(symbols, out, strict=True)]).sum(0)
-        bpp = (bits / (frames.shape[-2] * frames.shape[-1])).view(clips, count)
-        weight = (qp_lambda(torch.tensor(32.0)) / qp_lambda(qp[::count]))[:, None] ** _RATE_EXPONENT
-        first, rest = bpp[:, 0].detach(), bpp[:, min(2, count - 1) :].detach().mean(1)
+        return (bits / (frames.shape[-2] * frames.shape[-1])).view(clips, count)
+
+    def __call__(
+        self, temporal: nn.Module, batch: tuple[Tensor, Tensor], step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        frames, qp = batch
+        bpp = self.bpp(temporal, frames, qp)
+        weight = (qp_lambda(torch.tensor(32.0)) / qp_lambda(qp))[:, None] ** _RATE_EXPONENT
+        first, rest = bpp[:, 0].detach(), bpp[:, min(2, frames.shape[1] - 1) :].detach().mean(1)
         # A mean over clips, as the others: it does not depend on how a batch is spread over processes.
         parts = {"bpp_first": first, "bpp": rest, "saving": 1 - rest / first}
-        return (weight * bpp).mean(), {name: float(value.mean()) for name, value in parts.items()}
+        return (weight * bpp).mean(), {name: value.mean() for name, value in parts.items()}

@@ -1,26 +1,29 @@
 """The loop of both stages with a progress bar and one-line errors."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from vidlbc.errors import VidlbcError
 from vidlbc.progress import progress_bar
 from vidlbc.training.loop import Outcome, Settings, fit
+from vidlbc.training.precision import training_precision
+from vidlbc.training.step import Loss
 
 
 def train(
     title: str,
     module: nn.Module,
-    objective: Callable[[nn.Module, Any, int], tuple[Tensor, dict[str, float]]],
+    objective: Loss,
     batches: Callable[[int], Any],
     settings: Settings,
     folder: Path,
     on_figures: Callable[[dict[str, float]], None] | None = None,
     silent: bool | None = None,
+    validate: Callable[[nn.Module], Mapping[str, Any]] | None = None,
 ) -> Outcome:
     """`vidlbc.training.loop.fit` shown as a bar; `folder` holds the checkpoint, so the same call resumes.
 
@@ -43,7 +46,8 @@ def train(
                 on_figures({"step": step, **figures})
 
         try:
-            outcome = fit(module, objective, batches, settings, folder, on_log)
+            with training_precision(settings.tf32):
+                outcome = fit(module, objective, batches, settings, folder, on_log, validate)
         except FloatingPointError as error:
             raise VidlbcError(f"{title}: training diverged: {error}; lower train.lr (now {settings.lr})") from None
         meter.update(100 - meter.n)

@@ -5,7 +5,7 @@
         |  socket + shared memory, a deadline, kill        (process.py)   -- the caller's process
     ----+----------------------------------------------------------------------------------------
         |  one file at a time                              (worker.py)    -- decoder process, no torch
-        +-- PyAV (default) | decord | torchcodec           (*_backend.py)
+        +-- PyAV (default) | decord | OpenCV | torchcodec  (*_backend.py)
 
 Decoding never happens in the caller's process: a decoder that crashes, or spins for ever with the interpreter lock
 held, costs one file its verdict. Damaged frames are never replaced: the good leading ones are given, the verdict says
@@ -15,7 +15,7 @@ how many. Measurements behind the choice of back end are in docs/video.md.
 from vidlbc.video.contract import Verdict, VideoInfo, VideoSource
 from vidlbc.video.reader import VideoReader, examine, open_source, probe, read_blocks
 from vidlbc.video.sampling import clip_indices
-from vidlbc.video.writing import write_mp4, write_pngs, write_side_by_side
+from vidlbc.video.writing import write_mp4, write_pngs, write_side_by_side, writes_mp4
 
 __all__ = [
     "Verdict",
@@ -30,4 +30,5 @@ __all__ = [
     "write_mp4",
     "write_pngs",
     "write_side_by_side",
+    "writes_mp4",
 ]

@@ -11,14 +11,22 @@ from vidlbc.video.contract import Backend, Missing
 BACKENDS = {
     "pyav": "vidlbc.video.pyav_backend:PyavBackend",
     "decord": "vidlbc.video.decord_backend:DecordBackend",
+    "opencv": "vidlbc.video.opencv_backend:OpencvBackend",
     "torchcodec": "vidlbc.video.torchcodec_backend:TorchcodecBackend",
 }
 
 
 def candidates(backend: str) -> list[str]:
-    """The back ends to try, in order: "auto" is PyAV, then decord where it is installed (docs/video.md says why)."""
+    """The back ends to try, in order: "auto" is PyAV, then decord where it is installed; OpenCV where PyAV is not.
+
+    docs/video.md says why. Raises InputError for a name that is none, or where no back end is installed.
+    """
     if backend == "auto":
-        return ["pyav", "decord"] if importlib.util.find_spec("decord") else ["pyav"]
+        if _installed("av"):
+            return ["pyav", "decord"] if _installed("decord") else ["pyav"]
+        if _installed("cv2"):
+            return ["opencv"]
+        raise InputError("no library that reads videos is installed: pip install av (or opencv-python-headless)")
     if backend not in BACKENDS and ":" not in backend:
         known = ", ".join(["auto", *BACKENDS])
         raise InputError(f"backend={backend!r} is unknown; expected {known} or package.module:Class")
@@ -32,8 +40,15 @@ def open_backend(backend: str, path: str) -> Backend:
         factory = getattr(importlib.import_module(module), attribute)
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         raise Missing(f"back end {backend} cannot be loaded: {first_line(error)}") from error
-    made: Backend = factory(path)
+    try:
+        made: Backend = factory(path)
+    except ImportError as error:  # some import theirs only now
+        raise Missing(f"back end {backend} cannot be loaded: {first_line(error)}") from error
     return made
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def first_line(error: BaseException) -> str:

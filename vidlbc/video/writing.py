@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def write_mp4(
     frame in memory. Raises InputError on no frames, other shapes or types, a bad fps or crf; the file system's own
     OSError (a full disk) passes through, and no partial file remains.
     """
+    if not writes_mp4():
+        raise InputError(f"{path}: writing mp4 needs PyAV (pip install av); png does not")
     import av
 
     rate = _rate(fps)
@@ -52,21 +55,21 @@ def write_mp4(
     return count
 
 
+def writes_mp4() -> bool:
+    """Whether PyAV is installed, the only encoder that is used."""
+    return find_spec("av") is not None
+
+
 def write_pngs(folder: str | os.PathLike[str], frames: Iterable[np.ndarray]) -> int:
     """FOLDER/000000.png and on, lossless. frames as in write_mp4, also of differing sizes; returns how many."""
-    import av
+    from PIL import Image
 
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     count = 0
     for frame in _checked(frames, folder, same_size=False):
-        codec = av.CodecContext.create("png", "w")
-        codec.height, codec.width, _ = frame.shape
-        codec.pix_fmt, codec.time_base = "rgb24", Fraction(1, 25)
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
-        packets = [*codec.encode(picture), *codec.encode(None)]
         with _appears_whole(target / f"{count:06d}.png") as temporary:
-            temporary.write_bytes(b"".join(bytes(packet) for packet in packets))
+            Image.fromarray(frame).save(temporary, format="png")
         count += 1
     if not count:
         raise InputError(f"{folder}: no frames to write")

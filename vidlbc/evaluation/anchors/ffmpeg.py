@@ -101,8 +101,11 @@ class VideoCodec(Anchor):
 
 
 def _version(library: str) -> str:
-    """Raises InputError where PyAV was built without it."""
-    import av
+    """Raises InputError where PyAV is not installed, or was built without it."""
+    try:
+        import av
+    except ModuleNotFoundError:
+        raise InputError(f"{library} needs PyAV: pip install av") from None
 
     try:
         av.CodecContext.create(library, "w")

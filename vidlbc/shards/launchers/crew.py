@@ -43,7 +43,7 @@ class Worker(Protocol):
         """Done once the codec is loaded; only then is it given a shard, so that none waits for a place that is full."""
         ...
 
-    def encode(self, index: int, quarantined: Sequence[int], alone: bool) -> Future[ShardReport]: ...
+    def encode(self, index: int, quarantined: Sequence[int], lanes: int | None) -> Future[ShardReport]: ...
 
     def fate(self, error: BaseException) -> Fate | BaseException:
         """What `error` of one of its futures says of the worker; where it lives, the error to raise."""
@@ -114,11 +114,11 @@ class _Blame:
         self._alone: set[int] = set()
         self._in_a_row = 0
 
-    def told(self, index: int) -> tuple[list[int], bool]:
-        """What a worker is told of shard `index`: the files in quarantine, and whether to open one file at a time."""
+    def told(self, index: int) -> tuple[list[int], int | None]:
+        """What a worker is told of shard `index`: the files in quarantine, and how many to open at a time."""
         shard = self._plan.shards[index]
         dead = [place for place in range(shard.first, shard.last) if self._deaths[place] >= DEATHS]
-        return dead, index in self._alone
+        return dead, 1 if index in self._alone else None
 
     def started(self) -> None:
         self._blameless[None] = 0
@@ -134,7 +134,7 @@ class _Blame:
             if len(note.sources) > 1 and index not in self._alone:
                 self._alone.add(index)
                 return
-            (source,) = note.sources[:1]
+            source = note.sources[0]
             self._deaths[source] += 1
             if note.files > note.failed:
                 self._in_a_row = 0

@@ -95,8 +95,8 @@ class _Process:
     def ready(self) -> Future[None]:
         return self._pool.submit(_load)
 
-    def encode(self, index: int, quarantined: Sequence[int], alone: bool) -> Future[ShardReport]:
-        return self._pool.submit(_encode, index, quarantined, alone)
+    def encode(self, index: int, quarantined: Sequence[int], lanes: int | None) -> Future[ShardReport]:
+        return self._pool.submit(_encode, index, quarantined, lanes)
 
     def fate(self, error: BaseException) -> Fate | BaseException:
         return Fate.DIED if isinstance(error, BrokenProcessPool) else error
@@ -128,7 +128,6 @@ def _load() -> None:
         sys.modules["torch"].set_num_threads(max(1, len(os.sched_getaffinity(0)) // _worker["processes"]))
 
 
-def _encode(index: int, quarantined: Sequence[int], alone: bool) -> ShardReport:
+def _encode(index: int, quarantined: Sequence[int], lanes: int | None) -> ShardReport:
     plan, codec, reader = (_worker[name] for name in ("plan", "codec", "open_reader"))
-    lanes = 1 if alone else None
     return encode_shard(plan, index, codec, open_reader=reader, quarantined=quarantined, lanes=lanes)

@@ -140,8 +140,8 @@ class _Actor:
     def ready(self) -> Future[Any]:
         return self._node
 
-    def encode(self, index: int, quarantined: Sequence[int], alone: bool) -> Future[ShardReport]:
-        future: Future[ShardReport] = self._handle.encode.remote(index, quarantined, alone).future()
+    def encode(self, index: int, quarantined: Sequence[int], lanes: int | None) -> Future[ShardReport]:
+        future: Future[ShardReport] = self._handle.encode.remote(index, quarantined, lanes).future()
         return future
 
     def fate(self, error: BaseException) -> Fate | BaseException:
@@ -185,6 +185,6 @@ class _Encoder:
             sys.modules["torch"].set_num_threads(max(1, int(context.get_assigned_resources().get("CPU", 1))))
         return str(context.get_node_id())
 
-    def encode(self, index: int, quarantined: Sequence[int], alone: bool) -> ShardReport:
-        reader, lanes = self._open_reader, 1 if alone else None
+    def encode(self, index: int, quarantined: Sequence[int], lanes: int | None) -> ShardReport:
+        reader = self._open_reader
         return encode_shard(self._plan, index, self._codec, open_reader=reader, quarantined=quarantined, lanes=lanes)
