@@ -102,6 +102,8 @@ def write_clip(
     """Write a clip of a moving texture through PyAV. `size` is (height, width), even for 4:2:0; container by suffix."""
     import av
 
+    from vidlbc.evaluation.anchors.encoder_process import at_ordinary_priority
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # x264's macroblock tree gives other bytes from run to run on small pictures; its output also depends on threads.
@@ -113,6 +115,7 @@ def write_clip(
         for picture in motion_frames(frames, size, motion, seed):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
+    at_ordinary_priority()
     return path
 
 

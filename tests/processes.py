@@ -1,5 +1,5 @@
-"""Scripts in processes of their own that begin with torch imported: that import takes four seconds of processor time,
-most of what a tool needs for a few tiny clips.
+"""Scripts in processes of their own that begin with torch imported: that import takes four seconds of processor time
+(and training imports three seconds more), most of what a tool needs for a few tiny clips.
 
     pytest --first run--> server, which imports once --fork, for each run--> the script, as `python SCRIPT` runs it
 
@@ -21,7 +21,9 @@ from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Nothing of ours: the server is not to keep what a test has changed.
-_CONTEXT.set_forkserver_preload(["torch", "hydra", "omegaconf", "pyarrow.parquet", "scipy.stats", "PIL.Image"])
+_CONTEXT.set_forkserver_preload(
+    ["torch", "torch._dynamo", "hydra", "omegaconf", "pyarrow.parquet", "scipy.stats", "PIL.Image"]
+)
 
 
 class ScriptProcess:
@@ -44,14 +46,16 @@ class ScriptProcess:
     def finish(self, timeout: float) -> subprocess.CompletedProcess[str]:
         """Wait for its end. Raises subprocess.TimeoutExpired, and kills it, where that takes longer than `timeout`."""
         self._process.join(timeout)
-        if self._process.is_alive():
+        late = self._process.is_alive()
+        if late:
             self._process.kill()
             self._process.join()
-            raise subprocess.TimeoutExpired(self._command, timeout, *self._told())
         out, err = self._told()
+        self._folder.cleanup()
+        if late:
+            raise subprocess.TimeoutExpired(self._command, timeout, out, err)
         status = self._process.exitcode
         assert status is not None
-        self._folder.cleanup()
         return subprocess.CompletedProcess(self._command, status, out, err)
 
     def _told(self) -> list[str]:

@@ -320,6 +320,7 @@ def tools():
     return sorted(names & {path.stem for path in (REPO / "configs").glob("*.yaml")})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tools())
 def test_every_tool_explains_itself(run_tool, name):
     done = run_tool(name, "--help")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 
 from tests.conftest import REPO
@@ -24,6 +25,7 @@ def test_make_clip_writes_the_frames_asked_for(make_clip, make_frames, tmp_path)
     assert moved < 6 < np.abs(source[0].astype(float) - source[1])[4:-4, 4:-4].mean()
 
 
+@pytest.mark.slow
 def test_a_folder_called_gpu_skips_nothing(tmp_path):
     checkout = tmp_path / "gpu"
     (checkout / "tests").mkdir(parents=True)

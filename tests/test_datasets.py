@@ -92,6 +92,7 @@ def largest_gap(a, b):
     return np.abs(below_a - below_b).max()
 
 
+@pytest.mark.slow
 def test_a_random_frame_is_distributed_alike_in_every_class(motions):
     rng = np.random.default_rng(0)
     clips, frames = 4000, 24
@@ -128,6 +129,7 @@ def ridge_accuracy(train, train_labels, test, test_labels, strength):
     return float((((test - mean) @ (train - mean).T @ weights).argmax(1) == test_labels).mean())
 
 
+@pytest.mark.slow
 def test_one_frame_classifies_at_chance_and_motion_does_not(motions):
     """Ridge regression on a random frame's pixels against the same on where frame differences lie over time."""
     settings = motions.Settings(groups=40, frames=12, size=32)
@@ -184,6 +186,7 @@ def commands():
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page, tool, arguments", commands())
 def test_documented_commands_are_understood(page, tool, arguments):
     from vidlbc.cli import load

@@ -112,6 +112,7 @@ def overrides(experiment: str, data: Path, model: Path) -> tuple[str, ...]:
 CLIPS_OF_TRANSFER = (*CLIPS, "train.frames=2", "train.steps=2", "train.tuned_steps=1", "train.batch=2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_runs(
     experiment: str, data: Path, model: Path, tmp_path: Path, call_tool: Callable[..., subprocess.CompletedProcess[str]]

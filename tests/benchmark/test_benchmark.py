@@ -37,6 +37,7 @@ def test_the_generated_clip_is_the_same_every_time_and_moves():
     assert 15 < first.astype(float).std() < 80
 
 
+@pytest.mark.slow
 def test_a_clip_of_the_users(make_clip, tmp_path):
     path = make_clip(tmp_path / "a.mp4", frames=6, size=(80, 96))
     assert read_clip(path, 4, 64).shape == (4, 64, 64, 3)
@@ -140,6 +141,7 @@ def test_range_coders_agree_with_the_entropy_of_the_symbols():
         assert 0.99 < other.bits_per_symbol / (bits / symbols.count) < 1.25
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_clip(tiny_model):
     short, long = (measure(Task(str(tiny_model), None, "cpu", 1, 32, 64, frames)) for frames in (16, 160))
     assert short.frames == 16 and long.frames == 160 and long.bytes > 5 * short.bytes
@@ -147,6 +149,7 @@ def test_memory_does_not_grow_with_the_clip(tiny_model):
     assert long.peak_mb < short.peak_mb * 1.05
 
 
+@pytest.mark.slow
 def test_a_child_that_fails_says_why():
     with pytest.raises(VidlbcError, match=r"memory measurement of 4 frames failed: .*no model 'nowhere'"):
         measure(Task("nowhere", None, "cpu", 1, 32, 64, 4))
@@ -160,6 +163,7 @@ def test_vidlbc_races(tiny_model):
     assert ours.name == "vidlbc none" and ours.bpp > 0 and ours.encode_fps > 0
 
 
+@pytest.mark.slow
 def test_the_tool_prints_a_table_and_writes_json(run_tool, tiny_model, tmp_path):
     done = run_tool(
         "benchmark", f"model={tiny_model}", "frames=3", "size=64", "rounds=1", "against=[x265]", "threads=1",

@@ -39,6 +39,7 @@ def test_short_clips_are_repeated_to_a_twentieth_of_the_longest():
     assert asked.total == 5000 + 5000 + 10000 + 100000
 
 
+@pytest.mark.slow
 def test_the_tool_codes_all_lengths(run_tool, tiny_model, tmp_path):
     out = tmp_path / "long.json"
     done = run_tool(
@@ -90,6 +91,7 @@ def test_repeated_clips_count_by_the_frame():
     assert run.cpu_ms == pytest.approx(8) and run.wall_ms == pytest.approx(16)
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_says_why():
     with pytest.raises(VidlbcError, match=r"encoding 4 frames failed: .*no model 'nowhere'"):
         measure_long(settings([4, 40], model="nowhere"))

@@ -26,6 +26,7 @@ def benchmark(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_stages_alone_and_the_whole(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "pipeline.json"
     done = benchmark("pipeline", f"model={model}", "videos=3", "video_frames=12", "size=48", "rounds=1", f"out={out}")
@@ -42,6 +43,7 @@ def test_stages_alone_and_the_whole(model: Path, tmp_path: Path) -> None:
     assert f"{whole['the whole'] / figures['bound']:.1%}" in done.stdout
 
 
+@pytest.mark.slow
 def test_reading_beside_decoding_the_videos(model: Path, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     for seed in range(2):
@@ -57,6 +59,7 @@ def test_reading_beside_decoding_the_videos(model: Path, tmp_path: Path) -> None
     assert {"latents, lstm", "latents, lstm, later epochs (symbols cached)"} <= set(rows)
 
 
+@pytest.mark.slow
 def test_no_shards_is_one_line() -> None:
     done = benchmark("reading")
     assert done.returncode != 0 and "expected a folder of shards, as tools/encode.py writes it" in done.stderr

@@ -34,6 +34,7 @@ def codec(chunk_model: Path) -> Codec:
     return codec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4, 7, 16, 18])
 @pytest.mark.parametrize("size", [(32, 32), (40, 72)])
 def test_any_length_and_size_comes_back(codec: Codec, count: int, size: tuple[int, int]) -> None:
@@ -88,6 +89,7 @@ def test_chunks_without_a_past_are_coded_by_the_network_alone(chunk_model: Path)
             np.testing.assert_array_equal(level, q[t].numpy())
 
 
+@pytest.mark.slow
 def test_another_process_decodes_to_the_same_symbols(codec: Codec, chunk_model: Path, tmp_path: Path) -> None:
     data = codec.compress(noisy_frames(13, 40, 72), qp=21, context=True)
     (tmp_path / "a.vlbc").write_bytes(data)

@@ -69,6 +69,7 @@ def test_a_changed_byte_never_decodes(codec_of: CodecOf, stream: bytes, data: st
             read(bytes(damaged))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_altered_symbols_fail_their_checksum(codec_of: CodecOf, kind: str) -> None:
     """A payload changed by someone who mends the container's checksum: caught by the checksums of the symbols."""

@@ -41,6 +41,7 @@ def encoded(codec: Codec, frames: np.ndarray) -> tuple[bytes, tuple[float, ...]]
     return sink.getvalue(), report.frame_bits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_threads_change_nothing(codec_of: CodecOf, threads: Callable[[int], None], kind: str) -> None:
     codec, frames = codec_of(kind), noisy_frames(35, 40, 56)
@@ -54,6 +55,7 @@ def test_threads_change_nothing(codec_of: CodecOf, threads: Callable[[int], None
     assert all(result == results[0] for result in results)
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_may_change_within_a_clip(codec_of: CodecOf, threads: Callable[[int], None]) -> None:
     """The next packets are being decoded when workers of another number are asked for."""
     codec = codec_of("transformer")
@@ -67,6 +69,7 @@ def test_the_number_of_threads_may_change_within_a_clip(codec_of: CodecOf, threa
         assert np.array_equal(np.concatenate([*parts, *blocks]), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_graphs_change_nothing(model_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Every step as a graph from its second call on (vidlbc.traced), or never; odd sizes, batches, remainders."""
@@ -110,6 +113,7 @@ def test_every_frame_is_computed_alone_on_one_thread(threads: Callable[[int], No
     assert [int(x) for x in pool.map(lambda x: x.sum(), torch.arange(20)[:, None])] == list(range(20))
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(kind=st.sampled_from(KINDS), cuts=st.lists(st.integers(0, 21), max_size=6))
 def test_any_partition_into_blocks_gives_the_same_bytes(codec_of: CodecOf, kind: str, cuts: list[int]) -> None:
@@ -145,6 +149,7 @@ print(json.dumps(out))
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_process_with_other_threads_and_instructions_decodes_the_same(
     codec_of: CodecOf, model_folder: Path, tmp_path: Path
 ) -> None:

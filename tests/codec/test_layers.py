@@ -43,6 +43,7 @@ def layered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Codec]:
     return codecs.__getitem__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_base_decodes_from_its_own_bytes_alone(layered, kind):
     codec, frames = layered(kind), noisy_frames(19, 48, 64)
@@ -70,6 +71,7 @@ def test_the_base_decodes_from_its_own_bytes_alone(layered, kind):
         codec.decompress(data[: report.base_bytes])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_change_bytes_not_symbols_or_pictures(layered, codec_of, kind):
     """The same weights without layers give the same symbols; a few bytes a packet more with them."""
@@ -82,6 +84,7 @@ def test_layers_change_bytes_not_symbols_or_pictures(layered, codec_of, kind):
     assert [len(block) for block in codec.decompress_stream(io.BytesIO(data))] == [16, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_codes_the_first_channels_and_is_told_by_the_header(layered, kind, variant):
@@ -166,6 +169,7 @@ def test_what_an_older_reader_can_read_stays_as_it_was(codec_of):
     assert data[4] == 2 and Reader(data).header.version == 2
 
 
+@pytest.mark.slow
 def test_a_base_does_not_wait_in_memory(layered):
     """However long the clip, its decoder holds a few packets."""
     codec = layered("none")

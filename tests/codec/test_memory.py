@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPO = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
@@ -35,6 +37,7 @@ print(json.dumps(peaks))
 """
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_a_short_clip(model_folder: Path, tmp_path: Path) -> None:
     """192 more frames of 160x160 are 15 MB as bytes, 59 MB as floats: neither may be held."""
     done = subprocess.run(

@@ -57,6 +57,7 @@ def code(codec: Codec, frames: np.ndarray, target: float, **options) -> tuple[by
     return data, float(np.mean(psnr(codec.decompress(data), frames)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [24, 30])
 def test_it_reaches_the_target_with_no_byte_more_than_any_other_choice(codec, target):
     frames = smooth(3, 1)
@@ -86,6 +87,7 @@ def test_the_choice_can_be_narrowed(codec):
     assert list(vidlbc.inspect(data).kept) == VARIANTS["short"]
 
 
+@pytest.mark.slow
 def test_at_a_price_no_other_choice_costs_less(codec):
     frames, price = smooth(3, 2), 0.08
     sink = io.BytesIO()

@@ -29,6 +29,7 @@ def codecs(folder):
     return {kind: vidlbc.load(folder, "cpu", temporal=kind) for kind in (*KINDS, "chunk")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_symbols_stay_within_one_of_rounding_and_cost_fewer_bits(codecs, kind):
     codec, frames = codecs[kind], noisy_frames(5, 40, 56)
@@ -43,6 +44,7 @@ def test_symbols_stay_within_one_of_rounding_and_cost_fewer_bits(codecs, kind):
     assert max(map(float, errors)) <= 1.0
 
 
+@pytest.mark.slow
 def test_a_clip_longer_than_a_packet_goes_on_from_the_same_past(codecs):
     codec, frames = codecs["transformer"], motion_frames(20, (32, 48), motion=(1.0, 1.0))
     whole = codec.compress(frames, qp=40, rdo=True)
@@ -71,6 +73,7 @@ def skipping(codec, frames, skip, qp=30, **options):
     return sink.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "context"),
     [("none", True), ("lstm", True), ("transformer", True), ("transformer", False), ("chunk", True)],
@@ -115,6 +118,7 @@ def test_a_scene_cut_is_coded_by_the_prior_that_its_symbols_were_chosen_under(co
     assert all(torch.equal(*pair) for pair in zip(codec.padded_symbols(data), chosen, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [True, False])
 @pytest.mark.parametrize("kind", [*KINDS, "chunk"])
 def test_coding_with_what_the_choice_knows_gives_the_bytes_of_coding_anew(codecs, kind, context):

@@ -22,6 +22,7 @@ from vidlbc.coding import CodedFrame
 from vidlbc.entropy.tables import tables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("context", [True, False])
 def test_the_specification_decodes(
@@ -37,6 +38,7 @@ def test_the_specification_decodes(
             np.testing.assert_array_equal(level, q[t])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
 def test_any_mixture_of_priors_decodes(
     codec_of: Callable[..., Codec], model_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str

@@ -26,6 +26,7 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_decoded_symbols_are_those_of_the_analysis(codec_of: CodecOf, kind: str) -> None:
     codec, frames = codec_of(kind), noisy_frames(19, 45, 70)
@@ -48,6 +49,7 @@ def test_decoded_frames_are_the_synthesis_of_the_symbols(codec_of: CodecOf, kind
     np.testing.assert_array_equal(decoded, expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     kind=st.sampled_from(KINDS),
@@ -113,6 +115,7 @@ def test_without_context_every_frame_stands_alone(codec_of: CodecOf, kind: str) 
     assert bits == reverse[::-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", KINDS)
 @pytest.mark.parametrize("target", KINDS)
 def test_transcoding_changes_bytes_never_symbols(codec_of: CodecOf, source: str, target: str) -> None:
@@ -134,6 +137,7 @@ def test_transcoding_needs_the_same_image_stage(codec_of: CodecOf, other_model: 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_clips_decode_as_one_batch_as_they_do_alone(codec_of: CodecOf, kind: str) -> None:
     codec = codec_of(kind)

@@ -51,6 +51,7 @@ def codec_of(name: str, kind: str) -> Codec:
     return vidlbc.load(name, "cpu", temporal=kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_a_scene_in_another_process(name: str, kind: str, tmp_path: Path) -> None:
     codec, frames = codec_of(name, kind), scene()
@@ -65,6 +66,7 @@ def test_a_scene_in_another_process(name: str, kind: str, tmp_path: Path) -> Non
     assert all(np.array_equal(q, r.numpy()) for q, r in zip(decoded, own, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_quality_and_rate_are_those_of_trained_weights(name: str, kind: str) -> None:
     """Far from chance: random weights give 10 dB. A prior that sees the past saves half here, a chunk a little."""

@@ -32,6 +32,7 @@ def settings(model: Path, make_clip: Callable[..., Path], tmp_path: Path) -> Soa
     )
 
 
+@pytest.mark.slow
 def test_the_tool_counts_every_symbol_once(run_tool: Tool, settings: SoakSettings, model: Path) -> None:
     one_clip = 3 * (1 * 10 * 14 + 3 * 5 * 7 + 4 * 3 * 4 + 5 * 2 * 2)
     done = run_tool(
@@ -42,6 +43,7 @@ def test_the_tool_counts_every_symbol_once(run_tool: Tool, settings: SoakSetting
     assert f"{4 * one_clip:,} symbols of lstm, none under " in done.stdout and ": 0 mismatches" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_symbol_that_differs_is_counted_and_its_bitstream_kept(
     settings: SoakSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +63,7 @@ def test_a_symbol_that_differs_is_counted_and_its_bitstream_kept(
     assert kept.name.startswith("a-lstm-qp") and kept.read_bytes()[:4] == b"VLBC"
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_is_one_line(settings: SoakSettings) -> None:
     (settings.data / "a.mp4").write_bytes(b"nothing")
     with pytest.raises(VidlbcError, match=r"encoding .*a.mp4 \(lstm; cpu, .*\) failed: .*unreadable"):

@@ -17,6 +17,7 @@ SMALL = ProbeBudget(epochs=16, batch=16, rates=(3e-3,), decays=(0.01,), checkpoi
 TINY = ProbeBudget(epochs=4, batch=16, rates=(1e-3, 1e-2), decays=(0.0, 0.1), checkpoints=2, ema=0.8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["attentive", "lstm"])
 def test_motion_is_read_and_needs_the_order_of_time(kind: str) -> None:
     result = run_probe(motion_set(160, 0), motion_set(200, 1), 2, kind, budget=SMALL)
@@ -30,11 +31,13 @@ def test_motion_is_read_and_needs_the_order_of_time(kind: str) -> None:
     assert 0.33 < (confused == shuffled.labels).double().mean() < 0.67
 
 
+@pytest.mark.slow
 def test_a_single_frame_says_nothing() -> None:
     one = run_probe(motion_set(160, 0, frames=1), motion_set(200, 1, frames=1), 2, "attentive", budget=SMALL)
     assert 0.36 < one.top1 < 0.64
 
 
+@pytest.mark.slow
 def test_same_seed_same_result_and_global_generator_untouched() -> None:
     train, test = motion_set(48, 0), motion_set(24, 1)
     torch.manual_seed(5)
@@ -60,6 +63,7 @@ def test_the_choice_never_sees_the_test_split() -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_the_choice_does_see_the_holdout() -> None:
     train, test, val = motion_set(64, 0), motion_set(8, 1), motion_set(32, 2)
     honest = run_probe(train, test, 2, "attentive", budget=TINY, val=val)

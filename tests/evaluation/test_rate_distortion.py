@@ -97,6 +97,7 @@ def test_a_kind_that_decodes_to_other_symbols_stops_the_run(
     assert len(measure_clip("clip", frames, {"lstm": lstm}, qp=20, verify=False)) == 1
 
 
+@pytest.mark.slow
 def test_two_models_in_one_comparison(codecs: dict[str, Codec], model: Path, tmp_path: Path) -> None:
     """The second model's kinds are named after it; its kinds share its pictures, told against its own none."""
     other = save_small_model(tmp_path / "other", seed=100, kinds=("lstm",))
@@ -161,6 +162,7 @@ def test_raw_video_and_pictures_are_read(tmp_path: Path, make_clip: MakeClip) ->
     assert len(Clip("bare.264", tmp_path / "bare.264").read()[0]) == 3
 
 
+@pytest.mark.slow
 def test_a_damaged_video_gives_its_good_frames_and_says_so(tmp_path: Path, make_clip: MakeClip) -> None:
     whole = make_clip(tmp_path / "whole.264", frames=24, size=(64, 96), options={"g": "4"})
     data = whole.read_bytes()
@@ -170,6 +172,7 @@ def test_a_damaged_video_gives_its_good_frames_and_says_so(tmp_path: Path, make_
     assert 0 < len(frames) < 24 and damage.startswith(f"damaged ({len(frames)} frames)")
 
 
+@pytest.mark.slow
 def test_nothing_to_read_is_an_error_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("neither video nor picture")
     with pytest.raises(InputError) as error:
@@ -183,6 +186,7 @@ def test_nothing_to_read_is_an_error_of_one_line(tmp_path: Path) -> None:
 # ---- a folder
 
 
+@pytest.mark.slow
 def test_a_folder_is_measured_and_what_is_not_is_told(data: Path, tmp_path: Path, codecs: dict[str, Codec]) -> None:
     settings = job(data, tmp_path / "out", qualities={"jpeg": (50,)})
     points, problems = evaluate_clips(settings, codecs, JPEG)
@@ -210,6 +214,7 @@ def test_a_folder_is_measured_and_what_is_not_is_told(data: Path, tmp_path: Path
     assert float(lines[0]["kbps"]) == pytest.approx(8 * points[0].bytes * 24 / 4 / 1000) and lines[-1]["kbps"] == ""
 
 
+@pytest.mark.slow
 def test_a_rerun_keeps_what_is_done_and_adds_what_is_missing(
     data: Path, tmp_path: Path, codecs: dict[str, Codec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +240,7 @@ def test_a_rerun_keeps_what_is_done_and_adds_what_is_missing(
     assert {Point.from_json(entry) for entry in stored} == set(more)
 
 
+@pytest.mark.slow
 def test_damage_is_told_on_a_rerun_too(tmp_path: Path, codecs: dict[str, Codec], make_clip: MakeClip) -> None:
     data = make_clip(tmp_path / "whole.264", frames=24, size=(32, 32), options={"g": "4"}).read_bytes()
     (tmp_path / "data").mkdir()
@@ -246,6 +252,7 @@ def test_damage_is_told_on_a_rerun_too(tmp_path: Path, codecs: dict[str, Codec],
     assert first[1]["cut.264"].endswith("; its good frames are measured")
 
 
+@pytest.mark.slow
 def test_other_weights_or_settings_are_refused(data: Path, tmp_path: Path, codecs: dict[str, Codec]) -> None:
     out = tmp_path / "out"
     evaluate_clips(job(data, out), {"none": codecs["none"]})
@@ -285,6 +292,7 @@ def test_bad_settings_are_one_line(tmp_path: Path) -> None:
 # ---- the tool
 
 
+@pytest.mark.slow
 def test_the_tool_prints_the_tables_and_says_where_the_figures_are(
     run_tool: Tool, call_tool: Tool, data: Path, tmp_path: Path, model: Path
 ) -> None:
@@ -310,6 +318,7 @@ def test_the_tool_prints_the_tables_and_says_where_the_figures_are(
     assert again.returncode == 0 and again.stdout == done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -42,6 +42,7 @@ def forged(data: bytes, **fields: int) -> bytes:
 # -- bitstreams ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["none", "lstm", "transformer_layers", "chunk"])
 @pytest.mark.parametrize("read", ["symbols", "latents", "padded_symbols", "decompress"])
 def test_a_forged_size_is_refused_before_anything_is_reserved(corpus: Corpus, name: str, read: str) -> None:

@@ -140,6 +140,7 @@ def test_multiply_adds_are_those_of_the_layers():
     assert counted.total == 2 * analysis - block
 
 
+@pytest.mark.slow
 def test_the_contestants_of_the_study_have_equal_compute():
     from tools.compare_blocks import settings_of
 
@@ -154,6 +155,7 @@ def test_the_contestants_of_the_study_have_equal_compute():
     assert stages["depthwise"]["widths"] == [48, 128, 192, 256]
 
 
+@pytest.mark.slow
 def test_compute_that_no_width_meets_is_told():
     options = {"block": "residual_gdn", "prior_widths": (32, 32, 32)}
     with pytest.raises(InputError, match="block residual_gdn at widths .* needs .* expected within 5%"):

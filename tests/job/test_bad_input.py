@@ -39,6 +39,7 @@ def job(call_tool: Tool, motions: Path, small_model: Path, tmp_path: Path) -> Ca
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argument", "line"),
     [
@@ -118,6 +119,7 @@ def test_folders_and_files_that_hold_no_video(job: Callable[..., str], tmp_path:
     assert job(root=picture).startswith(f"{picture}: not a folder, a list (.csv, ")
 
 
+@pytest.mark.slow
 def test_a_picture_with_the_name_of_a_video(job: Callable[..., str], make_clip: Clip, tmp_path: Path) -> None:
     """Its verdict says what it is; a job whose every training file is one stops with that."""
     for split in ("train", "test"):
@@ -229,6 +231,7 @@ def cut(stage: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "line"),
     [
@@ -267,6 +270,7 @@ def test_a_damaged_model(job: Callable[..., str], model: Path, damage: Callable[
     assert job(model=model).startswith(line.format(stage=model / "image_stage"))
 
 
+@pytest.mark.slow
 def test_a_damaged_temporal_stage(undisturbed: Job, small_model: Path, other_model: Path, tmp_path: Path) -> None:
     assert undisturbed.returncode == 0, undisturbed.stderr
     model = Path(shutil.copytree(undisturbed.out / "model", tmp_path / "model"))
@@ -287,6 +291,7 @@ def test_a_damaged_temporal_stage(undisturbed: Job, small_model: Path, other_mod
         vidlbc.load(model, device="cpu")
 
 
+@pytest.mark.slow
 def test_bitstreams_of_other_weights(
     call_tool: Tool, undisturbed: Job, small_model: Path, other_model: Path, make_frames: Frames, tmp_path: Path
 ) -> None:

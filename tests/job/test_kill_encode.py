@@ -42,6 +42,7 @@ def test_killed_six_times_at_random_moments(motions: Path, small_model: Path, tm
     assert sum(len(sample["frames"]) for sample in shards) == VIDEOS * 8  # frames of all clips, decoded
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_counted(undisturbed: Job, tmp_path: Path) -> None:
     """A shard that vanished, one that came twice, a file torn, another's bytes, something left behind."""
     quiet = undisturbed.out / "shards"

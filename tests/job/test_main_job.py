@@ -38,6 +38,7 @@ def figures_are_sane(metrics: dict) -> None:
     assert 0.99 < metrics["size_over_estimate"] < 1.5  # clips of a few hundred bytes: headers weigh
 
 
+@pytest.mark.slow
 def test_every_output_is_there_and_says_the_same(undisturbed: Job) -> None:
     metrics, out = undisturbed.metrics, undisturbed.out
     figures_are_sane(metrics)
@@ -69,6 +70,7 @@ def test_every_output_is_there_and_says_the_same(undisturbed: Job) -> None:
     assert len(views) == 3 * 2 and len({row["key"] for row in views}) == 3
 
 
+@pytest.mark.slow
 def test_what_is_printed(undisturbed: Job) -> None:
     table, told = undisturbed.stdout, undisturbed.stderr
     metrics = undisturbed.metrics
@@ -85,6 +87,7 @@ def test_what_is_printed(undisturbed: Job) -> None:
     assert len(told.splitlines()) < 12 + len(STAGES) + 3  # that table
 
 
+@pytest.mark.slow
 def test_the_shards_decode_with_the_tool(undisturbed: Job, motions: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(REPO / "tools" / "decode.py"), f"input={undisturbed.out / 'shards'}", "output=made",
@@ -105,6 +108,7 @@ def test_the_shards_decode_with_the_tool(undisturbed: Job, motions: Path, tmp_pa
         assert np.array_equal(codec.synthesize(latents, 32, 48, 48), frames)
 
 
+@pytest.mark.slow
 def test_run_again_it_does_nothing_twice(copied_run: Path, motions: Path, small_model: Path, undisturbed: Job) -> None:
     before = shard_digests(copied_run / "shards")
     times = {path: path.stat().st_mtime_ns for path in copied_run.rglob("*.safetensors")}
@@ -119,6 +123,7 @@ def test_run_again_it_does_nothing_twice(copied_run: Path, motions: Path, small_
     }
 
 
+@pytest.mark.slow
 def test_a_difficult_corpus(make_clip: Clip, small_model: Path, tmp_path: Path) -> None:
     """No val split, a class missing from test, one frame, other sizes, too small, long, damaged, no video at all."""
     root = tmp_path / "videos"
@@ -173,6 +178,7 @@ def write_sound(path: Path) -> None:
         container.mux(stream.encode(None))
 
 
+@pytest.mark.slow
 def test_without_labels_and_without_a_temporal_stage(make_clip: Clip, small_model: Path, tmp_path: Path) -> None:
     root, out = tmp_path / "videos", tmp_path / "run"
     for number in range(4):
@@ -215,6 +221,7 @@ def test_every_hostile_file_gets_a_verdict(shared_data: Path, small_model: Path,
     assert all(file["reason"] for file in files if file["status"] != "ok")
 
 
+@pytest.mark.slow
 def test_val_stands_in_where_test_is_missing_or_has_no_labels(motions: Path, small_model: Path, tmp_path: Path) -> None:
     rows = [row for row in csv.DictReader(motions.read_text().splitlines()) if row["split"] != "test"]
     listed = motions.parent / "no_test.csv"
@@ -238,6 +245,7 @@ def test_the_fast_settings_are_options_of_the_tool() -> None:
     assert (config.train.steps, config.train.minutes, config["eval"].head) == (4, None, "linear")
 
 
+@pytest.mark.slow
 def test_chunks_go_through_the_whole_job(motions: Path, small_model: Path, tmp_path: Path) -> None:
     """Units of 8 frames in clips of 5 and 3: trained, encoded, verified in another process, measured and recognised."""
     out = tmp_path / "run"
@@ -256,6 +264,7 @@ def test_chunks_go_through_the_whole_job(motions: Path, small_model: Path, tmp_p
         assert [len(level) for level in sample["latents"]] == [sample["meta"]["frames"]] * 4
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_stage_of_another_image_stage(
     undisturbed: Job, motions: Path, other_model: Path, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def log_of(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "training" / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_losses_are_those_of_one_process(two_ranks: Job, motions: Path, small_model: Path, tmp_path: Path) -> None:
     assert two_ranks.returncode == 0, two_ranks.stderr
     one = settings(motions, tmp_path / "one", small_model, "train.batch=2")
@@ -71,6 +72,7 @@ def test_the_losses_are_those_of_one_process(two_ranks: Job, motions: Path, smal
     assert len({row["loss"] for row in ours}) == 3
 
 
+@pytest.mark.slow
 def test_one_process_makes_the_same_of_these_weights(
     two_ranks: Job, motions: Path, small_model: Path, tmp_path: Path
 ) -> None:
@@ -104,6 +106,7 @@ def test_one_process_makes_the_same_of_these_weights(
     assert {k: v for k, v in metrics.items() if k not in timed} == {k: v for k, v in again.items() if k not in timed}
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line(motions: Path, small_model: Path, tmp_path: Path) -> None:
     """What every process finds at fault is told by one of them, and all end."""
     done = run_command(command(tmp_path / "nowhere", tmp_path / "run", small_model), tmp_path / "run")
@@ -115,6 +118,7 @@ def test_bad_input_is_one_line(motions: Path, small_model: Path, tmp_path: Path)
     assert done.stderr.count("exitcode  : 2") >= 1  # torchrun may end the other first
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_run(motions: Path, small_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     endless = command(motions, out, small_model, "train.steps=1000000")

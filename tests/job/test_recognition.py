@@ -49,6 +49,7 @@ def features(shards: LatentShards, codec: Codec, cache: Path) -> dict[str, Featu
     return features_of(shards, "test", codec, settings, list(INPUTS), cache)
 
 
+@pytest.mark.slow
 def test_views_spread_over_all_clips_of_a_video(corpus: Path, codec: Codec, tmp_path: Path) -> None:
     whole = encoded(corpus, tmp_path / "whole", codec, 256)
     cut = encoded(corpus, tmp_path / "cut", codec, 8)

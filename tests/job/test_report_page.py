@@ -39,6 +39,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(1200, False), (420, True)])
 def test_every_section_is_there_to_see(browser: Browser, undisturbed: Job, width: int, dark: bool) -> None:
     path = undisturbed.out / "report" / "index.html"
@@ -55,6 +56,7 @@ def test_every_section_is_there_to_see(browser: Browser, undisturbed: Job, width
     assert path.stat().st_size < 8e6
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_run(browser: Browser, undisturbed: Job) -> None:
     metrics = undisturbed.metrics
     browser.open(undisturbed.out / "report" / "index.html", 1200)
@@ -91,6 +93,7 @@ def test_the_figures_are_those_of_the_run(browser: Browser, undisturbed: Job) ->
     assert [m["name"] for m in told["maps"][0]["maps"]] == ["with context", "without context"]
 
 
+@pytest.mark.slow
 def test_settings_and_environment_are_told(undisturbed: Job) -> None:
     text = (undisturbed.out / "report" / "index.html").read_text()
     config = load(REPO / "configs", "pretrain_video", ["data.root=a", "out=b", *FAST])

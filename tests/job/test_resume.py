@@ -67,6 +67,7 @@ def job(call_tool: Tool, root: Path, out: Path, model: Path, *arguments: str) ->
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -86,6 +87,7 @@ def test_other_training_settings_are_refused(
     assert status == 2 and error.endswith(line) and error.count("error:") == 1
 
 
+@pytest.mark.slow
 def test_other_training_settings_are_refused_before_training_ends(
     call_tool: Tool, copied_run: Path, motions: Path, small_model: Path
 ) -> None:
@@ -95,6 +97,7 @@ def test_other_training_settings_are_refused_before_training_ends(
     assert status == 2 and "holds a run with temporal=transformer, this one has temporal=lstm" in error
 
 
+@pytest.mark.slow
 def test_other_shard_settings_and_other_videos_are_refused(
     call_tool: Tool, copied_run: Path, motions: Path, small_model: Path, tmp_path: Path
 ) -> None:
@@ -107,6 +110,7 @@ def test_other_shard_settings_and_other_videos_are_refused(
     assert status == 2 and "1 files there, not here" in error
 
 
+@pytest.mark.slow
 def test_weights_of_another_image_stage_are_refused(
     call_tool: Tool, copied_run: Path, motions: Path, small_model: Path, other_model: Path
 ) -> None:
@@ -114,6 +118,7 @@ def test_weights_of_another_image_stage_are_refused(
     assert status == 2 and f"image_stage={small_model}, this one has image_stage={other_model}" in error
 
 
+@pytest.mark.slow
 def test_a_second_run_at_the_same_time_is_refused(
     call_tool: Tool, copied_run: Path, motions: Path, small_model: Path
 ) -> None:
@@ -128,6 +133,7 @@ def test_a_second_run_at_the_same_time_is_refused(
     )
 
 
+@pytest.mark.slow
 def test_half_a_line_in_the_log_of_a_killed_run(copied_run: Path) -> None:
     from vidlbc.job.report import _steps
 

@@ -17,6 +17,7 @@ from vidlbc.job.verify import verify
 from vidlbc.shards import LatentShards
 
 
+@pytest.mark.slow
 def test_every_clip_of_a_run(undisturbed: Job) -> None:
     tool = [sys.executable, str(REPO / "tools" / "verify.py"), f"input={undisturbed.out / 'shards'}"]
     done = subprocess.run([*tool, "other_batch=2", "other_threads=3"], capture_output=True, text=True, timeout=120)
@@ -27,6 +28,7 @@ def test_every_clip_of_a_run(undisturbed: Job) -> None:
     assert found and int(found[1]) == 120 * (2 * 12**2 + 4 * 6**2 + 4 * 3**2 + 4 * 2**2)
 
 
+@pytest.mark.slow
 def test_without_its_source_a_clip_is_decoded_here_too(undisturbed: Job, motions: Path, tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     shutil.copytree(undisturbed.out / "shards", folder)
@@ -38,6 +40,7 @@ def test_without_its_source_a_clip_is_decoded_here_too(undisturbed: Job, motions
     assert (done.clips, done.sources) == (2, 0) and done.symbols > 0
 
 
+@pytest.mark.slow
 def test_other_symbols_are_an_error(undisturbed: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     model = undisturbed.out / "model"
     codec, shards = vidlbc.load(model, device="cpu"), LatentShards(undisturbed.out / "shards", "test")

@@ -99,6 +99,7 @@ def test_one_command_raises_cr_twice_and_survives_a_kill(command, run_tool, tmp_
     assert np.asarray(codec.decompress(codec.compress(frames, qp=32, variant="V2"))).shape == frames.shape
 
 
+@pytest.mark.slow
 def test_the_loop_stops_at_the_threshold_and_keeps_the_weights_before_it(command, tmp_path):
     out = tmp_path / "out"
     # Nothing is learned in single steps this small: V2 stays below V1, and the threshold is put between them.

@@ -53,6 +53,7 @@ def settings(corpus: Path, tmp_path: Path) -> StudySettings:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_study_runs_resumes_and_is_told(settings, capsys):
     # Parts first, as several machines would: an encoder, then the heads of one medium.
     assert run_study(replace(settings, only="action_base")) is None

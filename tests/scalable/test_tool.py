@@ -48,6 +48,7 @@ def data(tmp_path_factory, make_clip) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_experiment_runs_resumes_and_refuses_another_request(data, tmp_path, run_tool, capsys):
     out = tmp_path / "out"
     command = ["scalable", "experiment=scalable_actions", f"data.folder={data}", f"out={out}", *SMALL]

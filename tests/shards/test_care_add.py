@@ -173,6 +173,7 @@ def webdataset_keys(folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_merging_gives_what_adding_would(folder: Path, more: Path, tmp_path: Path, encode_fake: Encode) -> None:
     second = encoded(more, tmp_path / "second")
     inputs = [shard_bytes(folder), shard_bytes(second)]

@@ -41,6 +41,7 @@ def damage_clip(folder: Path, index: int = 0) -> dict[str, object]:
     return meta
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifest", [True, False])
 @pytest.mark.parametrize("lost", [[".parquet"], ["_stats.json"], [".parquet", "_stats.json"]])
 def test_table_and_stats_are_made_again_to_the_byte(
@@ -64,6 +65,7 @@ def test_table_and_stats_are_made_again_to_the_byte(
     assert verify_folder(folder) == [] and repair_folder(folder, apply=True) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_flip_that_spares_the_bitstreams_is_mended_to_the_byte(folder: Path, data: st.DataObject) -> None:

@@ -110,6 +110,7 @@ def test_bad_input_is_one_line(
     assert len(errors.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_every_command_by_its_tool(
     run_tool: Tool, make_clip: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,6 +31,7 @@ def told(folder: Path) -> list[str]:
     return [str(problem) for problem in verify_folder(folder)]
 
 
+@pytest.mark.slow
 def test_a_whole_folder_has_no_problem(folder: Path) -> None:
     assert told(folder) == []
     assert [str(p) for p in verify_folder(folder, processes=2)] == []
@@ -39,6 +40,7 @@ def test_a_whole_folder_has_no_problem(folder: Path) -> None:
     assert check_decoding(shards, 2, seen.append) == [] and len(seen) == -(-len(shards) // 2)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_damage_is_told(folder: Path, data: st.DataObject) -> None:
@@ -73,6 +75,7 @@ def test_any_damage_is_told(folder: Path, data: st.DataObject) -> None:
         path.write_bytes(whole)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_damaged_manifest_never_raises(folder: Path, data: st.DataObject) -> None:

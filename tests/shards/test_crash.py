@@ -82,6 +82,7 @@ def test_killed_ten_times(fake_corpus: Path, tmp_path: Path, processes: int) -> 
     assert len(log.read_text().splitlines()) <= begun_calmly + kills * 9 * processes
 
 
+@pytest.mark.slow
 def test_killed_between_the_files_of_a_shard(fake_corpus: Path, tmp_path: Path) -> None:
     """At every step of publishing: none, the tar, the tar and the table; the rest is made again, equal."""
     finish(start(fake_corpus, tmp_path / "calm", 1))

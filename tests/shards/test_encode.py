@@ -98,6 +98,7 @@ def test_shards_hold_one_split_each(encode_fake: Encode) -> None:
         assert set(splits) <= {shard.split}
 
 
+@pytest.mark.slow
 def test_bytes_depend_on_the_plan_alone(encode_fake: Encode, fake_corpus: Path, tmp_path: Path) -> None:
     """In another folder, from a moved corpus, in reverse order, in other blocks, in spawned processes: equal bytes."""
     plan, _ = encode_fake()
@@ -257,6 +258,7 @@ def test_full_disk_for_real(encode_fake: Encode, tmp_path: Path) -> None:
         subprocess.run(["umount", str(tmp_path / "small")], check=True)
 
 
+@pytest.mark.slow
 def test_a_dead_worker_is_one_line(fake_corpus: Path, tmp_path: Path) -> None:
     plan = make_plan(read_annotations(fake_corpus), tmp_path / "out", FakeCodec(), shard_videos=4)
     with pytest.raises(ShardError, match="an encoding process died"):

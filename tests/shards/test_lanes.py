@@ -88,6 +88,7 @@ def test_bytes_are_those_of_one_lane(fake_corpus: Path, tmp_path: Path, lanes: i
     assert not list((tmp_path / "out").glob(".0*"))
 
 
+@pytest.mark.slow
 def test_who_was_beside_a_file_that_kills_is_not_blamed(
     hostile_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +102,7 @@ def test_who_was_beside_a_file_that_kills_is_not_blamed(
     assert [f["path"] for f in folders["3"].files if f["reason"] == QUARANTINED] == ["train/b/deadly.mp4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "rdo"), [("none", False), ("lstm", True)])
 def test_a_codec_in_lanes(tmp_path: Path, kind: str, rdo: bool) -> None:
     model = save_small_model(tmp_path / "model", 3)

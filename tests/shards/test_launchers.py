@@ -60,6 +60,7 @@ def calm(corpus: Path, out: Path) -> dict[str, bytes]:
     return comparable(out)
 
 
+@pytest.mark.slow
 def test_a_file_that_kills_its_worker_twice_is_quarantined(hostile_corpus: Path, tmp_path: Path) -> None:
     plan = planned(hostile_corpus, tmp_path / "two")
     manifest, _ = encode_corpus(plan, processes=2, load=load_fake, open_reader=open_hostile, bar=False)
@@ -78,6 +79,7 @@ def test_a_file_that_kills_its_worker_twice_is_quarantined(hostile_corpus: Path,
     assert without.n_failed == manifest.n_failed - 1
 
 
+@pytest.mark.slow
 def test_one_process_dies_of_a_file_and_the_next_run_quarantines_it(hostile_corpus: Path, tmp_path: Path) -> None:
     """The file kills the run itself; the same command again gives the bytes that several processes give."""
     process = start(hostile_corpus, tmp_path / "one", 1)
@@ -90,6 +92,7 @@ def test_one_process_dies_of_a_file_and_the_next_run_quarantines_it(hostile_corp
     assert not list((tmp_path / "one").glob(".*.tmp"))
 
 
+@pytest.mark.slow
 def test_tasks_by_hand_give_the_bytes_of_a_local_run(fake_corpus: Path, tmp_path: Path) -> None:
     plan = planned(fake_corpus, tmp_path / "array")
     scripts = write_scripts(plan, SlurmSettings(shards_per_task=2))
@@ -106,6 +109,7 @@ def test_tasks_by_hand_give_the_bytes_of_a_local_run(fake_corpus: Path, tmp_path
         encode_task(plan.output, -1)
 
 
+@pytest.mark.slow
 def test_half_by_an_array_half_by_processes(hostile_corpus: Path, tmp_path: Path) -> None:
     """A task meets the deadly file, in a process of its own; the array's other half is left to a local run."""
     finish(start(hostile_corpus, tmp_path / "local", 2))
@@ -126,6 +130,7 @@ def test_half_by_an_array_half_by_processes(hostile_corpus: Path, tmp_path: Path
     assert comparable(tmp_path / "both") == comparable(tmp_path / "local")
 
 
+@pytest.mark.slow
 def test_two_tasks_of_one_shard(fake_corpus: Path, tmp_path: Path) -> None:
     """The second waits for the first and finds the shard done; neither takes the other's working folder away."""
     plan = planned(fake_corpus, tmp_path / "out")

@@ -38,6 +38,7 @@ def encode(call_tool: Tool, videos: Path, model: Path, out: Path, *more: str) ->
     return call_tool("encode", f"input={videos}", f"model={model}", f"output={out}", "device=cpu", "holdout=0", *more)
 
 
+@pytest.mark.slow
 def test_a_reader_of_the_base_reads_only_its_bytes(
     call_tool: Tool, videos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +91,7 @@ def test_frames_and_models_without_layers_need_the_whole(
         LatentShards(tmp_path / "shards", mode="frames", base=True)
 
 
+@pytest.mark.slow
 def test_a_ratio_per_clip_is_in_rows_and_headers_and_verifies(
     call_tool: Tool, videos: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -107,6 +109,7 @@ def test_a_ratio_per_clip_is_in_rows_and_headers_and_verifies(
     assert set(LatentShards(tmp_path / "v3").table["variant"].to_pylist()) == {"V3"}
 
 
+@pytest.mark.slow
 def test_chosen_symbols_and_bitrates_are_in_the_rows_and_verify(
     call_tool: Tool, videos: Path, model: Path, tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ def keys(samples: object) -> list[str]:
     return [sample["key"] for sample in samples]  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_samples_in_every_mode(fake_shards: Open) -> None:
     codec = FakeCodec()
     for index, sample in enumerate(fake_shards(mode="frames", shuffle=False)):
@@ -82,6 +83,7 @@ def test_golden_order() -> None:
     assert [Permutation(12, 0, 0)[place] for place in range(12)] == GOLDEN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 2, 4])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_same_order_for_any_ranks_and_workers(fake_shards: Open, world: int, workers: int) -> None:
@@ -122,6 +124,7 @@ def test_epochs_differ_and_come_back(fake_shards: Open) -> None:
     assert keys(again) == epochs[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "before", "after"), [(0, 1, 1), (2, 1, 2), (2, 2, 4), (0, 4, 1)])
 def test_resume_in_the_middle_of_an_epoch(fake_shards: Open, workers: int, before: int, after: int) -> None:
     """Stop after 3 global batches of 4 at `before` ranks, go on at `after` ranks: nothing twice, nothing lost."""

@@ -50,6 +50,7 @@ out = [[s['key'], s['bytes'], s['label'], s['source']] for s in read]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code", [_WEBDATASET, _PYARROW, _HF_TARS, _HF_PARQUET], ids=["webdataset", "pyarrow", "hf", "hf_parquet"]
 )

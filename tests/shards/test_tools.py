@@ -44,6 +44,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_encode_and_decode(run_tool: Tool, call_tool: Tool, corpus: Path, small_model: Path, tmp_path: Path) -> None:
     common = (f"input={corpus}", f"model={small_model}", "device=cpu", "clip_frames=4", "shard_videos=2")
     done = run_tool("encode", *common, f"output={tmp_path / 'shards'}")
@@ -115,6 +116,7 @@ def test_bad_input_is_one_line(call_tool: Tool, tmp_path: Path, tool: str, argum
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_bitstream_larger_than_memory_is_read_packet_by_packet(run_tool: Tool, tmp_path: Path) -> None:
     path = tmp_path / "long.vlbc"
     path.write_bytes((GOLDENS / "lstm.vlbc").read_bytes())

@@ -71,6 +71,7 @@ def points_of(out: Path) -> dict[tuple[str, int | None], dict]:
     return {(p["medium"], p["qp"]): p for p in json.loads((out / "points.json").read_text())}
 
 
+@pytest.mark.slow
 def test_every_input_has_a_point_at_every_qp(out: Path) -> None:
     found = points_of(out)
     coded = ["latents, lstm", "latents, none", "latents, chunk", "decoded frames, lstm", "decoded frames, chunk"]
@@ -87,6 +88,7 @@ def test_every_input_has_a_point_at_every_qp(out: Path) -> None:
     assert (out / "curve.png").stat().st_size > 5000 and "data-accuracy" in (out / "report" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_rates_are_the_sizes_of_real_bitstreams(out: Path, corpus: Path, model: Path) -> None:
     """Of the kind that was encoded, of kinds that share its symbols, and of the source files."""
     point = points_of(out)
@@ -109,6 +111,7 @@ def test_rates_are_the_sizes_of_real_bitstreams(out: Path, corpus: Path, model: 
     assert point["source pixels", None]["bytes"] == np.mean([path.stat().st_size for path in tests])
 
 
+@pytest.mark.slow
 def test_a_kind_with_symbols_of_its_own_has_shards_and_probes_of_its_own(out: Path) -> None:
     assert grouped(("lstm", "chunk", "none")) == [("lstm", "none"), ("chunk",)]
     assert {path.name for path in (out / "shards").iterdir()} == {
@@ -123,6 +126,7 @@ def test_a_kind_with_symbols_of_its_own_has_shards_and_probes_of_its_own(out: Pa
     assert list((out / "features").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_differences_are_paired_and_told_with_the_bytes(out: Path) -> None:
     figures = json.loads((out / "metrics.json").read_text())
     pairs = {(d["of"], d["qp"], d["against"]): d for d in figures["differences"]}
@@ -146,6 +150,7 @@ def test_differences_are_paired_and_told_with_the_bytes(out: Path) -> None:
     assert (f"Of {len(small)} differences to source pixels" if small else "No latents take 10%") in text
 
 
+@pytest.mark.slow
 def test_the_same_command_resumes_and_another_is_refused(
     out: Path, corpus: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -163,6 +168,7 @@ def test_the_same_command_resumes_and_another_is_refused(
     assert "holds a run with data.every=2, this one has data.every=3" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(
     corpus: Path, model: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +198,7 @@ def test_a_killed_run_goes_on(
     assert figures["points"][0]["top1"] == points_of(out)["latents, none", 20]["top1"]
 
 
+@pytest.mark.slow
 def test_choices_are_made_without_the_test_split(corpus: Path, model: Path, tmp_path: Path) -> None:
     settings = CurveSettings(
         str(corpus), tmp_path / "out", str(model), ("none",), (20,), ("linear", "lstm"), split="val", max_side=32,

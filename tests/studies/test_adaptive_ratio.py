@@ -62,6 +62,7 @@ def test_constant_settings_are_the_same_for_all_clips() -> None:
         assert set(total.shares.values()) == {1.0}
 
 
+@pytest.mark.slow
 def test_the_tool_measures_and_resumes(
     run_tool: Callable, call_tool: Callable, make_clip: Callable[..., Path], tmp_path: Path
 ) -> None:

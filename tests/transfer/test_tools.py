@@ -47,6 +47,7 @@ def arguments(data, model, out):
     ]
 
 
+@pytest.mark.slow
 def test_transfer_from_start_to_end(run_tool, data, small_model, tmp_path, capsys):
     out = tmp_path / "out"
     given = arguments(data, small_model, out)
@@ -104,6 +105,7 @@ def test_what_cannot_be_run_is_one_line(data, small_model, tmp_path, change, mes
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_blocks_from_start_to_end(run_tool, data, tmp_path, capsys):
     out = tmp_path / "out"
     given = [

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vidlbc.evaluation.anchors.encoder_process import at_ordinary_priority
+
 HERE = str(Path(__file__).resolve().parent)
 
 BITS = 8  # a frame's index is drawn as this many black or white columns
@@ -69,6 +71,7 @@ def numbered_clip() -> Callable[..., Path]:
                 picture = av.VideoFrame.from_ndarray(draw_index(index, *size), "rgb24")
                 container.mux(stream.encode(picture))
             container.mux(stream.encode(None))
+        at_ordinary_priority()
         return path
 
     return write

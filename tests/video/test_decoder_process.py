@@ -29,6 +29,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "reason"),
     [
@@ -41,16 +42,15 @@ def file(tmp_path: Path) -> Path:
     ],
 )
 def test_misbehaviour_in_the_middle_leaves_the_frames_before_it(file: Path, backend: str, reason: str) -> None:
-    began = time.monotonic()
     reader = VideoReader(file, backend=f"misbehaving:{backend}", deadline_s=DEADLINE_S, block=8)
     frames = np.concatenate(list(reader.blocks()))
     verdict = reader.verdict
     assert verdict is not None and verdict.status == "damaged" and verdict.reason == reason
     assert str(verdict) == f"damaged (40 frames): {reason}"
     assert (frames[:, 0, 0, 0] == np.arange(40)).all()
-    assert time.monotonic() - began < DEADLINE_S + 20  # the margin is for a loaded machine; a hang is 600 s
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "reason"),
     [
@@ -66,6 +66,7 @@ def test_misbehaviour_on_open_is_a_verdict_and_an_error(file: Path, backend: str
     assert str(caught.value) == f"{file}: unreadable: {reason}"
 
 
+@pytest.mark.slow
 def test_the_next_file_is_read_after_every_misbehaviour(file: Path, numbered_clip, tmp_path: Path) -> None:
     clip = numbered_clip(tmp_path / "sound.mp4")
     for backend in ("HoldsTheLock", "Segfaults", "Exits"):
@@ -88,6 +89,7 @@ def test_a_slow_consumer_is_no_hang(file: Path) -> None:
     assert count == 100 and str(reader.verdict) == "ok"
 
 
+@pytest.mark.slow
 def test_sound_files_share_one_process_and_a_bad_one_ends_it(file: Path) -> None:
     def process() -> str:
         return probe(file, "misbehaving:TellsItsProcess").codec
@@ -151,12 +153,16 @@ def test_a_forked_child_uses_a_process_of_its_own(file: Path) -> None:
     assert probe(file, "misbehaving:TellsItsProcess").codec == ours  # the parent's process has survived the fork
 
 
-def test_no_torch_and_no_main_module_in_the_process(file: Path) -> None:
+@pytest.mark.slow
+def test_no_torch_and_no_main_module_in_the_process(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch  # noqa: F401  (in the caller it is there)
 
+    # Another import path is another process: back end torchcodec may have been tried in the one that is there.
+    monkeypatch.setattr(sys, "path", [*sys.path, str(file.parent)])
     assert str(examine(file, backend="misbehaving:TellsWhatIsImported")[1]) == "ok"
 
 
+@pytest.mark.slow
 def test_a_process_whose_owner_was_killed_ends(file: Path) -> None:
     """Also one that hangs with the lock held, when nobody is left to kill it: its alarm does."""
     import subprocess
@@ -203,6 +209,7 @@ def test_memory_does_not_grow_with_the_length(file: Path) -> None:
     assert peak_after(20_000) - short < 8 << 10  # KiB; the frames themselves are 46 MB
 
 
+@pytest.mark.slow
 def test_unknown_and_missing_back_ends(file: Path) -> None:
     with pytest.raises(InputError) as caught:
         probe(file, "moviepy")

@@ -12,6 +12,7 @@ from vidlbc.errors import InputError
 from vidlbc.video import examine, open_source, probe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failure", "text"),
     [
@@ -35,6 +36,7 @@ def test_a_build_that_does_not_load(
     assert str(examine(clip)[1]) == "ok"  # nothing else needs it
 
 
+@pytest.mark.slow
 def test_it_gives_the_same_frames(numbered_clip, tmp_path: Path) -> None:
     clip = numbered_clip(tmp_path / "c.mp4", frames=20)
     try:

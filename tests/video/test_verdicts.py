@@ -35,6 +35,7 @@ def test_what_needs_no_decoder(tmp_path: Path) -> None:
             assert str(caught.value) == f"{path}: unreadable: {reason}"
 
 
+@pytest.mark.slow
 def test_text_named_mp4(tmp_path: Path) -> None:
     path = tmp_path / "notes.mp4"
     path.write_text("version https://example.org/spec/v1\nsize 131\n" * 20)
@@ -45,6 +46,7 @@ def test_text_named_mp4(tmp_path: Path) -> None:
     assert verdict.reason.endswith("decord cannot read it either")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp"])
 @pytest.mark.parametrize("name", ["picture.{}", "picture.mp4"])
 def test_a_picture_is_no_video(tmp_path: Path, suffix: str, name: str) -> None:
@@ -59,6 +61,7 @@ def test_a_picture_is_no_video(tmp_path: Path, suffix: str, name: str) -> None:
     assert str(caught.value) == f"{path}: unreadable: is a picture, not a video"
 
 
+@pytest.mark.slow
 def test_sound_only(tmp_path: Path) -> None:
     import wave
 
@@ -71,6 +74,7 @@ def test_sound_only(tmp_path: Path) -> None:
     assert str(examine(path)[1]) == "unreadable: holds no video stream (audio)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "codec", "reason"),
     [
@@ -100,6 +104,7 @@ def test_a_file_cut_off_keeps_its_good_frames(
         list(open_source(path).frames())
 
 
+@pytest.mark.slow
 def test_a_cut_mp4(numbered_clip, frame_index, tmp_path: Path) -> None:
     tail = numbered_clip(tmp_path / "tail.mp4", frames=40)  # its index is at the end, and lost
     tail.write_bytes(tail.read_bytes()[:-200])
@@ -111,6 +116,7 @@ def test_a_cut_mp4(numbered_clip, frame_index, tmp_path: Path) -> None:
     assert [frame_index(frame) for frame in frames] == list(range(len(frames)))
 
 
+@pytest.mark.slow
 def test_an_avi_that_ends_between_two_frames(numbered_clip, tmp_path: Path) -> None:
     """Nothing in it is damaged: only the header's count tells, which every decoder silently ignores."""
     path = numbered_clip(tmp_path / "c.avi", frames=50, codec="mpeg4")
@@ -121,6 +127,7 @@ def test_an_avi_that_ends_between_two_frames(numbered_clip, tmp_path: Path) -> N
     assert str(verdict) == "damaged (29 frames): the header promises 50 frames, the file holds 29"
 
 
+@pytest.mark.slow
 def test_bit_flips_never_yield_another_frame(numbered_clip, frame_index, tmp_path: Path) -> None:
     """H.264 intra frames only: each good frame shows its own index, and damage in the middle is found."""
     path = numbered_clip(tmp_path / "c.mp4", frames=40, options={"g": "1", "crf": "10"}, size=(96, 128))
@@ -151,6 +158,7 @@ def test_decord_is_not_allowed_to_substitute(shared_data: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_decord_on_a_damaged_file(numbered_clip, frame_index, tmp_path: Path) -> None:
     path = numbered_clip(tmp_path / "c.mp4", frames=60, options={"g": "10"}, size=(96, 128))
     content = bytearray(path.read_bytes())
@@ -164,6 +172,7 @@ def test_decord_on_a_damaged_file(numbered_clip, frame_index, tmp_path: Path) ->
     assert [frame_index(frame) for frame in frames] == list(range(len(frames)))
 
 
+@pytest.mark.slow
 def test_a_change_of_size_in_the_middle(numbered_clip, tmp_path: Path) -> None:
     small = numbered_clip(tmp_path / "a.264", frames=8, size=(48, 64)).read_bytes()
     large = numbered_clip(tmp_path / "b.264", frames=8, size=(64, 96)).read_bytes()
@@ -172,6 +181,7 @@ def test_a_change_of_size_in_the_middle(numbered_clip, tmp_path: Path) -> None:
     assert str(examine(path)[1]) == "damaged (8 frames): frame 8 is 96x64, the frames before it 64x48"
 
 
+@pytest.mark.slow
 def test_the_first_frame_damaged_is_unreadable_and_not_left_to_a_laxer_decoder(make_clip, tmp_path: Path) -> None:
     path = make_clip(tmp_path / "c.mp4", frames=20, size=(96, 128))
     content = bytearray(path.read_bytes())

@@ -104,6 +104,7 @@ def test_a_failure_on_the_way_keeps_the_old_file(make_frames, tmp_path: Path) ->
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["c.mp4"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_and_leaves_nothing(make_frames, tmp_path: Path) -> None:
     """A file-size limit in a child process stands in for the full disk: both fail the write."""
     import subprocess

@@ -25,6 +25,7 @@ def load(folder: Path, kind: str = "transformer", refine: bool = True) -> Codec:
     return vidlbc.load(folder, device="cpu", temporal=kind, refine=refine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "size"), [(2 * PACKET_FRAMES, (32, 32)), (3, (37, 50))])
 def test_an_untrained_one_gives_the_frames_of_the_image_stage(untrained, count, size):
     # Enough frames for graphs to take over from plain calls, and sizes that need padding.

@@ -58,6 +58,7 @@ def settings_for(model: Path, videos: Path, tmp_path: Path) -> Callable[..., Dec
     return settings
 
 
+@pytest.mark.slow
 def test_a_run_and_the_tools_that_use_its_model(
     run_tool: Run, call_tool: Run, model: Path, videos: Path, tmp_path: Path
 ) -> None:

@@ -133,13 +133,13 @@ def _encode(frames: np.ndarray, request: dict[str, Any]) -> bytes:
             frame.pts, frame.time_base = index, 1 / rate
             packets = stream.encode(frame)
             if not index:
-                _at_ordinary_priority()
+                at_ordinary_priority()
             container.mux(packets)
         container.mux(stream.encode(None))
     return sink.getvalue()
 
 
-def _at_ordinary_priority() -> None:
+def at_ordinary_priority() -> None:
     """Back from real time: all other processes would wait."""
     if not hasattr(os, "sched_setscheduler"):
         return
