@@ -196,6 +196,7 @@ for name in ("fp32_precision", "cuda.matmul.fp32_precision", "mkldnn.matmul.fp32
 """
 
 
+@pytest.mark.slow
 def test_so_is_rounding_allowed_by_the_newer_settings() -> None:
     """After them torch.get_float32_matmul_precision itself raises RuntimeError. In a process of their own: not all of
     them can be taken back."""
@@ -208,6 +209,7 @@ def test_so_is_rounding_allowed_by_the_newer_settings() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the compiler, about what it leaves alone
 def test_compilers_leave_the_priors_alone(codec_of: CodecOf) -> None:
     """They would contract multiply and add. The steps and the start of the priors reach no compiler, whoever calls."""

@@ -70,6 +70,7 @@ def test_any_size_and_length(
     assert (info.frames, info.height, info.width, info.qp, info.kind) == (count, height, width, qp, kind)
 
 
+@pytest.mark.slow
 def test_packets_and_tensors_and_odd_lengths(codec_of: CodecOf) -> None:
     codec = codec_of("lstm")
     for count in (1, 15, 16, 17, 33):

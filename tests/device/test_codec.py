@@ -45,6 +45,7 @@ def waits(device: Device) -> float:
     return device.syncs.total() / FRAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, "chunk"])
 def test_streams_are_the_cpus(folder: Path, kind: str) -> None:
     frames = noisy_frames(FRAMES, 40, 56)

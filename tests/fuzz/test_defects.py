@@ -55,6 +55,7 @@ def test_a_forged_size_is_refused_before_anything_is_reserved(corpus: Corpus, na
     assert peak < 1 << 20
 
 
+@pytest.mark.slow
 def test_the_limit_is_of_padded_frames_and_can_be_set(corpus: Corpus) -> None:
     model, data = corpus.folder / "models" / "plain", corpus.streams["none"]
     assert (HEIGHT, WIDTH) == (20, 37)  # padded to 32 x 64

@@ -161,6 +161,7 @@ def test_thousands_of_multiply_adds_a_pixel(options, analysis, synthesis, prior,
     assert sum(p.numel() for p in build_image_stage("lbc", **options).parameters()) == parameters
 
 
+@pytest.mark.slow
 def test_networks_of_the_study_are_scaled_from_widths_of_their_own():
     from tools.compare_blocks import settings_of
 

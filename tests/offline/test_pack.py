@@ -145,6 +145,7 @@ def test_weights_travel_with_the_step_that_needs_them(data, tmp_path):
     assert weights == [f"code/vidlbc/weights/default/{name}" for name in wanted]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", sorted(path.stem for path in PLANS.glob("*.yaml")))
 def test_a_shipped_plan_is_understood_by_its_tools_and_its_commands_are_short(plan, data, tmp_path):
     packs = packed_as(with_calls(read_plan(plan, PLANS), 10), data, tmp_path / "packs", 60 << 20)

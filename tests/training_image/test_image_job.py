@@ -36,6 +36,7 @@ def frames():
     return np.stack([texture(70, 83, seed) for seed in range(3)])
 
 
+@pytest.mark.slow
 def test_the_tool_makes_a_model_and_says_how_good_it_is(run_tool, corpus, tmp_path, frames):
     out = tmp_path / "model"
     command = [
@@ -83,6 +84,7 @@ def test_a_fresh_stage_starts_from_a_transform_of_the_pictures(family, settings_
     assert errors[1] < min(errors[0], 0.01), errors
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes_to_the_same_weights(settings_for, monkeypatch):
     run_image_job(settings_for("whole", steps=10))
     original = RateDistortion.__call__
@@ -197,6 +199,7 @@ def test_a_compressai_checkpoint_under_a_new_prior(settings_for, tmp_path, frame
         run_image_job(settings_for("other", checkpoint=str(checkpoint)))
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model(corpus, tmp_path):
     """Under torchrun: gradients are averaged, one process writes."""
     out = tmp_path / "model"
