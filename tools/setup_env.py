@@ -20,7 +20,7 @@ NODE = (
     "torch==2.11.*", "torchvision==0.26.*", "numpy>=2", "opencv-python-headless", "pyarrow", "safetensors", "scipy",
     "einops", "matplotlib", "pillow", "tqdm", "pyyaml", "pytest", "pytest-timeout",
 )  # fmt: skip
-# What has to be carried to it, 0.6 MB of wheels: enough to train, encode and decode.
+# What has to be carried to it, 0.8 MB of wheels: enough to train, encode and decode.
 CARRIED = (
     "antlr4-python3-runtime==4.9.3", "hydra-core==1.3.*", "omegaconf==2.3.*", "constriction>=0.4.1",
     "pytorch-msssim>=1.0",

@@ -36,7 +36,8 @@ def uncompiled(function: F) -> F:
     """Decorates what torch.compile must leave alone, also where it compiles the caller: it contracts multiply and add,
     which makes other numbers of the priors' arithmetic.
 
-    0.2 us a call. `torch.compiler.disable` alone would have every process import the compiler, which takes seconds.
+    It costs about half a microsecond a call. `torch.compiler.disable` alone would have every process import the
+    compiler, which takes seconds.
     """
 
     @wraps(function)
