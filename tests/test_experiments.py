@@ -49,7 +49,8 @@ def data(tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[..., Path
         outline = np.zeros((140, 154), np.uint8)
         outline[70], outline[:, 80] = 255, 255
         Image.fromarray(outline).save(folder / "segmentation" / f"{name.removeprefix('bsds500_')}_boundaries.png")
-    make_clip(folder / "clips" / "walk.mp4", frames=4, size=(140, 152))
+    for group in ("clips", "train_video"):
+        make_clip(folder / group / "walk.mp4", frames=4, size=(140, 152))
     for group, classes in {"actions": ("left", "right", "up"), "fights": ("fight", "nofight")}.items():
         rows = ["path,label,group,split"]
         for split, count in (("train", 4), ("val", 2), ("test", 2)):
@@ -80,6 +81,7 @@ def overrides(experiment: str, data: Path, model: Path) -> tuple[str, ...]:
     return (f"data.folder={data}",) + {
         "default_image": image,
         "large_image": (f"init={model}", *image),
+        "large2_image": image,
         "default_decoder": (f"model={model}", "train.minutes=null", "train.steps=3", "train.size=32", "train.frames=3",
                             "train.batch=2", "video_decoder.width=16", "video_decoder.fine=16", "eval.qps=[32]",
                             "eval.videos=1", "eval.frames=3", "device=cpu"),
@@ -99,13 +101,15 @@ def overrides(experiment: str, data: Path, model: Path) -> tuple[str, ...]:
                              "enhancement.steps=2", "enhancement.size=64", "enhancement.batch=2", "eval.frames=2"),
         "blocks_default": ("train.steps=2", "train.size=64", "train.batch=2", "train.same_time=false",
                            "eval.pictures=1", "device=cpu"),
+        "blocks_networks": ("contestants=[depthwise,conv_gated]", "train.steps=2", "train.size=64", "train.batch=2",
+                            "train.same_time=false", "eval.pictures=1", "device=cpu"),
         "rates_default": ("train.steps=2", "train.size=64", "train.batch=2", "eval.pictures=1", "qps=[32]",
                           "device=cpu"),
         "transfer_default": (f"model={model}", *(f"classes.{name}" for name in CLIPS_OF_TRANSFER),
                              "boundaries.training.steps=2", "boundaries.training.size=64",
                              "boundaries.training.batch=2", "super_resolution.training.steps=2",
                              "super_resolution.training.size=64", "super_resolution.training.batch=2"),
-    }[{"lbc_ablation": "lbc_two_step", "lbc_recover": "lbc_two_step",
+    }[{"blocks_networks_half": "blocks_networks", "lbc_ablation": "lbc_two_step", "lbc_recover": "lbc_two_step",
        "perception_ablation": "perception_actions"}.get(experiment, experiment)]  # fmt: skip
 
 
