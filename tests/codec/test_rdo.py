@@ -109,6 +109,7 @@ def test_clips_with_and_without_skipping_decode_as_one_batch(codecs):
         assert torch.equal(level, torch.stack(alone))
 
 
+@pytest.mark.slow
 def test_a_scene_cut_is_coded_by_the_prior_that_its_symbols_were_chosen_under(codecs):
     """The intra prior is the shorter under these weights: with skipping, other symbols would not fit it."""
     codec = codecs["transformer"]
