@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tests.codec.small_models import noisy_frames
-from tests.pretended_device import PretendedTensor, pretended_cuda
+from tests.pretended_device import pretended_cuda
 from tests.pretended_graph import Graph
+from tests.pretended_tensor import PretendedTensor
 from tests.training.small_runs import image_run, settings, temporal_run
 from vidlbc.training.captured import WARM_UP
 from vidlbc.training.image_data import CropSettings, PooledCrops

@@ -12,7 +12,8 @@ import torch
 
 import vidlbc
 from tests.codec.small_models import KINDS, TEMPORAL_OPTIONS, noisy_frames, save_small_model
-from tests.pretended_device import Device, Event, pretended_cuda
+from tests.pretended_device import Event, pretended_cuda
+from tests.pretended_tensor import Device
 from vidlbc.codec import Codec
 from vidlbc.frame_pool import FramePool
 
@@ -24,7 +25,7 @@ ENCODE_WAITS, RDO_WAITS, DECODE_WAITS = 50, 70, 25
 # operation at a time, squares (pow), and what moves or compares numbers. No convolution, no transcendental function.
 EXACT = set(
     "mm addmm bmm baddbmm addcmul_ sum add add_ sub sub_ rsub mul mul_ div sqrt pow abs neg round round_ amax lt "
-    "clamp clamp_ clamp_min_ leaky_relu_ cat clone index constant_pad_nd _to_copy".split()
+    "clamp clamp_ clamp_min_ leaky_relu_ cat clone index embedding constant_pad_nd _to_copy".split()
 )
 # With these the encoder estimates bits, to choose between priors. A decoder reads the choice.
 ESTIMATES = {"exp2", "sigmoid", "log2", "reciprocal", "_local_scalar_dense"}

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.pretended_device import PretendedTensor, pretended_cuda
+from tests.pretended_device import pretended_cuda
+from tests.pretended_tensor import PretendedTensor
 from tests.training.small_runs import image_run, settings, temporal_run, train
 from vidlbc.training.video_objective import SymbolRate
 

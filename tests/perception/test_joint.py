@@ -48,7 +48,7 @@ def test_the_utility_is_weighted_and_told(model):
         torch.manual_seed(3)
         loss, figures = RateDistortionUtility({"action": weight})(model, batch, 0)
         losses.append(float(loss.detach()))
-    assert losses[1] - losses[0] == pytest.approx(3 * figures["action"], rel=1e-3)
+    assert losses[1] - losses[0] == pytest.approx(3 * float(figures["action"]), rel=1e-3)
     assert 0 <= figures["action_top1"] <= 1 and {"bpp", "psnr"} <= figures.keys()
 
 

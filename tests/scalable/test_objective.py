@@ -60,7 +60,8 @@ def test_the_loss_is_the_sum_of_its_terms(base, batch):
     qp = torch.tensor([32, 32])
     strength = TaskStrength(0.5, 0.5)
     torch.manual_seed(7)
-    loss, figures = BaseLoss(0.04, strength, balance=0.0)(base, (clips, labels, qp), 0)
+    loss, told = BaseLoss(0.04, strength, balance=0.0)(base, (clips, labels, qp), 0)
+    figures = {name: float(value) for name, value in told.items()}
     mse = 10 ** (-figures["preview"] / 10)
     expected = 0.5 * figures["nats"] + figures["bpp"] + 0.04 * 255**2 * mse / 100
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-4)

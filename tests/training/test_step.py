@@ -61,6 +61,35 @@ def test_losses_and_weights_are_those_of_the_plain_loop(which: str, tmp_path: Pa
         torch.testing.assert_close(found.detach(), wanted, rtol=1e-4, atol=1e-6)
 
 
+class Convolutions(nn.Module):
+    """3x3 weights whose channels lie last: their memory is in another order than their rows in a file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 4, 3))
+        self.to(memory_format=torch.channels_last)
+
+    def loss(self, module: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.layers(batch.contiguous(memory_format=torch.channels_last)).square().mean(), {}
+
+
+def test_a_resumed_run_keeps_moments_where_their_weights_lie(tmp_path: Path) -> None:
+    def batches(step: int) -> Tensor:
+        return torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(step))
+
+    whole, parts = Convolutions(), Convolutions()
+    fit(whole, whole.loss, batches, settings(8, lr=1e-2), tmp_path / "whole")
+    for stop in (3, 6):
+        with pytest.raises(StopIteration):
+            fit(parts, parts.loss, lambda step, stop=stop: next(iter(() if step == stop else (batches(step),))),
+                settings(8, lr=1e-2), tmp_path / "parts")  # fmt: skip
+        parts = Convolutions()
+    fit(parts, parts.loss, batches, settings(8, lr=1e-2), tmp_path / "parts")
+    for name, parameter in whole.named_parameters():
+        assert torch.equal(parameter, dict(parts.named_parameters())[name]), name
+
+
 def test_the_average_lies_beside_the_checkpoint(tmp_path: Path) -> None:
     module, loss_fn, batches = image_run(tmp_path)
     fit(module, loss_fn, batches, settings(3), tmp_path / "run")

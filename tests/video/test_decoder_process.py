@@ -212,8 +212,8 @@ def test_memory_does_not_grow_with_the_length(file: Path) -> None:
 @pytest.mark.slow
 def test_unknown_and_missing_back_ends(file: Path) -> None:
     with pytest.raises(InputError) as caught:
-        probe(file, "opencv")
-    expected = "backend='opencv' is unknown; expected auto, pyav, decord, torchcodec or package.module:Class"
+        probe(file, "moviepy")
+    expected = "backend='moviepy' is unknown; expected auto, pyav, decord, opencv, torchcodec or package.module:Class"
     assert str(caught.value) == expected
     with pytest.raises(InputError, match="back end no_such:Thing cannot be loaded: No module named 'no_such'"):
         probe(file, "no_such:Thing")

@@ -121,9 +121,8 @@ class Steps:
         if self._next is None or self._next[0] != number:
             self._next = number, self._thread.submit(batches, number)
         batch = self._next[1].result()
-        if batches.shape(number + 1) == shape or not self._capture:
-            # Beside the device's work. A step of another pool reads it first, which must not be done twice.
-            self._next = number + 1, self._thread.submit(batches, number + 1)
+        batches.shape(number + 1)  # reads another pool, where one is due: here, so that the thread finds it read
+        self._next = number + 1, self._thread.submit(batches, number + 1)  # beside the device's work
         return shape, tuple(tensor.to(self._step.device) for tensor in batch)
 
     def _drawn(self, number: int) -> tuple[Tensor, ...]:

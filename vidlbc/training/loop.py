@@ -202,12 +202,12 @@ class _Run:
         buffers = dict(training.module.named_buffers())  # such as running statistics of batch normalisation
         meta = {"step": state.step, "seconds": state.seconds, "skipped": state.skipped, "progress": state.progress}
         averages = training.average.values
-        checkpoint.save_tensors(self.folder / "average.safetensors", {**averages, **buffers}, meta)
         tensors: dict[str, Tensor] = {f"module.{n}": p for n, p in trained.items()}
         tensors |= {f"buffer.{n}": b for n, b in buffers.items()}
         tensors |= {f"ema.{n}": v for n, v in averages.items()}
         tensors |= checkpoint.optimiser_tensors(training.optimiser)
         checkpoint.save_tensors(self.folder / "checkpoint.safetensors", tensors, meta)
+        checkpoint.save_tensors(self.folder / "average.safetensors", {**averages, **buffers}, meta)
 
 
 def _restore(path: Path, training: TrainingStep) -> _State:

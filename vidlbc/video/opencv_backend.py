@@ -49,9 +49,9 @@ class OpencvBackend:
             raise Unreadable(f"OpenCV cannot open it: {complaint or 'no video stream, or its header is damaged'}")
 
     def _open(self, *options: int) -> cv2.VideoCapture:
-        """One thread, as the other back ends: several workers use several cores better. Turned: 4.11 does not by itself."""
+        """One thread, as the other back ends: several workers use several cores better."""
         capture = cv2.VideoCapture(self._path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1, *options])
-        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # the default, but for 4.11
         return capture
 
     def pictures(self) -> Iterator[Picture]:
