@@ -137,6 +137,7 @@ def test_symbols_that_were_not_chosen_for_it_cannot_be_skipped(codecs):
         codec.compress_symbols(codec.analyse(frames, 30), 30, 32, 32, skip=60)
 
 
+@pytest.mark.slow
 def test_the_bytes_do_not_depend_on_threads(codecs):
     codec, frames, before = codecs["transformer"], noisy_frames(20, 40, 48), torch.get_num_threads()
     try:
