@@ -340,6 +340,7 @@ def test_every_tool_refuses_an_unknown_override(call_tool, name):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tools())
 def test_every_choice_of_every_group_composes(name):
     folder = REPO / "configs"

@@ -30,6 +30,7 @@ def groups_of(tool: str) -> frozenset[str]:
     return frozenset(load_with_choices(FOLDER, tool, [])[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.yaml")), ids=lambda path: str(path.relative_to(FOLDER)))
 def test_every_file_composes(path):
     place = path.relative_to(FOLDER).with_suffix("")
@@ -103,6 +104,7 @@ def test_a_family_config_builds_and_says_what_the_code_says(family):
     assert {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()} == options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", sorted(BLOCKS))
 def test_a_block_config_builds(block):
     options = stage_config(f"image_stage/block={block}")

@@ -181,6 +181,7 @@ def test_the_tool_prints_a_table_and_writes_json(run_tool, tiny_model, tmp_path)
         assert text in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "argument, message",
     [

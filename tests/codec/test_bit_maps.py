@@ -26,6 +26,7 @@ def payload_bits(data: bytes) -> list[int]:
     return [8 * size for _, size in vidlbc.inspect(data).packets]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "context"), [("none", True), ("lstm", True), ("transformer", True), ("transformer", False)]
 )

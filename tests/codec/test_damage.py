@@ -45,6 +45,7 @@ def test_every_truncation_is_an_error(codec_of: CodecOf, stream: bytes) -> None:
             codec_of("lstm").decompress(stream[:size])
 
 
+@pytest.mark.slow
 def test_every_change_of_a_byte_is_an_error(stream: bytes) -> None:
     """All 255 other values of every byte; the header's, the payload's and the checksums' own."""
     damaged = bytearray(stream)
@@ -58,6 +59,7 @@ def test_every_change_of_a_byte_is_an_error(stream: bytes) -> None:
         damaged[position] = true
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_changed_byte_never_decodes(codec_of: CodecOf, stream: bytes, data: st.DataObject) -> None:

@@ -97,6 +97,7 @@ def test_golden_bytes_become_the_symbols(model_of: Callable[[str], Path], name: 
     assert codec.decompress(golden(name)).shape == (19, 20, 37, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", golden_streams.NAMES)
 def test_the_specification_decodes_them(model_of: Callable[[str], Path], name: str) -> None:
     frames = reference_priors.decode(golden(name), model_of(name))

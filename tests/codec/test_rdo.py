@@ -109,6 +109,7 @@ def test_clips_with_and_without_skipping_decode_as_one_batch(codecs):
         assert torch.equal(level, torch.stack(alone))
 
 
+@pytest.mark.slow
 def test_a_scene_cut_is_coded_by_the_prior_that_its_symbols_were_chosen_under(codecs):
     """The intra prior is the shorter under these weights: with skipping, other symbols would not fit it."""
     codec = codecs["transformer"]
@@ -136,6 +137,7 @@ def test_symbols_that_were_not_chosen_for_it_cannot_be_skipped(codecs):
         codec.compress_symbols(codec.analyse(frames, 30), 30, 32, 32, skip=60)
 
 
+@pytest.mark.slow
 def test_the_bytes_do_not_depend_on_threads(codecs):
     codec, frames, before = codecs["transformer"], noisy_frames(20, 40, 48), torch.get_num_threads()
     try:

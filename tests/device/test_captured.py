@@ -64,6 +64,7 @@ def trained(which: str, footage: Path, folder: Path, step: str, resident: str) -
     return [(line["step"], line["loss"], line["grad_norm"]) for line in lines], weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "resident"), [("image", "true"), ("image", "false"), ("transformer", "true"), ("lstm", "false")]
 )

@@ -64,6 +64,7 @@ def test_streams_are_the_cpus(folder: Path, kind: str) -> None:
             assert theirs.is_cuda and torch.equal(ours, theirs.cpu())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, "chunk"])
 def test_two_clips_decode_as_one_batch(folder: Path, kind: str) -> None:
     with pretended_cuda():
@@ -82,6 +83,7 @@ def test_rate_control(folder: Path) -> None:
         assert there.compress(frames, bitrate=200, fps=25) == here.compress(frames, bitrate=200, fps=25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_priors_have_exact_operations_only(folder: Path, kind: str) -> None:
     """Symbols to bytes and back, without the image stage."""

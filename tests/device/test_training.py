@@ -38,6 +38,7 @@ def on_device(run: Run) -> Run:
     return module.to("cuda"), loss, uploaded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_step_trains_the_same_and_waits_as_rarely_as_promised(tmp_path: Path, name: str) -> None:
     here = run_of(name, tmp_path)
@@ -58,6 +59,7 @@ def test_a_step_trains_the_same_and_waits_as_rarely_as_promised(tmp_path: Path, 
     assert between.total() <= 2 * SYNCS_A_STEP, between
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["image", "transformer"])
 def test_a_run_goes_on_from_its_checkpoint_there(tmp_path: Path, name: str) -> None:
     for steps in (1, 3):

@@ -45,6 +45,7 @@ def levels(draw: st.DrawFn) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     return out
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(levels())
 def test_what_goes_in_comes_out(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:

@@ -65,6 +65,7 @@ def job(data: Path, out: Path, **values: object) -> EvaluateSettings:
 # ---- what is measured
 
 
+@pytest.mark.slow
 def test_kinds_share_pixels_and_sizes_are_those_of_bitstreams(codecs: dict[str, Codec]) -> None:
     frames = noisy_frames(4, 40, 56)
     points = {p.kind: p for p in measure_clip("clip", frames, codecs, qp=20)}

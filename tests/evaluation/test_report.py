@@ -76,6 +76,7 @@ def opened(path: Path) -> np.ndarray:
     return picture
 
 
+@pytest.mark.slow
 def test_plots_are_drawn(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     plots.plot_frame_bits(tmp_path / "bits.png", rng.uniform(1e3, 2e3, 30), rng.uniform(2e3, 4e3, 30), "clip")

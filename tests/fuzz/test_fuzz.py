@@ -39,6 +39,7 @@ def test_the_corpus_is_of_every_kind_and_version_and_passes(corpus: Corpus, tmp_
         run_case(corpus, case, tmp_path)
 
 
+@pytest.mark.slow
 def test_records_are_the_bytes_and_mending_mends(corpus: Corpus) -> None:
     for data in corpus.streams.values():
         records, rest = parse(data)
@@ -78,8 +79,9 @@ def test_how_a_case_ends() -> None:
     assert verdict(raises(RuntimeError("DefaultCPUAllocator: can't allocate memory"))) == "memory"
     kept: list[bytearray] = []
     gc.collect()  # or what earlier tests have left is freed within the case
-    taken = judged(0, "target", lambda: kept.append(bytearray(os.urandom(64 << 20))))
-    assert 60 << 20 < taken.bytes < 140 << 20 and taken.seconds > 0
+    # Much beside the tens of MB of libraries, mapped into this process, that the system takes back at any time.
+    taken = judged(0, "target", lambda: kept.append(bytearray(os.urandom(256 << 20))))
+    assert 240 << 20 < taken.bytes < 560 << 20 and taken.seconds > 0
 
 
 def test_what_a_case_may_take(tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def test_a_codec_of_them_gives_the_symbols_back(tmp_path):
 # ---- what the stages cost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "analysis", "synthesis", "prior", "parameters"),
     [

@@ -83,6 +83,7 @@ def test_quality_outside_the_zoo():
         quality_to_lambda(9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["hyperprior", "elic"])
 @pytest.mark.parametrize("kind", ["none", "transformer", "lstm"])
 def test_every_temporal_stage_codes_it(family, kind, tmp_path):

@@ -30,6 +30,7 @@ def two_steps() -> Plan:
     return make_plan({"name": "a", "until": 5, "args": args(100)}, {"name": "b", "until": 9, "args": args(2)})
 
 
+@pytest.mark.slow
 def test_a_call_ends_in_time_and_the_next_one_attaches(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     plan = two_steps()

@@ -119,6 +119,7 @@ def test_a_rehearsal_tells_what_it_did(tmp_path: Path, run_tool, data: Path):
     assert again.returncode == 2 and "holds notes.txt, which is of no rehearsal" in again.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

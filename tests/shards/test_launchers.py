@@ -207,6 +207,7 @@ def write_command(path: Path, script: str) -> None:
     path.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_watching_an_array(fake_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends when the job has left the queue, and says what the tasks have left."""
     plan = planned(fake_corpus, tmp_path / "out")

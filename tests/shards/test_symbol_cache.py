@@ -65,6 +65,7 @@ def sets(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lstm", "chunk"])
 @pytest.mark.parametrize("mode", ["symbols", "latents"])
 def test_samples_are_the_same_and_nothing_is_decoded_twice(

@@ -125,6 +125,7 @@ def test_a_bitstream_larger_than_memory_is_read_packet_by_packet(run_tool: Tool,
     assert done.returncode == 2 and "damaged bitstream: more bytes after the end record" in done.stderr
 
 
+@pytest.mark.slow
 def test_hostile_files_all_get_a_verdict(shared_data: Path, tmp_path: Path) -> None:
     """86 broken, odd and unusual files through the real reader; the fake codec, since pictures are not the matter."""
     corpus = read_annotations(shared_data / "hostile")

@@ -32,6 +32,7 @@ def log_of(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["image", "lstm", "transformer"])
 def test_a_resumed_run_is_the_undisturbed_one_to_the_bit(which: str, tmp_path: Path) -> None:
     steps = 8

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.codec.small_models import save_small_model
@@ -44,6 +45,7 @@ def run(model: Path, out: Path, world: int) -> None:
             process.kill()
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one_run(tmp_path: Path) -> None:
     model = save_small_model(tmp_path / "model", 3, kinds=())
     for world in (1, 2):

@@ -20,6 +20,7 @@ from vidlbc.training.video_objective import SymbolRate
 GOLDEN = Path(__file__).resolve().parents[1] / "goldens" / "training_loss.json"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
 def test_stage_two_leaves_the_image_stage_to_the_bit(kind: str, tmp_path: Path) -> None:
     folder = save_small_model(tmp_path / "model", 3, kinds=())
@@ -81,6 +82,7 @@ def twenty_steps(folder: Path) -> dict[str, list[float]]:
     return out
 
 
+@pytest.mark.slow
 def test_loss_of_twenty_steps_is_golden(tmp_path: Path) -> None:
     """No change of computation, no change of loss. GENERATE_EXPECTED=1 writes the file anew, after a change on purpose.
 

@@ -46,6 +46,7 @@ def plain(
     return losses, average
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["image", "transformer"])
 def test_losses_and_weights_are_those_of_the_plain_loop(which: str, tmp_path: Path) -> None:
     steps = 6

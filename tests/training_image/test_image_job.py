@@ -248,6 +248,7 @@ def test_training_that_diverges_ends_in_one_line(settings_for, monkeypatch):
         run_image_job(settings_for(steps=60))
 
 
+@pytest.mark.slow
 def test_bad_data_is_one_line_from_the_tool(run_tool, tmp_path):
     missing = tmp_path / "nothing"
     arguments = [f"data.train={missing}", f"out={tmp_path}/out", "train.minutes=null", "train.steps=2"]

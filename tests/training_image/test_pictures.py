@@ -70,6 +70,7 @@ def pooled(files, rank=0, world=1, **changes):
     return PooledCrops(files, how, 64, 7, rank, CPU, world=world)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_and_a_step_needs_no_earlier_pool(large):
     crops = pooled(large)
     first = [crops(step) for step in range(12)]

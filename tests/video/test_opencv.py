@@ -50,6 +50,7 @@ def test_probe(numbered_clip, tmp_path: Path) -> None:
     assert (info.codec, info.rotation, info.backend) == ("h264", 0, "opencv")
 
 
+@pytest.mark.slow
 @needs_opencv
 @pytest.mark.parametrize("suffix", ["mp4", "avi", "264", "mkv"])
 def test_bit_flips_end_the_good_part(numbered_clip, frame_index, tmp_path: Path, suffix: str) -> None:

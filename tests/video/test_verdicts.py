@@ -143,6 +143,7 @@ def test_bit_flips_never_yield_another_frame(numbered_clip, frame_index, tmp_pat
     assert [frame_index(frame) for frame in frames] == list(range(len(frames)))
 
 
+@pytest.mark.slow
 def test_decord_is_not_allowed_to_substitute(shared_data: Path) -> None:
     """Sound files of which decord counts more frames than there are, and would give copies for the difference."""
     for name, frames in (
@@ -199,6 +200,7 @@ def test_a_sound_file_does_not_warn(numbered_clip, tmp_path: Path) -> None:
         assert sum(len(block) for block in read_blocks(path)) == 20
 
 
+@pytest.mark.slow
 def test_every_hostile_file_gets_a_verdict(shared_data: Path) -> None:
     """86 broken, odd and unusual files; a few whose right answer is known by hand."""
     import time

@@ -54,6 +54,7 @@ def test_chunks_are_refined_frame_by_frame(speaking):
     np.testing.assert_array_equal(codec.decompress(data), codec.refiner.start(32, 32, 32).add(latents).numpy())
 
 
+@pytest.mark.slow
 def test_the_past_is_carried_over_packets_and_the_whole_is_what_a_frame_by_frame_loop_gives(speaking):
     frames = noisy_frames(PACKET_FRAMES + 2, 30, 32)
     codec = load(speaking, "none")
