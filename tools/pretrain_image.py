@@ -33,7 +33,7 @@ def settings_of(config: DictConfig) -> ImageJobSettings:
         val=sources(data["val"]), eval_qps=tuple(config.eval.qps), eval_pictures=config.eval.pictures,
         device=config.device, wandb=config.wandb, log_every=train["log_every"], save_seconds=train["save_seconds"],
         val_seconds=train["val_seconds"], tf32=train["tf32"], resident=str(train["resident"]).lower(),
-        step=train["step"],
+        step=train["launch"],
     )  # fmt: skip
 
 

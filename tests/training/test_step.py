@@ -164,7 +164,7 @@ def test_times_of_day() -> None:
 def test_what_cannot_be_a_graph_is_refused(tmp_path: Path) -> None:
     module, loss_fn, batches = image_run(tmp_path)
     step = TrainingStep(module, loss_fn, 1e-3, 0.0, 1.0, 0.9, False)
-    with pytest.raises(InputError, match="train.step=graph needs a single process on a GPU"):
+    with pytest.raises(InputError, match="train.launch=graph needs a single process on a GPU"):
         Steps(step, batches, "graph")
-    with pytest.raises(InputError, match="train.step=fast: expected one of auto, eager, graph"):
+    with pytest.raises(InputError, match="train.launch=fast: expected one of auto, eager, graph"):
         Steps(step, batches, "fast")

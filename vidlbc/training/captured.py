@@ -64,12 +64,12 @@ class Steps:
     def __init__(self, step: TrainingStep, batches: Callable[[int], Any], mode: str = "auto"):
         """`mode`: eager, graph, or auto: graphs on a GPU where the loss is capturable. Raises InputError."""
         if mode not in MODES:
-            raise InputError(f"train.step={mode}: expected one of {', '.join(MODES)}")
+            raise InputError(f"train.launch={mode}: expected one of {', '.join(MODES)}")
         on_gpu = step.device.type == "cuda"
         capturable = on_gpu and distributed.world() == 1 and getattr(step.loss_fn, "capturable", False)
         if mode == "graph" and not capturable:
             reason = "needs a single process on a GPU, and a loss that does not depend on the step"
-            raise InputError(f"train.step=graph {reason}; choose train.step=auto")
+            raise InputError(f"train.launch=graph {reason}; choose train.launch=auto")
         self._step, self._batches = step, batches
         self._capture = capturable and mode != "eager"
         self._stream = torch.cuda.Stream(step.device) if on_gpu else None
