@@ -188,7 +188,7 @@ def _fit(
     loop = Settings(
         train.budget, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema, bf16=train.bf16, tf32=train.tf32,
         seed=train.seed, log_every=train.log_every or (100 if device.type == "cuda" else 10),
-        save_seconds=train.save_seconds, val_seconds=train.val_seconds, step=train.launch,
+        save_seconds=train.save_seconds, val_seconds=train.val_seconds, step=train.step,
     )  # fmt: skip
     chunked = isinstance(temporal, ChunkStage)
     objective = ChunkRateDistortion(image) if chunked else SymbolRate(image, train.bf16)
