@@ -164,6 +164,7 @@ def test_groups_and_experiments(configs):
     assert load(configs, "weigh", ["input=a", "+extra.depth=3"]).extra.depth == 3
 
 
+@pytest.mark.slow
 def test_an_experiment_sets_only_what_its_tool_has(configs, tmp_path):
     copy = Path(shutil.copytree(configs, tmp_path / "configs"))
     (copy / "experiment" / "recurrent.yaml").write_text(
@@ -230,6 +231,7 @@ def test_a_config_that_is_not_there(tmp_path):
         load(tmp_path, "weigh", [])
 
 
+@pytest.mark.slow
 def test_help_lists_every_default_with_its_comment(weigh):
     done = weigh("--help")
     assert done.returncode == 0 and done.stderr == ""
@@ -257,6 +259,7 @@ def test_cfg_prints_the_composed_config(weigh):
     assert done.returncode == 0 and "qp: 7\n" in done.stdout and "input: ???\n" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_good_run_from_any_folder_leaves_nothing_behind(weigh, tmp_path):
     done = weigh("input=a")
     assert (done.returncode, done.stderr) == (0, "") and '"qp": 32' in done.stdout
@@ -285,6 +288,7 @@ def test_a_failure_is_one_line_and_a_status(weigh, arguments, code, message):
     assert (done.returncode, done.stderr) == (code, message)
 
 
+@pytest.mark.slow
 def test_debug_shows_the_stack_trace_and_a_defect_always_does(weigh):
     done = weigh("input=a", "fail=ours", "debug=true")
     assert done.returncode == 2
@@ -332,6 +336,7 @@ def test_every_tool_explains_itself(run_tool, name):
     assert options and [line for line in options if "# " not in line] == [], "an option without a comment in its config"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tools())
 def test_every_tool_refuses_an_unknown_override(call_tool, name):
     done = call_tool(name, "no_such_option=1")

@@ -63,6 +63,7 @@ def test_every_file_decodes_to_the_frames_asked_for(corpus):
         assert shapes == [(48, 48, 3)] * 8, row["path"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_pixels(motions, corpus, tmp_path):
     motions.make(tmp_path, motions.Settings(groups=6, frames=8, size=48))
     assert digests(tmp_path) == digests(corpus)
@@ -73,6 +74,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_pixels(motion
     assert np.abs(first.astype(int) - other).mean() > 5
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_and_an_interrupted_one_is_completed(motions, corpus, tmp_path):
     settings = motions.Settings(groups=5, frames=8, size=32)
     assert motions.make(tmp_path, settings) == 40

@@ -25,6 +25,7 @@ def test_two_commands_come_first():
     assert re.findall(r"^make (\w+)", TEXT.split("## ", 1)[0], re.MULTILINE) == ["demo", "test"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_is_understood_by_its_tool(command):
     _, tool, *arguments = shlex.split(command)
@@ -38,6 +39,7 @@ def test_links_lead_to_files():
     assert links and [link for link in links if not (REPO / link).exists()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")   # where there is one core
 def test_the_python_example_runs(tmp_path, monkeypatch, make_clip, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)

@@ -45,6 +45,7 @@ def test_a_clip_of_the_users(make_clip, tmp_path):
         read_clip(path, 9, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_contestant_gives_back_as_many_frames(name):
     frames = clip(2, 128)

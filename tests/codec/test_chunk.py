@@ -57,6 +57,7 @@ def test_any_length_and_size_comes_back(codec: Codec, count: int, size: tuple[in
     np.testing.assert_array_equal(codec.synthesize(padded, 27, *size), decoded)
 
 
+@pytest.mark.slow
 def test_a_stream_in_blocks_is_the_stream_of_the_whole(codec: Codec) -> None:
     frames = noisy_frames(21, 32, 48)
     sink = io.BytesIO()
@@ -67,6 +68,7 @@ def test_a_stream_in_blocks_is_the_stream_of_the_whole(codec: Codec) -> None:
     assert [len(block) for block in blocks] == [16, 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [True, False])
 def test_the_specification_decodes_chunks(codec: Codec, chunk_model: Path, context: bool) -> None:
     data = codec.compress(noisy_frames(9, 32, 40), qp=33, context=context)
@@ -78,6 +80,7 @@ def test_the_specification_decodes_chunks(codec: Codec, chunk_model: Path, conte
             np.testing.assert_array_equal(level, q[t])
 
 
+@pytest.mark.slow
 def test_chunks_without_a_past_are_coded_by_the_network_alone(chunk_model: Path) -> None:
     codec = vidlbc.load(chunk_model, device="cpu", temporal="chunk")
     data = codec.compress(noisy_frames(9, 32, 40), qp=33)

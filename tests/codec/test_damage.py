@@ -36,6 +36,7 @@ def sealed(body: bytes) -> bytes:
     return body + struct.pack("<I", zlib.crc32(body))
 
 
+@pytest.mark.slow
 def test_every_truncation_is_an_error(codec_of: CodecOf, stream: bytes) -> None:
     for size in range(len(stream)):
         with pytest.raises(BitstreamError, match="^truncated bitstream: "):
@@ -119,6 +120,7 @@ def test_a_forged_frame_check_and_a_forged_total(codec_of: CodecOf) -> None:
     assert str(error.value) == "decoded symbols fail their checksum before frame 2"
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_forged_headers_are_an_error_or_harmless(codec_of: CodecOf, stream: bytes, data: st.DataObject) -> None:

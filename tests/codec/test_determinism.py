@@ -91,6 +91,7 @@ def test_graphs_change_nothing(model_folder: Path, monkeypatch: pytest.MonkeyPat
     assert plain == graphs
 
 
+@pytest.mark.slow
 def test_equal_frames_give_equal_symbols(codec_of: CodecOf, threads: Callable[[int], None]) -> None:
     """Frame 0 is analysed before the workers of the temporal stage exist, frame 47 beside them."""
     threads(4)

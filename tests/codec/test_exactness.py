@@ -262,6 +262,7 @@ def test_windows_whose_sums_could_round_are_refused() -> None:
         assert str(error.value) == f"prior width {width}: attention needs 32 or more, in equal heads"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_enters_a_layer_is_on_the_grid(model_folder: Path, kind: str) -> None:
     """The proof of exactness needs it; a forgotten `snap` would only show on another machine."""
@@ -324,6 +325,7 @@ def test_all_frames_at_once_or_one_by_one(codec_of: CodecOf, kind: str) -> None:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_lstm_state_does_not_drift(codec_of: CodecOf) -> None:
     """400 frames of loud input: the state stays bounded, on the grid, and equal however the frames were grouped."""
     temporal = codec_of("lstm").temporal

@@ -102,6 +102,7 @@ def test_a_variant_codes_the_first_channels_and_is_told_by_the_header(layered, k
     assert all(torch.equal(a, b) for a, b in zip(base, symbols[2:], strict=True))
 
 
+@pytest.mark.slow
 def test_clips_with_layers_decode_as_a_batch(layered):
     codec = layered("transformer")
     clips = [codec.compress(noisy_frames(3, 32, 32, seed), variant=v) for seed, v in enumerate((None, "V2", "V3"))]

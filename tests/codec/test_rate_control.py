@@ -127,6 +127,7 @@ def at_bitrate(codec: Codec, frames: np.ndarray, target: float, **options) -> tu
     return sink.getvalue(), report.reached
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rdo", [False, True])
 @pytest.mark.parametrize(("target", "seed"), [(30, 1), (55, 1), (120, 3)])
 def test_a_bitrate_gives_the_highest_qp_whose_file_is_no_larger(codec, target, seed, rdo):

@@ -53,6 +53,7 @@ def test_a_clip_longer_than_a_packet_goes_on_from_the_same_past(codecs):
     assert sink.getvalue() == whole and len(codec.decompress(whole)) == 20
 
 
+@pytest.mark.slow
 def test_without_context_every_frame_is_chosen_alone(codecs):
     codec, frame = codecs["lstm"], noisy_frames(1, 32, 32)
     data = codec.compress(np.repeat(frame, 3, axis=0), qp=20, context=False, rdo=True)

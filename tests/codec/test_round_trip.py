@@ -148,6 +148,7 @@ def test_clips_decode_as_one_batch_as_they_do_alone(codec_of: CodecOf, kind: str
         assert same([level[index] for level in batch], codec.symbols(clip))
 
 
+@pytest.mark.slow
 def test_clips_that_do_not_go_together_are_refused(codec_of: CodecOf) -> None:
     codec = codec_of("lstm")
     clip = codec.compress(noisy_frames(2, 32, 32))
@@ -171,6 +172,7 @@ def test_clips_that_do_not_go_together_are_refused(codec_of: CodecOf) -> None:
     assert str(error.value) == "nothing to decode: expected at least one bitstream"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_bf16_encoder_writes_what_an_fp32_decoder_reads(codec_of: CodecOf, kind: str) -> None:
     half, full, frames = codec_of(kind, "bf16"), codec_of(kind), noisy_frames(4, 40, 40)
@@ -200,6 +202,7 @@ def test_a_gpu_and_a_cpu_decode_the_same_symbols(codec_of: CodecOf, model_folder
         assert other == data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
 def test_levels_take_the_intra_prior_where_shorter(codec_of: CodecOf, model_folder: Path, kind: str) -> None:
     """With random weights that is in every frame; the symbols stay the same, also beside a clip without any."""

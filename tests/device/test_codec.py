@@ -101,6 +101,7 @@ def test_the_priors_have_exact_operations_only(folder: Path, kind: str) -> None:
         assert ("baddbmm" in device.operations) == (kind == "transformer")
 
 
+@pytest.mark.slow
 def test_a_clip_keeps_no_events(folder: Path) -> None:
     with pretended_cuda():
         codec = vidlbc.load(folder, device="cuda", temporal="transformer")

@@ -65,6 +65,7 @@ def test_no_encoder_leaves_the_process_at_real_time_priority(frames):
             assert policies <= {os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE}, name
 
 
+@pytest.mark.slow
 def test_an_encoder_that_dies_is_tried_again_and_at_last_is_one_line(frames, monkeypatch):
     codec = build_anchors(["x264"])[0]["x264"]
     ffmpeg._PROCESS._running().kill()

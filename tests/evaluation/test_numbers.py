@@ -69,6 +69,7 @@ ANCHOR = ([686.76, 309.58, 157.11, 85.95], [40.28, 37.18, 34.24, 31.42])
 TESTED = ([893.34, 407.8, 204.93, 112.75], [40.39, 37.21, 34.17, 31.24])
 
 
+@pytest.mark.slow
 def test_bd_rate_is_bjontegaards() -> None:
     """Against VCEG-M33 itself: cubic fits of log rate over PSNR, integrated over the common range."""
     low, high = max(ANCHOR[1][-1], TESTED[1][-1]), min(ANCHOR[1][0], TESTED[1][0])

@@ -105,6 +105,7 @@ def changed(path: Path, change: Callable[[Any], object]) -> None:
     path.write_text(json.dumps(value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [b"[" * 100_000, b"9" * 5000, b"\xff\xfe", b"null", b"[]", b'"x"'])
 def test_json_of_any_other_form(corpus: Corpus, folder: Path, text: bytes) -> None:
     plan, stats = folder / "manifest" / "plan.json", folder / "00000_stats.json"

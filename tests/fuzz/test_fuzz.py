@@ -50,6 +50,7 @@ def test_records_are_the_bytes_and_mending_mends(corpus: Corpus) -> None:
     assert parse(mended(bytes(damaged)))[0][0].crc != parse(bytes(damaged))[0][0].crc
 
 
+@pytest.mark.slow
 def test_a_case_is_a_function_of_seed_and_number(corpus: Corpus) -> None:
     one = [make_case(corpus, 3, number) for number in range(200)]
     again = [make_case(Corpus(corpus.folder), 3, number) for number in reversed(range(200))]
@@ -61,6 +62,7 @@ def test_a_case_is_a_function_of_seed_and_number(corpus: Corpus) -> None:
     assert sum(data == mended(data) for _, data in streams) > 150  # whose checksums hold, as far as there are any
 
 
+@pytest.mark.slow
 def test_how_a_case_ends() -> None:
     def raises(error: Exception) -> Callable[[], None]:
         def work() -> None:
@@ -181,6 +183,7 @@ def test_guidance_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         run_guided(FuzzSettings(tmp_path, 1))
 
 
+@pytest.mark.slow
 def test_what_is_guided_ends_as_cases_do(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = list(guided.seeds(corpus, tuple(SHARES)))[::9]
     assert {data[0] for data in inputs} >= {0, 1, 2, 3, guided._STREAM}  # every kind of file, and bitstreams

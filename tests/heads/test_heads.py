@@ -17,6 +17,7 @@ def latents(batch: int = 2, frames: int = 6, height: int = 90, width: int = 160)
     return [torch.randn(batch, frames, c, -(-height // s), -(-width // s), generator=g) for c, s in LEVELS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HEAD_KINDS)
 @pytest.mark.parametrize("size", [(90, 160), (160, 90), (16, 16), (17, 500)])
 @pytest.mark.parametrize("frames", [1, 2, 7])

@@ -34,6 +34,7 @@ def adapted(name, path):
     return Hyperprior.from_checkpoint(path, mean=name == "mean", **SMALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mean", "scale", "elic"])
 @pytest.mark.parametrize("form", ["safetensors", "pth.tar", "wrapped"])
 def test_a_local_checkpoint_gives_the_same_transforms(name, form, tmp_path):

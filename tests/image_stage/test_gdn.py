@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import pytest
 import torch
 
 from tests.codec.small_models import uniform
 from vidlbc.image_stage.gdn import GDN
 
-layers = pytest.importorskip("compressai.layers", reason="CompressAI is not installed")
+pytestmark = pytest.mark.slow  # importing CompressAI takes seconds
 
 
-def pair(inverse: bool, channels: int = 7) -> tuple[GDN, torch.nn.Module]:
+@pytest.fixture(scope="module")
+def layers() -> ModuleType:
+    return pytest.importorskip("compressai.layers", reason="CompressAI is not installed")
+
+
+def pair(layers: ModuleType, inverse: bool, channels: int = 7) -> tuple[GDN, torch.nn.Module]:
     """Both with the same parameters, of which some lie under their bound."""
     ours, theirs = GDN(channels, inverse), layers.GDN(channels, inverse)
     for key, name in enumerate(("beta", "gamma")):
@@ -22,7 +29,7 @@ def pair(inverse: bool, channels: int = 7) -> tuple[GDN, torch.nn.Module]:
 
 
 @pytest.mark.parametrize("inverse", [False, True])
-def test_a_fresh_layer_is_the_same(inverse: bool) -> None:
+def test_a_fresh_layer_is_the_same(layers: ModuleType, inverse: bool) -> None:
     ours, theirs = GDN(9, inverse).state_dict(), layers.GDN(9, inverse).state_dict()
     assert list(ours) == list(theirs)
     for name, tensor in ours.items():
@@ -30,8 +37,8 @@ def test_a_fresh_layer_is_the_same(inverse: bool) -> None:
 
 
 @pytest.mark.parametrize("inverse", [False, True])
-def test_values_and_gradients_are_the_same(inverse: bool) -> None:
-    ours, theirs = pair(inverse)
+def test_values_and_gradients_are_the_same(layers: ModuleType, inverse: bool) -> None:
+    ours, theirs = pair(layers, inverse)
     results = []
     for layer in (ours, theirs):
         x = uniform((2, 7, 6, 5), 5, 3.0).requires_grad_(True)

@@ -80,6 +80,7 @@ def test_a_value_that_is_not_possible(job: Callable[..., str], tmp_path: Path, a
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_gpu_that_is_not_there(job: Callable[..., str]) -> None:
     message = "device 'cuda' was asked for, but torch finds no CUDA GPU: use device=cpu or device=auto"

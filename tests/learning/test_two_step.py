@@ -126,6 +126,7 @@ def test_another_command_in_the_same_folder_is_refused(command, tmp_path):
         run_study(settings(command(tmp_path)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "told"), [
     ("out=null", "data.train, data.val and out must be given"),
     ("train.size=48", "train.size=48: expected a multiple of 32"),

@@ -89,6 +89,7 @@ def test_weights_of_a_run_at_work_become_the_model_that_its_end_would_have_saved
     assert (tmp_path / "model" / "run" / "image" / "log.jsonl").is_file()
 
 
+@pytest.mark.slow
 def test_a_step_that_was_stopped_is_built_on_and_both_come_home(root, tmp_path):
     """The image stage is made of its average on the node, as the runner does; then the temporal stage trains on it."""
     out = root.path / "out"

@@ -94,6 +94,7 @@ def test_parts_hold_what_is_needed_in_order_and_no_more(data, tmp_path, code_siz
     assert packs.packed.parts[1].needed_from == 5
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes(data, tmp_path, code_size):
     first = packed_as(two_steps(), data, tmp_path / "a", code_size + 8 * FILE)
     again = packed_as(two_steps(), data, tmp_path / "b", code_size + 8 * FILE)
@@ -121,6 +122,7 @@ def test_a_part_that_comes_after_its_step_began_is_told(data, tmp_path, code_siz
     assert "two.1.tar comes with call 2, minute 10, but is wanted from minute 5 on: the step waits" in describe(packs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("second", "told"),
     [
@@ -223,6 +225,7 @@ def test_start_needs_both_folders(start, given):
     assert done.returncode == 2 and done.stderr == f"error: missing value: give {missing}=FOLDER\n"
 
 
+@pytest.mark.slow
 def test_start_refuses_another_pack_and_wheels_that_do_not_fit(start, tmp_path):
     assert start("root=node", "results=here").returncode == 0
     (tmp_path / "node" / "parts" / "0").write_text("another")

@@ -117,6 +117,7 @@ def test_a_step_waits_for_its_data(tmp_path):
     assert records["never"].status == SKIPPED and records["never"].reasons == ["its data never came"]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_and_leaves_nobody_behind(tmp_path):
     """The trainer counts and resumes its count: every number is there, and none starts below another."""
     draw = random.Random(15)

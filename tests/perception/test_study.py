@@ -122,6 +122,7 @@ def clips(corpus: Path) -> ClipSet:
     return load_clips(corpus / "labels.csv", ClipSettings(64, 4, 1), corpus / "cache").split("train")
 
 
+@pytest.mark.slow
 def test_task_clips_are_a_pure_function_of_the_step(clips):
     batches = TaskClips(clips, TaskSettings(clips=6, frames=3), seed=1, classes=[1, 3])
     a, b, c = batches(5), batches(5), batches(6)

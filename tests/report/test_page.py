@@ -56,6 +56,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, shown: ShownClip) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_page_holds_all_that_it_shows(page):
     text = page.read_text()
     assert not re.search(r"(src|href)=[\"']?(https?:|//|[^\"'d#])", text), "nothing is fetched"

@@ -63,6 +63,7 @@ def test_a_measured_clip_has_true_sizes(codec, head, make_frames):
     assert plain.base_bytes is None and plain.bytes == point.bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
 def test_the_base_stands_alone_under_a_temporal_stage_too(kind, small_model, make_frames):
     image = models.load_image_stage(small_model / "image_stage")

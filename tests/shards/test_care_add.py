@@ -207,6 +207,7 @@ def test_a_merge_goes_on_where_it_was_stopped(folder: Path, more: Path, tmp_path
     assert shard_bytes(tmp_path / "merged") == shard_bytes(tmp_path / "calm")
 
 
+@pytest.mark.slow
 def test_what_a_repair_dropped_comes_back_by_merging(folder: Path, fake_corpus: Path, encode_fake: Encode) -> None:
     whole = Path(encode_fake("whole")[0].output)
     before = {sample["key"]: sample["bitstream"] for sample in LatentShards(folder)}

@@ -78,6 +78,7 @@ class Slow(FakeReader):
             yield np.zeros((1, 16, 16, 3), np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lanes", [2, 3, 40])
 def test_bytes_are_those_of_one_lane(fake_corpus: Path, tmp_path: Path, lanes: int) -> None:
     encode_corpus(
@@ -124,6 +125,7 @@ def test_a_codec_in_lanes(tmp_path: Path, kind: str, rdo: bool) -> None:
     assert len(shares) == len(STAGES) and sum(shares) == pytest.approx(100, abs=0.4)
 
 
+@pytest.mark.slow
 def test_time_of_stages_adds_up(tmp_path: Path) -> None:
     """What is measured by stage is nearly all that the process did, and no more."""
     codec = vidlbc.load(save_small_model(tmp_path / "model", 3), device="cpu", temporal="lstm")

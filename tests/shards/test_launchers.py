@@ -169,6 +169,7 @@ def test_tasks_and_whole_runs_keep_each_other_out(fake_corpus: Path, tmp_path: P
         encode_task(plan.output, 1, load=load_fake, open_reader=FakeReader, bar=False)
 
 
+@pytest.mark.slow
 def test_the_script_says_what_was_asked(fake_corpus: Path, tmp_path: Path) -> None:
     plan = planned(fake_corpus, tmp_path / "an out")
     for index in (2, 5):

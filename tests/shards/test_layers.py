@@ -135,6 +135,7 @@ def test_chosen_symbols_and_bitrates_are_in_the_rows_and_verify(
     assert done.returncode == 2 and "rdo=True there, rdo=False here" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_begun_before_symbols_were_chosen_goes_on_as_it_began(
     call_tool: Tool, videos: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -151,6 +152,7 @@ def test_a_run_begun_before_symbols_were_chosen_goes_on_as_it_began(
     assert done.returncode == 0 and (out / "00000.tar").read_bytes() == before, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, message",
     [

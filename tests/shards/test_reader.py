@@ -55,6 +55,7 @@ def test_splits_partition_the_set(fake_shards: Open) -> None:
         everything[len(everything)]
 
 
+@pytest.mark.slow
 @given(n=st.integers(0, 300), seed=st.integers(0, 5), epoch=st.integers(0, 3))
 def test_order_is_a_permutation(n: int, seed: int, epoch: int) -> None:
     order = [Permutation(n, seed, epoch)[place] for place in range(n)]

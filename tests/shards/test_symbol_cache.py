@@ -87,6 +87,7 @@ def test_samples_are_the_same_and_nothing_is_decoded_twice(
             assert all(q.dtype == r.dtype and torch.equal(q, r) for q, r in zip(a, b, strict=True))
 
 
+@pytest.mark.slow
 def test_a_damaged_bitstream_leaves_no_entry(sets: dict[str, tuple[LatentShards, Codec]], tmp_path: Path) -> None:
     shards, codec = sets["lstm"]
     cached = LatentShards(shards.folder, mode="latents", codec=codec, verify=False, cache=tmp_path / "cache")

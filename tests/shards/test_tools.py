@@ -95,6 +95,7 @@ def test_encode_and_decode(run_tool: Tool, call_tool: Tool, corpus: Path, small_
     assert sum(video.path.is_file() for video in results) == len(results) - 1 == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tool", "arguments", "message"),
     [
@@ -142,6 +143,7 @@ def test_hostile_files_all_get_a_verdict(shared_data: Path, tmp_path: Path) -> N
     assert sum(len(sample["bitstream"]) for sample in LatentShards(tmp_path / "out")) == manifest.bytes
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_length(make_clip: Clip, tmp_path: Path) -> None:
     """Ten times the frames in one clip: the codec still sees single blocks, and the peak of what is held stays."""
     peaks = []

@@ -221,6 +221,7 @@ def small_probe() -> vidlbc.job.EvaluationSettings:
     return vidlbc.job.EvaluationSettings(frames=4, grid=2, epochs=2, rates=(1e-3,), decays=(0.05,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, line",
     [

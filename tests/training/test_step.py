@@ -90,6 +90,7 @@ def test_a_resumed_run_keeps_moments_where_their_weights_lie(tmp_path: Path) -> 
         assert torch.equal(parameter, dict(parts.named_parameters())[name]), name
 
 
+@pytest.mark.slow
 def test_the_average_lies_beside_the_checkpoint(tmp_path: Path) -> None:
     module, loss_fn, batches = image_run(tmp_path)
     fit(module, loss_fn, batches, settings(3), tmp_path / "run")
@@ -118,6 +119,7 @@ def test_validation_sees_the_average_and_leaves_the_weights(tmp_path: Path) -> N
     assert lines[-1]["step"] == 4 and [line["cost"] for line in lines] == [float(i + 1) for i in range(len(seen))]
 
 
+@pytest.mark.slow
 def test_a_wall_clock_deadline_ends_the_schedule_in_time(tmp_path: Path) -> None:
     module, loss_fn, batches = image_run(tmp_path)
     until = time.time() + 3

@@ -70,6 +70,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SMALL)
 def test_a_fresh_stage_starts_from_a_transform_of_the_pictures(family, settings_for, frames):
     started = settings_for("started", steps=1, lr=1e-9, family=family, options=SMALL[family], val=())
@@ -112,6 +113,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(settings_for, monkeypatch):
         run_image_job(settings_for("parts", lr=0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", ["depthwise", "residual_gdn"])
 def test_both_blocks_train_and_load(settings_for, frames, block):
     settings = settings_for(options={**TINY, "block": block}, bf16=block == "depthwise")
@@ -122,6 +124,7 @@ def test_both_blocks_train_and_load(settings_for, frames, block):
     assert codec.image.config["options"]["block"] == block
 
 
+@pytest.mark.slow
 def test_training_the_synthesis_alone_leaves_symbols_bits_and_temporal_stages(settings_for, frames):
     first = settings_for("first")
     run_image_job(first)
@@ -155,6 +158,7 @@ def test_training_the_prior_alone_leaves_the_pictures(settings_for, frames):
 TAILED = {**TINY, "encoder_tail": [1, 1, 0, 0], "decoder_tail": [0, 1, 1, 0]}
 
 
+@pytest.mark.slow
 def test_a_grown_stage_begins_as_what_it_grew_from(settings_for, frames):
     """lr 0 leaves it there: the same bits and, but for float32 sums, the same pictures, from more weights."""
     first = settings_for("first")

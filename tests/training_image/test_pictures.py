@@ -84,6 +84,7 @@ def test_memory_is_bounded_and_a_step_needs_no_earlier_pool(large):
     assert len(set.union(*pools)) > 4   # pools differ: more pictures are seen than fit at once
 
 
+@pytest.mark.slow
 def test_ranks_share_the_batch_of_one_process(large):
     for step in (0, 7):
         whole = pooled(large, batch=4)(step)
@@ -139,6 +140,7 @@ def test_pictures_alone_are_not_trained_on_where_videos_cannot_be_read(corpus, t
     assert pooled(files, frames_per_video=0)(0)[0].shape == (2, 3, 32, 32)
 
 
+@pytest.mark.slow
 def test_a_pyramid_and_colours_add_to_a_corpus(large):
     plain, more = pooled(large, pool_mb=64), pooled(large, pool_mb=64, pyramid=True, colour=1.0, batch=64)
     assert len(more.sampler(0).pictures) == 3 * len(plain.sampler(0).pictures)

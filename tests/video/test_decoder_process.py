@@ -196,6 +196,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(file: Path) -> None:
     import resource
 

@@ -87,6 +87,7 @@ def test_a_file_cut_off(numbered_clip, frame_index, tmp_path: Path, suffix: str)
     assert [frame_index(frame) for frame in frames] == list(range(len(frames)))
 
 
+@pytest.mark.slow
 @needs_opencv
 def test_what_is_no_video(tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")

@@ -43,6 +43,7 @@ def test_every_temporal_prior_has_the_same_refined_pictures(speaking):
     np.testing.assert_array_equal(refined.decompress(refined.compress(frames)), shown)
 
 
+@pytest.mark.slow
 def test_chunks_are_refined_frame_by_frame(speaking):
     # Two packets, the last chunk filled up: its repeated frames are not shown.
     frames = noisy_frames(PACKET_FRAMES + 3, 32, 32)
@@ -153,6 +154,7 @@ def test_a_picture_and_a_family_without_features_of_its_own(tmp_path):
         assert codec.decompress(codec.compress(frames)).shape == frames.shape
 
 
+@pytest.mark.slow
 def test_what_cannot_refine_says_so(untrained, tmp_path):
     plain = save_small_model(tmp_path / "plain", kinds=())
     with pytest.raises(InputError, match="has no video decoder: use refine=false, or train one with"):
