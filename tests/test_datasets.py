@@ -41,6 +41,7 @@ def digests(folder):
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*.*"))}
 
 
+@pytest.mark.slow
 def test_classes_are_balanced_in_every_split_and_groups_do_not_cross_splits(motions, corpus):
     rows = rows_of(corpus)
     assert list(rows[0]) == ["path", "label", "group", "split"]

@@ -58,6 +58,7 @@ def test_each_level_has_the_prior_that_the_file_names(model_folder: Path) -> Non
     assert abs(8 * len(other) - 8 * len(data)) > 640, "the modes make no difference here"
 
 
+@pytest.mark.slow
 def test_a_base_layer_and_channels_that_are_left_out(tmp_path: Path) -> None:
     folder = save_small_model(tmp_path / "m", kinds=("lstm",), variants={"V3": [0, 0, 2, 3]}, base_levels=2)
     codec = vidlbc.load(folder, device="cpu", temporal="lstm")

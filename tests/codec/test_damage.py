@@ -225,6 +225,7 @@ def test_inspect_needs_no_weights(stream: bytes) -> None:
     assert info.bytes == info.header_bytes + fixed + 6
 
 
+@pytest.mark.slow
 def test_a_damaged_tail_does_not_take_the_frames_before_it(codec_of: CodecOf, stream: bytes) -> None:
     """Streaming: what was whole has been given out before the error comes."""
     codec, blocks = codec_of("lstm"), []

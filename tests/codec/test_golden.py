@@ -82,6 +82,7 @@ def test_symbols_become_the_golden_bytes(model_of: Callable[[str], Path], name: 
     assert golden_streams.encode(model_of(name), name) == golden(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", golden_streams.NAMES)
 def test_golden_bytes_become_the_symbols(model_of: Callable[[str], Path], name: str) -> None:
     codec = vidlbc.load(model_of(name), device="cpu", temporal=golden_streams.NAMES[name][0])

@@ -112,6 +112,7 @@ def test_clips_with_layers_decode_as_a_batch(layered):
             assert all(torch.equal(a[row], b) for a, b in zip(together, codec.symbols(clip, base=base), strict=True))
 
 
+@pytest.mark.slow
 def test_transcoding_keeps_variant_and_layers(layered):
     data = layered("none").compress(noisy_frames(4, 32, 32), variant="V2")
     other, _ = layered("none").transcode(data, layered("lstm"))

@@ -103,6 +103,7 @@ def test_skipped_symbols_come_back_in_another_process_and_by_the_specification(c
         assert all(np.array_equal(a, b[t]) for a, b in zip(frame, chosen, strict=True))
 
 
+@pytest.mark.slow
 def test_clips_with_and_without_skipping_decode_as_one_batch(codecs):
     codec, frames = codecs["lstm"], noisy_frames(4, 40, 48)
     streams = [skipping(codec, frames, 40), codec.compress(frames, 30), skipping(codec, frames, 36)]

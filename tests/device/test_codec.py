@@ -76,6 +76,7 @@ def test_two_clips_decode_as_one_batch(folder: Path, kind: str) -> None:
                 assert torch.equal(ours, theirs[row].cpu())
 
 
+@pytest.mark.slow
 def test_rate_control(folder: Path) -> None:
     frames = noisy_frames(2, 32, 32)
     with pretended_cuda():

@@ -65,6 +65,7 @@ def _decode_one(point: int, model: object) -> int:
     return int(constriction.stream.queue.RangeDecoder(words).decode(model))
 
 
+@pytest.mark.slow
 def test_the_coder_uses_exactly_these_counts() -> None:
     """Every boundary of every table, probed in the coder itself.
 

@@ -81,6 +81,7 @@ def test_bd_rate_is_bjontegaards() -> None:
     assert bd_rate(*ANCHOR, *TESTED, method="cubic") == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(factor=st.floats(0.2, 5.0), method=st.sampled_from(["akima", "pchip", "cubic"]))
 def test_bd_rate_of_a_scaled_curve_is_the_scale(factor: float, method: str) -> None:

@@ -85,6 +85,7 @@ def test_kinds_share_pixels_and_sizes_are_those_of_bitstreams(codecs: dict[str, 
     assert len({p.bytes_no_context for p in points.values()}) == len(KINDS)
 
 
+@pytest.mark.slow
 def test_a_kind_that_decodes_to_other_symbols_stops_the_run(
     codecs: dict[str, Codec], monkeypatch: pytest.MonkeyPatch
 ) -> None:

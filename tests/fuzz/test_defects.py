@@ -119,6 +119,7 @@ def test_json_of_any_other_form(corpus: Corpus, folder: Path, text: bytes) -> No
         LatentShards(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -273,6 +274,7 @@ def test_an_entry_whose_checksum_is_good_but_nothing_else(tmp_path: Path, entry:
     assert cache.get("ab" * 32) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["symbols", "latents"])
 def test_an_entry_of_other_shapes_is_decoded_again(corpus: Corpus, tmp_path: Path, mode: str) -> None:
     folder, codec = corpus.folder / "shards", corpus.shard_codec

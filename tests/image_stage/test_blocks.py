@@ -175,6 +175,7 @@ def test_networks_of_the_study_are_scaled_from_widths_of_their_own():
     assert abs(totals[1] / totals[0] - 1) < 0.05
 
 
+@pytest.mark.slow
 def test_counting_leaves_the_exact_prior_as_it_was():
     """Its rounding constants are kept between calls: none may come from the fake tensors of a count."""
     multiply_adds("lbc", SMALL, 64)

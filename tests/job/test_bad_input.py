@@ -96,6 +96,7 @@ def listed(folder: Path, *rows: tuple[str, str, str]) -> Path:
     return listed_videos(folder, list(rows))
 
 
+@pytest.mark.slow
 def test_an_unknown_label(job: Callable[..., str], tmp_path: Path) -> None:
     root = listed(tmp_path / "v", ("a.mp4", "run", "train"), ("b.mp4", "jump", "train"), ("c.mp4", "swim", "test"))
     assert job(root=root) == f"{root}: label 'swim' is in test but not in train (c.mp4)"

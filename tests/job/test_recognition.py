@@ -71,6 +71,7 @@ def test_views_spread_over_all_clips_of_a_video(corpus: Path, codec: Codec, tmp_
     assert not torch.equal(first_clip[:, 0], first_clip[:, -1])
 
 
+@pytest.mark.slow
 def test_features_are_kept(corpus: Path, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = encoded(corpus, tmp_path / "shards", codec, 8)
     first = features(shards, codec, tmp_path / "cache")
@@ -79,6 +80,7 @@ def test_features_are_kept(corpus: Path, codec: Codec, tmp_path: Path, monkeypat
     assert all(torch.equal(first[name].tokens, again[name].tokens) for name in INPUTS)
 
 
+@pytest.mark.slow
 def test_a_source_that_is_gone_costs_its_pixels_only(corpus: Path, codec: Codec, tmp_path: Path) -> None:
     shards = encoded(corpus, tmp_path / "shards", codec, 8)
     (corpus.parent / "b" / "short.mp4").unlink()

@@ -16,6 +16,7 @@ def parameters(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+@pytest.mark.slow
 def test_the_rgb_network_is_resnet_101():
     from torchvision.models import resnet101
 

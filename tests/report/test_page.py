@@ -65,6 +65,7 @@ def test_the_page_holds_all_that_it_shows(page):
     assert "b&lt;/script&gt;&lt;b&gt;.mp4" in text and "left out: &lt;broken&gt;" in text
 
 
+@pytest.mark.slow
 def test_the_data_is_json_that_cannot_end_its_script(page):
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
     told = json.loads(data)

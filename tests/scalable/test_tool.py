@@ -96,6 +96,7 @@ def settings(data: Path, out: Path, **changes) -> ScalableSettings:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_phases_out_of_order_are_told(data, tmp_path):
     with pytest.raises(InputError, match=r"holds no trained base: run phases=\[base\] betas=\[0.5\] first"):
         run_scalable_study(settings(data, tmp_path, phases=("enhancement",), betas=(0.5,)))

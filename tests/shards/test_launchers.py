@@ -152,6 +152,7 @@ def test_two_tasks_of_one_shard(fake_corpus: Path, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_tasks_and_whole_runs_keep_each_other_out(fake_corpus: Path, tmp_path: Path) -> None:
     plan = planned(fake_corpus, tmp_path / "out")
     write_scripts(plan, SlurmSettings())

@@ -103,6 +103,7 @@ def test_a_checkpoint_of_another_network_stops_the_run(checkpoint: Path) -> None
     assert str(error.value).startswith(f"{checkpoint} is of another network: parameter ")
 
 
+@pytest.mark.slow
 def test_a_save_that_fails_leaves_the_old_file(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = checkpoint.read_bytes()
 

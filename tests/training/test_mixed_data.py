@@ -80,6 +80,7 @@ def rows_of(sampler, steps):
             yield round(crop.max().item() * 255), label.item(), round(weight.item(), 6), task.item()
 
 
+@pytest.mark.slow
 def test_labels_weights_and_tasks_are_those_of_the_source(data):
     sampler = mixed(data)
     assert sampler.tasks == (Task("clips", ("down", "up")), Task("weak", ("ape", "cow")))
@@ -215,6 +216,7 @@ def test_labelled_pictures_are_not_turned_and_not_mirrored_where_that_changes_th
     assert slopes() == {(1, 0), (-1, 0), (0, 1), (0, -1)}
 
 
+@pytest.mark.slow
 def test_a_picture_set_gives_its_train_pictures_and_no_masks(tmp_path, data):
     root = tmp_path / "cityscapes"
     save(root / "leftImg8bit/train/aachen/aachen_0_1_leftImg8bit.png", 60)

@@ -100,6 +100,7 @@ def test_the_average_lies_beside_the_checkpoint(tmp_path: Path) -> None:
     assert tensors.keys() == own.keys() and all(torch.equal(tensors[name], own[name]) for name in own)
 
 
+@pytest.mark.slow
 def test_validation_sees_the_average_and_leaves_the_weights(tmp_path: Path) -> None:
     seen: list[dict[str, Tensor]] = []
 

@@ -145,6 +145,7 @@ def test_training_the_synthesis_alone_leaves_symbols_bits_and_temporal_stages(se
     assert not np.array_equal(old.decompress(before), new.decompress(after))
 
 
+@pytest.mark.slow
 def test_training_the_prior_alone_leaves_the_pictures(settings_for, frames):
     first, second = settings_for("first"), settings_for("second", steps=8, lr=1e-2, part="prior")
     run_image_job(first)

@@ -93,6 +93,7 @@ def test_ranks_share_the_batch_of_one_process(large):
             assert all(torch.equal(a, b[2 * rank : 2 * rank + 2]) for a, b in zip(own, whole, strict=True))
 
 
+@pytest.mark.slow
 def test_one_pool_where_everything_fits(large):
     crops = pooled(large, pool_mb=64)
     sampler = crops.sampler(0)

@@ -52,6 +52,7 @@ def test_contestants_start_from_what_they_say(small_model):
     assert all(torch.equal(weights["random"][name], again[name]) for name in again)
 
 
+@pytest.mark.slow
 def test_another_family_is_told(tmp_path):
     from vidlbc import models
     from vidlbc.image_stage import build_image_stage

@@ -86,6 +86,7 @@ def test_transfer_from_start_to_end(run_tool, data, small_model, tmp_path, capsy
         run_transfer(transfer_settings(load(REPO / "configs", "transfer", [*given, "super_resolution.scale=4"])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change, message",
     [

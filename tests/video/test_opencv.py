@@ -72,6 +72,7 @@ def test_bit_flips_end_the_good_part(numbered_clip, frame_index, tmp_path: Path,
     assert examine(path)[1].status == "damaged"  # PyAV says so too
 
 
+@pytest.mark.slow
 @needs_opencv
 @pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv"])
 def test_a_file_cut_off(numbered_clip, frame_index, tmp_path: Path, suffix: str) -> None:

@@ -140,6 +140,7 @@ def test_max_side_of_a_rotated_clip(numbered_clip, tmp_path: Path) -> None:
     assert np.concatenate(list(read_blocks(clip, max_side=32))).shape == (2, 32, 24, 3)
 
 
+@pytest.mark.slow
 def test_blocks_are_full_whatever_the_slots_hold(numbered_clip, frame_index, tmp_path: Path) -> None:
     # 1080p frames travel 3 to a slot; blocks of 5 straddle slots
     clip = numbered_clip(tmp_path / "c.mp4", size=(1080, 1920), frames=14, options={"preset": "ultrafast"})

@@ -113,6 +113,7 @@ def read_png(path: Path) -> np.ndarray:
     return np.array(Image.open(path))
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(settings_for, monkeypatch):
     run_decoder_job(settings_for("whole"))
     original = RefinementDistortion.__call__
