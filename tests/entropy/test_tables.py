@@ -6,6 +6,7 @@ import hashlib
 
 import constriction
 import numpy as np
+import pytest
 
 from vidlbc.entropy import coder
 from vidlbc.entropy.tables import (
