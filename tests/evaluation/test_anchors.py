@@ -99,6 +99,7 @@ def test_an_unknown_preset_is_one_line(frames):
         codec.encode(frames, 30, FPS)
 
 
+@pytest.mark.slow
 def test_compressai_models_need_the_users_checkpoints(tmp_path, frames):
     names = ["compressai-hyperprior", "compressai-ssf2020"]
     found, left_out = build_anchors(names)

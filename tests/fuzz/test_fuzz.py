@@ -111,6 +111,7 @@ FAKE = """
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_or_hangs_is_begun_anew(tmp_path: Path) -> None:
     limits = FuzzSettings(tmp_path, 1, seconds=0.2, hang=120.0)
     command = [sys.executable, "-c", textwrap.dedent(FAKE)]

@@ -32,6 +32,7 @@ def test_steps_run_in_order_and_a_failing_one_does_not_stop_the_next(tmp_path):
     assert records["lacking"].reasons == ["step bad left no model"]
 
 
+@pytest.mark.slow
 def test_a_step_that_overruns_is_stopped_and_one_that_has_no_time_is_skipped(tmp_path):
     steps = [{"name": name, "args": args(ticks)} for name, ticks in (("long", 10**6), ("late", 1), ("last", 1))]
     plan = make_plan(*steps)
@@ -61,6 +62,7 @@ def test_another_attempt_is_made_with_changed_arguments(tmp_path):
     assert records["a"].out.endswith("/out/a.3") and len(records["a"].reasons) == 2
 
 
+@pytest.mark.slow
 def test_no_other_attempt_where_most_of_the_time_is_over(tmp_path):
     plan = make_plan({"name": "a", "args": args(10**6, fail=200), "otherwise": [["fail=none"]]})
     # It fails after two seconds at least, and no more than as many are left of the minute then.

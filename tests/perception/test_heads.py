@@ -26,6 +26,7 @@ def test_the_rgb_network_is_resnet_101():
     assert ours.features == known.fc.in_features
 
 
+@pytest.mark.slow
 def test_the_subpixel_stem_is_that_of_table_6():
     with torch.device("meta"):
         stem = subpixel_stem(256, ResNetSettings())

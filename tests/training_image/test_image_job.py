@@ -188,6 +188,7 @@ def test_growing_only_adds(settings_for):
         run_image_job(settings_for("second", init=str(first.out), grow=True, options=narrow))
 
 
+@pytest.mark.slow
 def test_a_compressai_checkpoint_under_a_new_prior(settings_for, tmp_path, frames):
     torch.manual_seed(0)
     library = import_compressai().models

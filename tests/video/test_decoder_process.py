@@ -74,11 +74,13 @@ def test_the_next_file_is_read_after_every_misbehaviour(file: Path, numbered_cli
         assert str(examine(clip)[1]) == "ok"
 
 
+@pytest.mark.slow
 def test_progress_restarts_the_deadline(file: Path) -> None:
     info, verdict = examine(file, deadline_s=1.5, backend="misbehaving:Slow")  # 3 s in all
     assert str(verdict) == "ok" and verdict.frames == 30
 
 
+@pytest.mark.slow
 def test_a_slow_consumer_is_no_hang(file: Path) -> None:
     reader = VideoReader(file, backend="misbehaving:Sound", deadline_s=1.0, block=4)
     count = 0
