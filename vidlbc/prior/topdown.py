@@ -76,6 +76,8 @@ def levels_at(levels: Sequence[Level], stride: int) -> list[int]:
 
 # Takes what the past says about level `index` into the hidden state: (index, hidden) -> hidden.
 Context = Callable[[int, Tensor], Tensor]
+# What the past expects the level's latents to be, to be added to the head's mean: (index, hidden) -> folded latents.
+Expected = Callable[[int, Tensor], Tensor]
 
 
 def rows(table: Tensor, index: Tensor) -> Tensor:
@@ -134,11 +136,15 @@ class TopDownPrior(nn.Module):
         vector = self.start_vector + self.qp_vector[str(self.work_strides[-1])](qp)
         return snap(vector)[:, None, None, :].expand(-1, height, width, -1)
 
-    def distribution(self, index: int, hidden: Tensor, gains: Gains) -> tuple[Distribution, Tensor]:
+    def distribution(
+        self, index: int, hidden: Tensor, gains: Gains, expected: Expected | None = None
+    ) -> tuple[Distribution, Tensor]:
         """Distribution of level `index` from the hidden state at its working stride, and the state after its blocks."""
         level = self.levels[index]
         hidden = self.blocks[index](hidden)
         mean, log2_scale = self.heads[index](hidden).chunk(2, dim=-1)
+        if expected is not None:
+            mean = mean + expected(index, hidden)
         if level.fold > 1:
             mean, log2_scale = depth_to_space(mean, level.fold), depth_to_space(log2_scale, level.fold)
         mean = mean * gains.gain[:, None, None]
@@ -156,7 +162,12 @@ class TopDownPrior(nn.Module):
         return snap(hidden + self.qp_vector[str(finer)](qp)[:, None, None])
 
     def forward(
-        self, latents: Sequence[Tensor], qp: Tensor, gains: Sequence[Gains], context: Context | None = None
+        self,
+        latents: Sequence[Tensor],
+        qp: Tensor,
+        gains: Sequence[Gains],
+        context: Context | None = None,
+        expected: Expected | None = None,
     ) -> list[Distribution]:
         """All levels at once, the symbols being known (training, encoder). Lists are fine to coarse."""
         out: list[Distribution | None] = [None] * len(self.levels)
@@ -165,7 +176,7 @@ class TopDownPrior(nn.Module):
         for index in reversed(range(len(self.levels))):
             if context is not None:
                 hidden = context(index, hidden)
-            out[index], hidden = self.distribution(index, hidden, gains[index])
+            out[index], hidden = self.distribution(index, hidden, gains[index], expected)
             if index:
                 hidden = self.absorb(index, hidden, latents[index], qp)
         return out  # type: ignore[return-value]

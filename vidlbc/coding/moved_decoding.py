@@ -1,0 +1,123 @@
+"""Symbols from packets of frames that are predicted from moved pictures."""
+
+import zlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vidlbc.bitstream import Header, Packet, Reader, unpack_kinds
+from vidlbc.coding.decoding import OnLevel
+from vidlbc.coding.encoding import crc_bytes
+from vidlbc.coding.moved_priors import MovedPriors
+from vidlbc.coding.moving import FrameKind, Look, Past, after, code_field, look, no_motion
+from vidlbc.entropy import coder
+from vidlbc.errors import BitstreamError
+from vidlbc.prior.grid import require_exact_products
+from vidlbc.prior.topdown import Distribution
+
+OnReference = Callable[[Tensor], None]
+
+
+@torch.inference_mode()
+def decode_moved(
+    priors: MovedPriors,
+    reader: Reader,
+    on_frame: Callable[[list[Tensor]], None] | None = None,
+    on_level: OnLevel | None = None,
+    on_reference: OnReference | None = None,
+) -> Iterator[list[Tensor]]:
+    """Symbols of one packet after another, int32 (n, H_l, W_l, C_l).
+
+    `on_frame`, `on_level`: as of vidlbc.coding.decoding.decode. `on_reference`: called with the reference picture of
+    each frame, uint8 (1, H, W, 3), padded. Raises BitstreamError where checksums fail or there is no key frame.
+    """
+    require_exact_products()
+    header = reader.header
+    qp = torch.tensor([header.qp], device=priors.pool.device)
+    gains, still = priors.image.gains(qp), no_motion(priors, header)
+    past: Past | None = None
+    done = 0
+    for packet in reader.packets():
+        source = _Packet(header, packet, done, on_level)
+        frames = []
+        for t, kind in enumerate(source.kinds):
+            given: Look | None = None
+            vectors: list[Tensor] = []
+            if kind is not FrameKind.KEY:
+                if past is None:
+                    raise BitstreamError(f"damaged bitstream: frame {done + t} has a past, and no frame is before it")
+                field = still
+                if kind is FrameKind.MOVED:
+                    field = code_field(priors, header, qp, past.field, source.vectors_into(vectors))
+                given = look(priors, past, field)
+            symbols = _decode_frame(priors, source, header, qp, given)
+            source.check(t, vectors, symbols)
+            frames.append(symbols)
+            if on_frame is not None:
+                on_frame(symbols)
+            past = after(priors, symbols, gains, qp, given, still) if header.context else None
+            if on_reference is not None and past is not None:
+                on_reference(past.reference)
+        done += len(source.kinds)
+        yield [torch.cat(level) for level in zip(*frames, strict=True)]
+
+
+def _decode_frame(
+    priors: MovedPriors, source: "_Packet", header: Header, qp: Tensor, given: Look | None
+) -> list[Tensor]:
+    by_intra, gains = given is None, priors.image.gains(qp)
+    hidden = priors.hidden(by_intra, qp, header)
+    symbols: list[Tensor] = [torch.empty(0)] * len(priors.levels)
+    for index in reversed(range(len(priors.levels))):
+        read = () if given is None else given.memory[index]
+        hidden, quantised = priors.predict(by_intra, index, hidden, gains[index], read)
+        symbols[index] = source.decode(index, quantised)
+        if index:
+            hidden = priors.absorb(by_intra, index, hidden, symbols[index], gains[index], qp)
+    return symbols
+
+
+class _Packet:
+    """A packet being decoded; `before`: frames decoded before it."""
+
+    def __init__(self, header: Header, packet: Packet, before: int, on_level: OnLevel | None):
+        self.kinds = [FrameKind(kind) for kind in unpack_kinds(packet.modes, packet.frames)]
+        self._coded, self._packet, self._before, self._on_level = header.coded, packet, before, on_level
+        self._decoder = coder.Decoder(packet.payload)
+        self._crc = 0
+
+    def vectors_into(self, levels: list[Tensor]) -> Callable[[int, Distribution], Tensor]:
+        """For `code_field`; `levels`: where they are put, fine to coarse."""
+
+        def code(index: int, distribution: Distribution) -> Tensor:
+            found = self._decoder.decode(coder.quantise(distribution))
+            level = torch.from_numpy(found).view(distribution.mean.shape).to(distribution.mean.device)
+            levels.insert(0, level)
+            return level
+
+        return code
+
+    def decode(self, index: int, quantised: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Symbols of level `index`, (1, H_l, W_l, C_l); those of channels that are not coded are 0."""
+        count = self._coded[index]
+        parameters = coder.CodedParameters.of(*[x[..., :count] for x in quantised])
+        found = self._decoder.decode(parameters)
+        shape = quantised[0].shape
+        if self._on_level is not None:
+            self._on_level(index, torch.from_numpy(coder.code_lengths(found, parameters)).view(*shape[1:-1], count))
+        symbols = torch.from_numpy(found).view(*shape[:-1], count)
+        return symbols if count == shape[-1] else F.pad(symbols, (0, shape[-1] - count))
+
+    def check(self, t: int, vectors: list[Tensor], symbols: list[Tensor]) -> None:
+        """Compare with the checksums after frame t. Raises BitstreamError."""
+        parts = [*reversed(vectors), *(symbols[i][..., : self._coded[i]] for i in reversed(range(len(symbols))))]
+        self._crc = zlib.crc32(b"".join(map(crc_bytes, parts)), self._crc)
+        if self._crc & 0xFF != self._packet.checks[t]:
+            raise BitstreamError(
+                f"decoded symbols of frame {self._before + t} fail their checksum: "
+                "the bitstream was altered, or the weights differ from those that wrote it"
+            )
+        if t == len(self.kinds) - 1 and self._crc != self._packet.symbol_crc:
+            raise BitstreamError(f"decoded symbols fail their checksum before frame {self._before + t + 1}")

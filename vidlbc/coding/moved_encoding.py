@@ -1,0 +1,218 @@
+"""Packets of frames that are predicted from moved pictures: vectors and symbols are chosen in a closed loop.
+
+    picture of t, past of t --search--> field --look--> memory --choose--> symbols of t --after--> past of t+1
+
+A frame is coded after the one before it, as its decoder will: the reference picture is the decoder's own. The first
+frame is a key frame, and so is every `keyint`-th after a key frame, and one whose past says so little that the image
+stage's own prior codes it shorter (a scene cut). A packet holds at most one, at its start.
+"""
+
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vidlbc.bitstream import Header, Packet, end_bytes, pack_kinds
+from vidlbc.coding.encoding import NEAR_INTRA, CodedFrame, EncodeReport
+from vidlbc.coding.moved_priors import MovedPriors
+from vidlbc.coding.moving import FrameKind, Look, Past, after, code_field, look, no_motion
+from vidlbc.coding.rdo import ERROR_PRICE, choose_level
+from vidlbc.entropy import coder
+from vidlbc.motion.field import LEVELS, to_levels
+from vidlbc.motion.search import DEFAULT, Effort, search
+from vidlbc.prior.grid import require_exact_products
+from vidlbc.prior.topdown import Distribution
+
+PACKET_FRAMES = 16
+_VECTORS = tuple(level.channels for level in LEVELS)
+
+
+@dataclass(frozen=True)
+class MovedSettings:
+    """`price`: of errors, in bits (vidlbc.coding.rdo); None: symbols are rounded. `keyint`: frames from one key frame to
+    the next, 0: only where the past is of no use."""
+
+    price: float | None = None
+    effort: Effort = DEFAULT
+    keyint: int = 0
+
+
+@dataclass(frozen=True)
+class MovedFrame:
+    """One frame as it will be coded: symbols int32 (1, H_l, W_l, C_l), fine to coarse; `vectors` of a moved one."""
+
+    kind: FrameKind
+    symbols: list[Tensor]
+    coded: CodedFrame
+    vectors: CodedFrame | None
+    field: Tensor
+
+    @property
+    def bits(self) -> float:
+        return self.coded.bits + (0.0 if self.vectors is None else self.vectors.bits)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    frame: MovedFrame
+    given: Look | None
+    cost: float  # bits with the price of errors
+
+
+class MovedChooser:
+    """Vectors and symbols of one clip, frame by frame."""
+
+    def __init__(self, priors: MovedPriors, header: Header, settings: MovedSettings):
+        self._priors, self._header, self._settings = priors, header, settings
+        self._qp = torch.tensor([header.qp], device=priors.pool.device)
+        self._gains = priors.image.gains(self._qp)
+        self._still = no_motion(priors, header)
+        self._past: Past | None = None
+        self._since_key = 0
+        self._intra_bits = 0.0  # of the last frame that the intra prior was tried on
+
+    def packets(self, packets: Iterable[tuple[Sequence[Tensor], Tensor | None]]) -> Iterator[list[MovedFrame]]:
+        """Packets of gain * y, float (n, H_l, W_l, C_l) a level, and of the frames, uint8 (n, H, W, 3), padded; where
+        there are none, vectors are searched for in what the symbols decode to. One packet ahead of the caller."""
+        coming: Future[list[MovedFrame]] | None = None
+        for scaled, pictures in packets:
+            ready = None if coming is None else coming.result()
+            coming = self._priors.pool.ahead(lambda packet=(scaled, pictures): self._choose(*packet))  # type: ignore[misc]
+            if ready is not None:
+                yield ready
+        if coming is not None:
+            yield coming.result()
+
+    @torch.inference_mode()
+    def _choose(self, scaled: Sequence[Tensor], pictures: Tensor | None) -> list[MovedFrame]:
+        require_exact_products()
+        frames = []
+        for t in range(len(scaled[0])):
+            picture = None if pictures is None else pictures[t : t + 1].to(self._still.device)
+            frames.append(self._frame([y[t : t + 1] for y in scaled], picture))
+        return frames
+
+    def _frame(self, scaled: Sequence[Tensor], picture: Tensor | None) -> MovedFrame:
+        keyint = self._settings.keyint
+        if self._past is None or not self._header.context or (keyint and self._since_key >= keyint):
+            chosen = self._key(scaled)
+        else:
+            chosen = self._inter(scaled, picture, self._past)
+            if chosen.frame.bits >= NEAR_INTRA * self._intra_bits:
+                other = self._key(scaled)
+                chosen = other if other.cost < chosen.cost else chosen
+        self._since_key = 1 if chosen.given is None else self._since_key + 1
+        symbols = chosen.frame.symbols
+        if self._header.context:
+            self._past = after(self._priors, symbols, self._gains, self._qp, chosen.given, self._still)
+        return chosen.frame
+
+    def _key(self, scaled: Sequence[Tensor]) -> _Choice:
+        symbols, coded, cost = self._under(scaled, None)
+        self._intra_bits = coded.bits
+        return _Choice(MovedFrame(FrameKind.KEY, symbols, coded, None, self._still), None, cost)
+
+    def _inter(self, scaled: Sequence[Tensor], picture: Tensor | None, past: Past) -> _Choice:
+        if picture is None:
+            rounded = [y.round().to(torch.int32) for y in scaled]
+            picture = self._priors.reference(rounded, self._gains, self._qp)
+        with self._priors.clock.stage("motion search"):
+            field = search(picture, past.reference, self._qp, past.field, self._settings.effort)
+        kind = FrameKind.MOVED if bool(field.any()) else FrameKind.STILL
+        vectors = self._vectors(field, past) if kind is FrameKind.MOVED else None
+        given = look(self._priors, past, field)
+        symbols, coded, cost = self._under(scaled, given)
+        cost += 0.0 if vectors is None else vectors.bits
+        return _Choice(MovedFrame(kind, symbols, coded, vectors, field), given, cost)
+
+    def _vectors(self, field: Tensor, past: Past) -> CodedFrame:
+        levels, found = to_levels(field), list[Distribution]()
+
+        def code(index: int, distribution: Distribution) -> Tensor:
+            found.insert(0, distribution)
+            return levels[index]
+
+        code_field(self._priors, self._header, self._qp, past.field, code)
+        return CodedFrame.of([level[0] for level in levels], found, 0, _VECTORS, 0)
+
+    def _under(self, scaled: Sequence[Tensor], given: Look | None) -> tuple[list[Tensor], CodedFrame, float]:
+        """Symbols under the prior that is given the past, or under the image stage's own; their bits; their cost."""
+        priors, gains, price = self._priors, self._gains, self._settings.price
+        by_intra = given is None
+        hidden = priors.hidden(by_intra, self._qp, self._header)
+        symbols: list[Tensor] = [torch.empty(0)] * len(scaled)
+        distributions: list[Distribution] = []
+        error = 0.0
+        for index in reversed(range(len(scaled))):
+            read = () if given is None else given.memory[index]
+            hidden, distribution = priors.expect(by_intra, index, hidden, gains[index], read)
+            distributions.insert(0, distribution)
+            coded = self._header.coded[index]
+            here = (..., slice(coded))
+            wanted = scaled[index][here].to(hidden.device)
+            if price is None:
+                q = wanted.round().to(torch.int32)
+            else:
+                own = Distribution(distribution.mean[here], distribution.log2_scale[here])
+                q = choose_level(wanted, own, price)
+                error += price * float((q - wanted).square().sum(dtype=torch.float64))
+            symbols[index] = F.pad(q, (0, scaled[index].shape[-1] - coded))
+            if index:
+                hidden = priors.absorb(by_intra, index, hidden, symbols[index], gains[index], self._qp)
+        frame = CodedFrame.of([q[0] for q in symbols], distributions, 0, self._header.coded, 0)
+        return symbols, frame, frame.bits + error
+
+
+class MovedWriter:
+    """Codes chosen frames into packets of a sink."""
+
+    def __init__(self, sink: BinaryIO, header: Header, variant: str | None = None):
+        """`variant`: the name of what `header.kept` keeps, for the report."""
+        self._sink, self._header, self._variant = sink, header, variant
+        self._waiting: list[MovedFrame] = []
+        self._frames: list[MovedFrame] = []
+        self._bytes = 0
+        self._bits: list[float] = []
+        self._vector_bits = 0.0
+        self._write(header.to_bytes())
+
+    def add(self, frames: Sequence[MovedFrame]) -> None:
+        for frame in frames:
+            if self._waiting and (frame.kind is FrameKind.KEY or len(self._waiting) == PACKET_FRAMES):
+                self._end_packet()
+            self._waiting.append(frame)
+            self._bits.append(frame.bits)
+            self._vector_bits += 0.0 if frame.vectors is None else frame.vectors.bits
+
+    def _end_packet(self) -> None:
+        encoder, crc, checks = coder.Encoder(), 0, bytearray()
+        for frame in self._waiting:
+            for part in (frame.vectors, frame.coded):
+                if part is None:
+                    continue
+                for index in reversed(range(len(part.symbols))):
+                    encoder.encode(part.symbols[index], part.parameters[index])
+                    crc = zlib.crc32(part.crc_bytes[index], crc)
+            checks.append(crc & 0xFF)
+        kinds = pack_kinds([frame.kind for frame in self._waiting])
+        self._write(Packet(len(checks), crc, bytes(checks), kinds, encoder.finish()).to_bytes())
+        self._waiting = []
+
+    def finish(self) -> EncodeReport:
+        """Write the end record."""
+        if self._waiting:
+            self._end_packet()
+        h, bits = self._header, self._bits
+        self._write(end_bytes(len(bits), h.version))
+        return EncodeReport(
+            len(bits), self._bytes, None, h.qp, self._variant, sum(bits), h.height, h.width, tuple(bits), self._vector_bits
+        )
+
+    def _write(self, data: bytes) -> None:
+        self._sink.write(data)
+        self._bytes += len(data)

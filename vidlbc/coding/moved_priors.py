@@ -1,0 +1,172 @@
+"""The exact networks of a temporal stage that predicts from moved pictures, as functions of tensors (vidlbc.traced)."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vidlbc.bitstream import Header
+from vidlbc.coding.priors import Priors, dequantised
+from vidlbc.frame_pool import FramePool
+from vidlbc.models import ImageModel
+from vidlbc.motion.field import LEVELS
+from vidlbc.motion.stage import Prediction
+from vidlbc.motion.warp import moved, shown
+from vidlbc.prior.topdown import Distribution, Gains
+from vidlbc.stage_clock import in_stage
+from vidlbc.temporal_stage import Memory
+from vidlbc.temporal_stage.moved import MovedStage
+from vidlbc.traced import Traced
+
+
+class Seen(NamedTuple):
+    """What a frame is predicted from: the moved picture, and its latents and features, fine to coarse."""
+
+    picture: Tensor
+    prediction: Prediction
+
+
+class MovedPriors(Priors):
+    """As `Priors`; a frame is predicted from `Seen`, its memory and vectors from `vector_*`.
+
+    `temporal` is a MovedStage on the grid. Fields int32 (B, H/8, W/8, 2), reference pictures uint8 (B, H, W, 3) of the
+    padded size.
+    """
+
+    temporal: MovedStage
+
+    def __init__(self, image: ImageModel, temporal: MovedStage, pool: FramePool):
+        super().__init__(image, temporal, pool)
+        vectors = range(len(LEVELS))
+        self._reference, self._see = Traced(self._reference_step), Traced(self._see_step)
+        self._remember = {s: Traced(partial(self._remember_step, s)) for s in self.strides}
+        self._begin = {s: Traced(partial(self._begin_step, s)) for s in self.strides}
+        self._vector_expect = {i: Traced(partial(self._vector_expect_step, i)) for i in vectors}
+        self._vector_absorb = {i: Traced(partial(self._vector_absorb_step, i)) for i in vectors}
+
+    # -- pictures ----------------------------------------------------------------------------------------------------
+
+    @in_stage("temporal stage")
+    def reference(
+        self, symbols: Sequence[Tensor], gains: Sequence[Gains], qp: Tensor, picture: Tensor | None = None
+    ) -> Tensor:
+        """The reference picture of a coded frame; `picture`: the moved one that it was predicted from, if any."""
+        before = () if picture is None else (picture,)
+        out: Tensor = self._reference(qp, *symbols, *[g.step for g in gains], *before)
+        return out
+
+    @in_stage("temporal stage")
+    def see(self, reference: Tensor, field: Tensor) -> Seen:
+        """A reference picture moved by a field, and what it predicts."""
+        picture, *rest = self._see(reference, field)
+        count = len(self.levels)
+        return Seen(picture, Prediction(rest[:count], rest[count:]))
+
+    # -- the past ----------------------------------------------------------------------------------------------------
+
+    @in_stage("temporal stage")
+    def remember(
+        self, stride: int, state: Sequence[Tensor], vectors: Tensor, prediction: Prediction
+    ) -> tuple[tuple[Tensor, ...], Memory]:
+        """One stride's state moved to where the frame to come needs it, by the vectors of its cells, and what that
+        frame may read of it."""
+        here = self.temporal.levels_at(stride)
+        latents = [prediction.latents[i] for i in here]
+        out = self._remember[stride](vectors, *latents, prediction.features[max(here)], *state)
+        return tuple(out[: len(state)]), self._memory_of(here, out[len(state) :])
+
+    @in_stage("temporal stage")
+    def after_at(
+        self,
+        stride: int,
+        symbols: Sequence[Tensor],
+        gains: Sequence[Gains],
+        coarser: Tensor | None,
+        state: Sequence[Tensor] | None,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One stride after a coded frame: the frame's map there, and the state; None: the frame has no past.
+
+        `coarser`: the frame's map at the next coarser stride, None at the coarsest.
+        """
+        here = self.temporal.levels_at(stride)
+        maps = () if coarser is None else (coarser,)
+        run = self._begin[stride] if state is None else self._update[stride]
+        observed, *after = run(*[symbols[i] for i in here], *[gains[i].step for i in here], *maps, *(state or ()))
+        return observed, tuple(after)
+
+    # -- vectors -----------------------------------------------------------------------------------------------------
+
+    @in_stage("temporal stage")
+    def vector_start(self, qp: Tensor, header: Header) -> Tensor:
+        """The hidden state that the coarsest vectors start from."""
+        return self.temporal.motion.vectors.start(qp, *self.padded(header))
+
+    @in_stage("temporal stage")
+    def vector_expect(self, index: int, hidden: Tensor, follows: Tensor) -> tuple[Tensor, Distribution]:
+        """Distributions of one level of vectors, and the hidden state they were read from; `follows`: VectorPrior."""
+        hidden, mean, log2_scale = self._vector_expect[index](hidden, follows)
+        return hidden, Distribution(mean, log2_scale)
+
+    @in_stage("temporal stage")
+    def vector_absorb(self, index: int, hidden: Tensor, level: Tensor, qp: Tensor) -> Tensor:
+        out: Tensor = self._vector_absorb[index](hidden, level, qp)
+        return out
+
+    # -- what is traced ----------------------------------------------------------------------------------------------
+
+    def _reference_step(self, qp: Tensor, *tensors: Tensor) -> Tensor:
+        count = len(self.levels)
+        latents = [dequantised(*pair) for pair in zip(tensors[:count], tensors[count : 2 * count], strict=True)]
+        return shown(self.temporal.motion.synthesis(latents, qp, *tensors[2 * count :]))
+
+    def _see_step(self, reference: Tensor, field: Tensor) -> tuple[Tensor, ...]:
+        picture = moved(reference, field)
+        prediction = self.temporal.motion.predict(picture)
+        return (picture, *prediction.latents, *prediction.features)
+
+    def _remember_step(self, stride: int, vectors: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        here = self.temporal.levels_at(stride)
+        seen, state = tensors[: len(here) + 1], tensors[len(here) + 1 :]
+        nothing = torch.empty(0)
+        latents, features = [nothing] * len(self.levels), [nothing] * len(self.levels)
+        for index, latent in zip(here, seen[:-1], strict=True):
+            latents[index] = latent
+        features[max(here)] = seen[-1]
+        after = self.temporal.moved_at(stride, state, vectors)
+        memory = self.temporal.memory_from(stride, after, Prediction(latents, features))
+        return (*after, *(x for index in here for x in memory[index]))
+
+    def _update_step(self, stride: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        observed, state = self._observed(stride, tensors)
+        return (observed, *self.temporal.advance_at(stride, state, observed))
+
+    def _begin_step(self, stride: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        observed, _ = self._observed(stride, tensors)
+        return (observed, *self.temporal.begin_at(stride, observed))
+
+    def _observed(self, stride: int, tensors: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+        """The map of a coded frame at a stride from symbols, steps and the coarser map; and the tensors after them."""
+        count = len(self.temporal.levels_at(stride))
+        symbols, steps, rest = tensors[:count], tensors[count : 2 * count], tensors[2 * count :]
+        coarser, rest = (None, rest) if stride == self.strides[-1] else (rest[0], rest[1:])
+        latents = [dequantised(*pair) for pair in zip(symbols, steps, strict=True)]
+        return self.temporal.observe_at(stride, latents, coarser), rest
+
+    def _distribution(self, by_intra: bool, index: int, hidden: Tensor, *rest: Tensor) -> tuple[Tensor, Distribution]:
+        rows, past = rest[:3], rest[3:]
+        expected = None
+        if past:
+            memory = {index: past}
+            hidden = self.temporal.reader(memory)(index, hidden)
+            expected = self.temporal.expectation(memory)
+        distribution, hidden = self.trunk(by_intra).distribution(index, hidden, Gains(*rows), expected)
+        return hidden, distribution
+
+    def _vector_expect_step(self, index: int, hidden: Tensor, follows: Tensor) -> tuple[Tensor, ...]:
+        distribution, hidden = self.temporal.motion.vectors.predict(index, hidden, follows)
+        return hidden, distribution.mean, distribution.log2_scale
+
+    def _vector_absorb_step(self, index: int, hidden: Tensor, level: Tensor, qp: Tensor) -> Tensor:
+        return self.temporal.motion.vectors.absorb(index, hidden, level, qp)

@@ -1,0 +1,106 @@
+"""Frames that are predicted from moved pictures: what encoder and decoder do alike, frame by frame.
+
+    past of t (reference picture, field, state) --field of t--> what t may read --symbols of t--> past of t+1
+
+A frame is of one of three kinds. A *key* frame has no past: the image stage's own prior codes it, and a decoder may begin
+there. A *moved* frame has vectors of its own; a *still* one has none, and is predicted from the reference as it is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from vidlbc.bitstream import Header
+from vidlbc.coding.moved_priors import MovedPriors, Seen
+from vidlbc.motion.field import BLOCK, LEVELS, enlarged, pyramid
+from vidlbc.prior.topdown import Distribution, Gains
+from vidlbc.temporal_stage import Memory, State
+
+
+class FrameKind(IntEnum):
+    KEY = 0
+    STILL = 1
+    MOVED = 2
+
+
+@dataclass(frozen=True)
+class Past:
+    """What frames before leave: a reference picture, uint8 (B, H, W, 3); the last field; a state a working stride."""
+
+    reference: Tensor
+    field: Tensor
+    state: State
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one frame is given: its field, what the moved picture shows, the state moved, and the memory of each level."""
+
+    field: Tensor
+    seen: Seen
+    state: State
+    memory: Memory
+
+
+def no_motion(priors: MovedPriors, header: Header, batch: int = 1) -> Tensor:
+    """The field of a frame that stands still."""
+    height, width = priors.padded(header)
+    size = (batch, height // BLOCK, width // BLOCK, 2)
+    return torch.zeros(size, dtype=torch.int32, device=priors.pool.device)
+
+
+def look(priors: MovedPriors, past: Past, field: Tensor) -> Look:
+    """The past as a frame with these vectors sees it."""
+    seen = priors.see(past.reference, field)
+    state: State = {}
+    memory: Memory = {}
+    vectors = {level.stride: v for level, v in zip(LEVELS, pyramid(field), strict=True)}
+    for stride in priors.strides:
+        state[stride], read = priors.remember(stride, past.state[stride], vectors[stride], seen.prediction)
+        memory |= read
+    return Look(field, seen, state, memory)
+
+
+def after(
+    priors: MovedPriors, symbols: Sequence[Tensor], gains: Sequence[Gains], qp: Tensor, given: Look | None, still: Tensor
+) -> Past:
+    """The past of the next frame; `given`: what this one was coded from, None for a key frame; `still`: `no_motion`.
+
+    The reference picture takes longest, and is made beside the rest.
+    """
+    picture = None if given is None else given.seen.picture
+    reference = priors.pool.beside(lambda: priors.reference(symbols, gains, qp, picture))
+    state: State = {}
+    coarser: Tensor | None = None
+    for stride in reversed(priors.strides):
+        before = None if given is None else given.state[stride]
+        coarser, state[stride] = priors.after_at(stride, symbols, gains, coarser, before)
+    return Past(reference.result(), still if given is None else given.field, state)
+
+
+def code_field(
+    priors: MovedPriors,
+    header: Header,
+    qp: Tensor,
+    before: Tensor,
+    code: Callable[[int, Distribution], Tensor],
+) -> Tensor:
+    """The field of a frame, level by level from coarse to fine; `before`: the field of the frame before.
+
+    `code` is given the index of a level and its distributions, and gives its vectors, int32 (B, h, w, 2): an encoder's
+    own, or a decoder's from the bytes.
+    """
+    past, vectors = pyramid(before), priors.temporal.motion.vectors
+    hidden = priors.vector_start(qp, header)
+    coarser: Tensor | None = None
+    for index in reversed(range(len(LEVELS))):
+        hidden, distribution = priors.vector_expect(index, hidden, vectors.follows(index, past, coarser))
+        level = code(index, distribution)
+        coarser = level if coarser is None else enlarged(coarser) + level
+        if index:
+            hidden = priors.vector_absorb(index, hidden, level, qp)
+    assert coarser is not None
+    return coarser

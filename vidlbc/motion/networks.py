@@ -1,0 +1,147 @@
+"""Pictures to predict from, and what they predict: exact networks for prediction alone.
+
+    latents of t-1 --ReferenceSynthesis (with the moved picture that t-1 was predicted from)--> reference picture
+    reference picture, moved --PredictionAnalysis--> predicted latents of every level, features of every working stride
+
+Both begin as the layers of an `lbc` image stage (Xie et al., arXiv 2105.13978, Figure 2), put on the priors' grid, and
+go on learning from there: the synthesis also sees the moved picture, whose errors are other ones than those of the
+frame's own symbols, so that a reference picture is better than the picture that is shown. Symbols and shown pictures
+stay those of the image stage. A frame's sides are multiples of its coarsest stride.
+
+Shapes: pictures (B, H, W, 3) as vidlbc.motion.warp makes them; latents (B, H_l, W_l, C_l); channels last.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidlbc.image_stage.lbc import LBC, STRIDES
+from vidlbc.motion.warp import CONTRAST
+from vidlbc.prior.grid import DepthwiseConv, Linear, depth_to_space, snap, space_to_depth
+from vidlbc.prior.topdown import Level, QPTable
+
+_RATIOS = (STRIDES[0], *(coarse // fine for fine, coarse in zip(STRIDES[:-1], STRIDES[1:], strict=True)))
+_PIXELS = 3 * STRIDES[0] ** 2
+
+
+class PictureBlock(nn.Module):
+    """The image stage's depth-wise block (vidlbc.image_stage.blocks.DepthwiseBlock) on the grid."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.depthwise = DepthwiseConv(channels)
+        self.expand = Linear(channels, channels)
+        self.reduce = Linear(channels, channels)
+        nn.init.zeros_(self.reduce.weight)
+        nn.init.zeros_(self.reduce.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.expand(snap(self.depthwise(x)))
+        y = snap(F.leaky_relu(y, 0.1) if y.requires_grad else F.leaky_relu_(y, 0.1))
+        return snap(x + self.reduce(y))
+
+
+class ReferenceSynthesis(nn.Module):
+    """`forward(latents, qp, moved)` -> the reference picture of a frame; `moved` is None where it has no past."""
+
+    def __init__(
+        self, levels: Sequence[Level], widths: Sequence[int], blocks: Sequence[int], fusion: int = 64, fusion_blocks: int = 2
+    ):
+        """`widths` and `blocks` of the strides, fine to coarse; `fusion`: width of what mixes in the moved picture."""
+        super().__init__()
+        self.lift = nn.ModuleList([Linear(level.channels, w) for level, w in zip(levels, widths, strict=True)])
+        self.decode = nn.ModuleList([_stack(w, n) for w, n in zip(widths, blocks, strict=True)])
+        outputs = [_PIXELS, *[r * r * w for r, w in zip(_RATIOS[1:], widths[:-1], strict=True)]]
+        self.up = nn.ModuleList([Linear(w, o) for w, o in zip(widths, outputs, strict=True)])
+        self.modulate = nn.ModuleList([QPTable(w) for w in widths])
+        self.enter = Linear(widths[0] + 2 * _PIXELS, fusion)
+        self.trust = QPTable(fusion)
+        self.fuse = _stack(fusion, fusion_blocks)
+        self.leave = Linear(fusion, _PIXELS)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, latents: Sequence[Tensor], qp: Tensor, moved: Tensor | None = None) -> Tensor:
+        x: Tensor | None = None
+        for index in reversed(range(len(self.lift))):
+            lifted = self.lift[index](snap(latents[index].clone()))
+            x = snap(lifted if x is None else lifted + x)
+            x = self.decode[index](snap(x * (1 + self._rows(self.modulate[index], qp))))
+            up = self.up[index](x)
+            if index:
+                x = depth_to_space(up, _RATIOS[index])
+        assert x is not None
+        picture = snap(up)
+        if moved is not None:
+            before = space_to_depth(moved, STRIDES[0])
+            y = snap(self.enter(torch.cat([x, picture, before - picture], -1)))
+            y = snap(y * (1 + self._rows(self.trust, qp)))
+            picture = snap(picture + self.leave(self.fuse(y)))
+        return depth_to_space(picture, STRIDES[0])
+
+    @staticmethod
+    def _rows(table: nn.Module, qp: Tensor) -> Tensor:
+        row: Tensor = table(qp)
+        return snap(row)[:, None, None]
+
+
+class PredictionAnalysis(nn.Module):
+    """`forward(moved)` -> predicted latents and features x_l of every level, fine to coarse."""
+
+    def __init__(self, levels: Sequence[Level], widths: Sequence[int], blocks: Sequence[int]):
+        super().__init__()
+        inputs = [_PIXELS, *[r * r * w for r, w in zip(_RATIOS[1:], widths[:-1], strict=True)]]
+        self.down = nn.ModuleList([Linear(i, w) for i, w in zip(inputs, widths, strict=True)])
+        self.encode = nn.ModuleList([_stack(w, n) for w, n in zip(widths, blocks, strict=True)])
+        self.project = nn.ModuleList([Linear(w, level.channels) for level, w in zip(levels, widths, strict=True)])
+
+    def forward(self, moved: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        x, latents, features = moved, [], []
+        for index, ratio in enumerate(_RATIOS):
+            x = self.encode[index](snap(self.down[index](space_to_depth(x, ratio))))
+            features.append(x)
+            latents.append(snap(self.project[index](x)))
+        return latents, features
+
+
+def _stack(width: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*[PictureBlock(width) for _ in range(count)])
+
+
+@torch.no_grad()
+def take_over(synthesis: ReferenceSynthesis, analysis: PredictionAnalysis, stage: LBC) -> None:
+    """Set both to the image stage's own transforms, as far as they have its layers: of more blocks than there are here
+    the first ones, of blocks of another kind than the depth-wise none."""
+    for index, ratio in enumerate(_RATIOS):
+        scale = CONTRAST if index == 0 else 1.0
+        down, up = stage.down[index], stage.up[index]
+        weight = _folded(down.weight[..., 0, 0], ratio, 1)
+        _set(analysis.down[index], weight / scale, down.bias)
+        weight, bias = _folded(up.weight[..., 0, 0], ratio, 0), _folded(up.bias[:, None], ratio, 0)[:, 0]
+        _set(synthesis.up[index], weight * scale, bias * scale)
+        _set(analysis.project[index], stage.project[index].weight[..., 0, 0], stage.project[index].bias)
+        _set(synthesis.lift[index], stage.lift[index].weight[..., 0, 0], stage.lift[index].bias)
+        synthesis.modulate[index].anchors.copy_(stage.modulate[index].anchors)
+        _take_blocks(analysis.encode[index], stage.encode[index])
+        _take_blocks(synthesis.decode[index], stage.decode[index])
+
+
+def _take_blocks(target: nn.Sequential, source: nn.Sequential) -> None:
+    blocks = [block for block in source if type(block).__name__ == "DepthwiseBlock" and block.expand.out_channels == block.expand.in_channels]
+    for mine, theirs in zip(target, blocks, strict=False):
+        mine.depthwise.weight.copy_(theirs.depthwise.weight)
+        mine.depthwise.bias.copy_(theirs.depthwise.bias)
+        _set(mine.expand, theirs.expand.weight[..., 0, 0], theirs.expand.bias)
+        _set(mine.reduce, theirs.reduce.weight[..., 0, 0], theirs.reduce.bias)
+
+
+def _set(layer: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
+
+
+def _folded(weight: Tensor, ratio: int, dim: int) -> Tensor:
+    """Channels along `dim` in the order of pixel (un)shuffling, (C, r, r), to that of space to depth, (r, r, C)."""
+    return weight.unflatten(dim, (-1, ratio * ratio)).transpose(dim, dim + 1).flatten(dim, dim + 1)

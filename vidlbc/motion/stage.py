@@ -1,0 +1,61 @@
+"""What a temporal stage that predicts from moved pictures has beside its prior: networks for pictures, and for vectors."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from vidlbc.image_stage import ImageStage
+from vidlbc.image_stage.lbc import LBC, STRIDES
+from vidlbc.motion.networks import PredictionAnalysis, ReferenceSynthesis, take_over
+from vidlbc.motion.prior import VectorPrior
+from vidlbc.prior.topdown import Level
+
+
+class Prediction(NamedTuple):
+    """Of frames: latents that the moved picture has, and features; fine to coarse, (B, H_l, W_l, C) each."""
+
+    latents: list[Tensor]
+    features: list[Tensor]
+
+
+class MotionStage(nn.Module):
+    """`synthesis`: latents to a reference picture; `analysis`: a moved picture to a prediction; `vectors`: their prior."""
+
+    def __init__(
+        self,
+        levels: Sequence[Level],
+        widths: Sequence[int],
+        encoder_blocks: Sequence[int],
+        decoder_blocks: Sequence[int],
+        fusion: int = 64,
+        fusion_blocks: int = 2,
+    ):
+        """Raises ValueError where the levels' strides are not those of the networks."""
+        super().__init__()
+        if tuple(level.stride for level in levels) != STRIDES:
+            raise ValueError(f"motion needs levels of strides {', '.join(map(str, STRIDES))}")
+        self.feature_widths = tuple(widths)
+        self.synthesis = ReferenceSynthesis(levels, widths, decoder_blocks, fusion, fusion_blocks)
+        self.analysis = PredictionAnalysis(levels, widths, encoder_blocks)
+        self.vectors = VectorPrior()
+
+    def predict(self, moved: Tensor) -> Prediction:
+        return Prediction(*self.analysis(moved))
+
+
+def motion_options(stage: ImageStage) -> dict[str, list[int]] | None:
+    """Widths and blocks of the image stage's own networks; None where it is of another family."""
+    if not isinstance(stage, LBC):
+        return None
+    return {
+        "widths": [layer.out_channels for layer in stage.down],
+        "encoder_blocks": [len(blocks) for blocks in stage.encode],
+        "decoder_blocks": [len(blocks) for blocks in stage.decode],
+    }
+
+
+def start_from(motion: MotionStage, stage: ImageStage) -> None:
+    """Set the networks for pictures to the image stage's own, where it has such."""
+    if isinstance(stage, LBC) and tuple(layer.out_channels for layer in stage.down) == motion.feature_widths:
+        take_over(motion.synthesis, motion.analysis, stage)

@@ -1,0 +1,74 @@
+"""A picture moved by block vectors: exact, so that encoder and decoder predict from the same numbers.
+
+Quarter-pixel places are interpolated by the 8-tap filters of HEVC (Sullivan et al., 2012), across and then down,
+without rounding in between: 8-bit pixels and taps of 64ths make sums below 2^22, whole numbers in float32.
+"""
+
+import torch
+from torch import Tensor
+
+from vidlbc.motion.field import BLOCK, QUARTERS
+from vidlbc.prior.grid import snap
+
+TAPS = (
+    (0, 0, 0, 64, 0, 0, 0, 0),
+    (-1, 4, -10, 58, 17, -5, 1, 0),
+    (-1, 4, -11, 40, 40, -11, 4, -1),
+    (0, 1, -5, 17, 58, -10, 4, -1),
+)
+_BEFORE = 3  # taps before the pixel itself
+_SPAN = BLOCK + len(TAPS[0]) - 1
+# Pictures as the networks see them: [0, 1] - 1/2, times 16, so that the grid of 2^-8 holds 12 bits of it.
+CONTRAST = 16.0
+_UNIT = CONTRAST / (255 * 64 * 64)
+
+
+def _filters() -> Tensor:
+    """(4, span, block): the filter of a phase as a matrix that takes a row of a block's surroundings to its pixels."""
+    filters = torch.zeros(QUARTERS, _SPAN, BLOCK)
+    for phase, taps in enumerate(TAPS):
+        for pixel in range(BLOCK):
+            filters[phase, pixel : pixel + len(taps), pixel] = torch.tensor(taps, dtype=torch.float32)
+    return filters
+
+
+_FILTERS = _filters()
+
+
+def moved(reference: Tensor, field: Tensor) -> Tensor:
+    """Reference pictures uint8 (B, H, W, 3), sides multiples of 8, by fields int32 (B, H/8, W/8, 2).
+
+    Gives float32 (B, H, W, 3), pixels as `seen` makes them. Beyond its border a picture goes on as its last pixels.
+    """
+    batch, height, width, channels = reference.shape
+    rows, columns = field.shape[1:3]
+    device = reference.device
+    filters = _FILTERS if device.type == "cpu" else _FILTERS.to(device)
+    whole = torch.div(field, QUARTERS, rounding_mode="floor")
+    phase = field - QUARTERS * whole
+    around = torch.arange(_SPAN, device=device) - _BEFORE
+    top = torch.arange(rows, device=device)[:, None] * BLOCK + whole[..., 0]
+    left = torch.arange(columns, device=device) * BLOCK + whole[..., 1]
+    y = (top[..., None] + around).clamp_(0, height - 1)
+    x = (left[..., None] + around).clamp_(0, width - 1)
+    clip = torch.arange(batch, device=device)[:, None, None, None] * height
+    places = ((clip + y)[..., :, None] * width + x[..., None, :]).view(-1)
+    pixels = reference.reshape(-1, channels).index_select(0, places).float()
+    blocks = pixels.view(-1, _SPAN, _SPAN * channels)
+    # Down first: whole rows of a block's surroundings are then the columns of one matrix.
+    down = filters[phase[..., 0]].view(-1, _SPAN, BLOCK).transpose(1, 2) @ blocks
+    across = down.view(-1, BLOCK, _SPAN, channels).transpose(2, 3).reshape(-1, BLOCK * channels, _SPAN)
+    sums = across @ filters[phase[..., 1]].view(-1, _SPAN, BLOCK)
+    sums = sums.clamp_(0, 255 * 64 * 64).view(batch, rows, columns, BLOCK, channels, BLOCK)
+    picture = sums.permute(0, 1, 3, 2, 5, 4).reshape(batch, height, width, channels)
+    return snap(picture.mul_(_UNIT).sub_(CONTRAST / 2))
+
+
+def seen(picture: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32, as `moved` makes it of a picture that stands still."""
+    return snap(picture.float().mul_(64.0 * 64.0).mul_(_UNIT).sub_(CONTRAST / 2))
+
+
+def shown(picture: Tensor) -> Tensor:
+    """float32 (B, H, W, 3) on the grid -> uint8: the inverse of `seen`."""
+    return (picture * (255 / CONTRAST) + 127.5).round_().clamp_(0, 255).to(torch.uint8)
