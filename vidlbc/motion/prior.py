@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vidlbc.motion.field import LEVELS, enlarged, pyramid
 from vidlbc.prior.grid import Linear, snap
-from vidlbc.prior.topdown import Distribution, Gains, TopDownPrior
+from vidlbc.prior.topdown import SCALE_OFFSET, Distribution, Gains, TopDownPrior
 
 
 class VectorPrior(nn.Module):
@@ -28,6 +28,10 @@ class VectorPrior(nn.Module):
         for gate in self.gates:
             nn.init.zeros_(gate.weight)
             nn.init.ones_(gate.bias)
+        with torch.no_grad():
+            # Begin with scales of what fields are like: the coarsest vectors a pixel or two from those before.
+            for head, log2_scale in zip(self.trunk.heads, (-1.0, 0.0, 2.5), strict=True):
+                head.bias[2:] = log2_scale - SCALE_OFFSET
 
     def gains(self, batch: int, device: torch.device) -> Gains:
         """Vectors are coded as they are."""

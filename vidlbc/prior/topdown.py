@@ -26,7 +26,7 @@ from vidlbc.prior.grid import Block, Linear, depth_to_space, snap, space_to_dept
 NUM_QP = 64
 FINEST_WORK_STRIDE = 8
 # Offset of the scale head: an untrained prior starts with a logistic scale of 2^-3 in units of y.
-_SCALE_OFFSET = -3.0
+SCALE_OFFSET = -3.0
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class TopDownPrior(nn.Module):
         if level.fold > 1:
             mean, log2_scale = depth_to_space(mean, level.fold), depth_to_space(log2_scale, level.fold)
         mean = mean * gains.gain[:, None, None]
-        log2_scale = log2_scale + (_SCALE_OFFSET + gains.log2_gain)[:, None, None]
+        log2_scale = log2_scale + (SCALE_OFFSET + gains.log2_gain)[:, None, None]
         return Distribution(mean, log2_scale), hidden
 
     def absorb(self, index: int, hidden: Tensor, latent: Tensor, qp: Tensor) -> Tensor:
