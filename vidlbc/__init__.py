@@ -8,7 +8,7 @@ Names are resolved on first use, so that a video worker that imports `vidlbc.vid
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "load": "vidlbc.codec",

@@ -30,7 +30,7 @@ from vidlbc.coding import SKIP, EncodeReport, OnLevel, PacketWriter, Priors, Rat
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
 from vidlbc.image_codec import ImageCodec
 from vidlbc.prior.grid import to_grid
-from vidlbc.temporal_stage import ChunkStage, TemporalStage
+from vidlbc.temporal_stage import TemporalStage
 
 PACKET_FRAMES = 16
 MAX_PIXELS = 1 << 26  # 8192 x 8192; a frame of 8K video has half of it
@@ -58,15 +58,9 @@ def load(
     kind = temporal or models.default_kind(folder)
     if kind not in (kinds := models.kinds_of(folder)):
         raise InputError(f"model {name} has no temporal stage {kind!r}: it has {', '.join(kinds)}")
-    if kind == "chunk":
-        from vidlbc.chunk_codec import ChunkCodec
-
-        chunk = models.load_chunk(folder / "temporal" / kind, image)
-        codec: Codec = ChunkCodec(image, chunk, device, precision)
-    else:
-        path = folder / "temporal" / kind
-        stage, digest = models.no_context(image) if kind == "none" else models.load_temporal(path, image)
-        codec = Codec(image, stage, digest, device=device, precision=precision)
+    path = folder / "temporal" / kind
+    stage, digest = models.no_context(image) if kind == "none" else models.load_temporal(path, image)
+    codec = Codec(image, stage, digest, device=device, precision=precision)
     if refine:
         codec.refine_with(*models.load_video_decoder(folder, image))
     codec.max_pixels = max_pixels
@@ -74,10 +68,7 @@ def load(
 
 
 class Codec(ImageCodec):
-    """See the module. Frames are uint8 (T, H, W, 3) RGB; T >= 1, H and W >= 16.
-
-    Symbols are those of units of frames; here, where `unit` is 1, of frames. `max_pixels`: see `load`.
-    """
+    """See the module. Frames are uint8 (T, H, W, 3) RGB; T >= 1, H and W >= 16. `max_pixels`: see `load`."""
 
     max_pixels = MAX_PIXELS
 
@@ -88,14 +79,12 @@ class Codec(ImageCodec):
         temporal_digest: bytes,
         device: str = "auto",
         precision: str = "fp32",
-        coded: models.ChunkModel | None = None,
     ):
-        """`coded`: the model whose symbols are coded, where they are not the image stage's own."""
-        super().__init__(image, device, precision, coded)
+        super().__init__(image, device, precision)
         self.temporal = to_grid(temporal).to(self.device)
-        self.kind = self.coded.stage.kind if isinstance(self.coded.stage, ChunkStage) else temporal.kind
+        self.kind = temporal.kind
         self._digest = hashlib.sha256(image.digest + temporal_digest).digest()[:16]
-        self._priors = Priors(self.coded, self.temporal, self._pool)
+        self._priors = Priors(self.image, self.temporal, self._pool)
 
     @property
     def fingerprint(self) -> str:
@@ -168,22 +157,15 @@ class Codec(ImageCodec):
             raise InputError("nothing to encode: expected at least one frame")
         header = self._header(first.shape[1], first.shape[2], qp, fps, context, kept, skip if rdo else 0)
         writer = PacketWriter(self._priors, sink, header, variant)
-        length = 0
-
-        def counted() -> Iterator[Tensor]:
-            nonlocal length
-            for packet in chain([first], packets):
-                length += len(packet)
-                yield packet
-
+        packets = chain([first], packets)
         if rdo:
-            scaled = (self.scaled(self.unquantised(packet), qp) for packet in counted())
+            scaled = (self.scaled(self.unquantised(packet), qp) for packet in packets)
             for symbols, known in RateDistortionQuantiser(self._priors, header).packets(scaled):
                 writer.add(symbols, known)
         else:
-            for packet in counted():
+            for packet in packets:
                 writer.add(self.analyse(packet, qp, variant))
-        return writer.finish(length)
+        return writer.finish()
 
     def analyse(
         self,
@@ -196,8 +178,7 @@ class Codec(ImageCodec):
     ) -> list[Tensor]:
         """uint8 (T, H, W, 3) -> symbols, int32 (T, H_l, W_l, C_l) a level, fine to coarse, padded size.
 
-        They are those that `compress` codes with the same options; of units of several frames there are
-        ceil(T / unit). Channels that the variant leaves out are 0.
+        They are those that `compress` codes with the same options. Channels that the variant leaves out are 0.
         """
         height, width = frames_tensor(frames).shape[1:3]
         return self.quantise(self.unquantised(frames), qp, height, width, variant, rdo, context, skip)
@@ -247,7 +228,7 @@ class Codec(ImageCodec):
             yield torch.cat([coming.popleft().result() for _ in range(len(symbols[0]))]).numpy()
 
     def symbols(self, data: bytes | BinaryIO | Sequence[bytes | BinaryIO], base: bool = False) -> list[Tensor]:
-        """Bitstream -> int32 (T, C_l, H_l, W_l) a coded level, fine to coarse, cropped to the frame's own cells.
+        """Bitstream -> int32 (T, C_l, H_l, W_l) a level, fine to coarse, cropped to the frame's own cells.
 
         Several clips of equal size and length decode as one batch: (B, T, C_l, H_l, W_l). `base`: the levels of the
         base layer alone; of a file not a byte behind them is read.
@@ -267,7 +248,7 @@ class Codec(ImageCodec):
         reader = Reader(data)
         header = reader.header
         symbols = self._whole(reader, base)
-        return self.crop(self.dequantise(symbols, header.qp, reader.frames), header.height, header.width)
+        return self.crop(self.dequantise(symbols, header.qp), header.height, header.width)
 
     def padded_symbols(self, data: bytes | BinaryIO, base: bool = False) -> list[Tensor]:
         """Bitstream -> int32 (T, H_l, W_l, C_l) a level, of the padded frame: for `dequantise` and `synthesize`."""
@@ -276,15 +257,14 @@ class Codec(ImageCodec):
     def fits(self, symbols: Sequence[Tensor], header: Header, frames: int, base: bool = False) -> bool:
         """Could `symbols` be what `padded_symbols` gives of a stream of that header and number of frames?"""
         height, width = self._priors.padded(header)
-        levels = self.coded_levels[-header.base :] if base else self.coded_levels
-        units = -(-frames // self.unit)
-        expected = [(units, height // level.stride, width // level.stride, level.channels) for level in levels]
+        levels = self.levels[-header.base :] if base else self.levels
+        expected = [(frames, height // level.stride, width // level.stride, level.channels) for level in levels]
         return [tuple(level.shape) for level in symbols] == expected
 
     def code_lengths(self, data: bytes | BinaryIO, on_level: OnLevel) -> None:
         """Decode a bitstream and tell what its symbols took: `on_level` is called with the index of each level, coarse
-        to fine, of each unit that is coded at once (`unit` frames), and with the bits of each of its
-        symbols under the prior that coded it, float32 (H_l, W_l, channels coded), of the padded frame.
+        to fine, of each frame, and with the bits of each of its symbols under the prior that coded it, float32 (H_l,
+        W_l, channels coded), of the padded frame.
         """
         for _ in self._decode([Reader(data)], on_level=on_level):
             pass
@@ -301,33 +281,31 @@ class Codec(ImageCodec):
         context: bool = True,
         fps: float | Fraction = 0,
         kept: Sequence[int] = (),
-        frames: int | None = None,
         variant: str | None = None,
         skip: int = 0,
     ) -> tuple[bytes, EncodeReport]:
         """Symbols of one clip (int32 (T, H_l, W_l, C_l), padded size) -> bytes: the second half of `compress`.
 
-        `kept`: how many channels of each level to code; () is all of them, or those of `variant`. `frames`: of the
-        clip, where units of several stand for more. `skip`: as the symbols were chosen for; ValueError where they were
-        not.
+        `kept`: how many channels of each level to code; () is all of them, or those of `variant`. `skip`: as the
+        symbols were chosen for; ValueError where they were not.
         """
         sink = io.BytesIO()
         header = self._header(height, width, check_qp(qp), fps, context, tuple(kept) or self.kept(variant), skip)
         symbols = self._truncated(symbols, header.kept)
         writer = PacketWriter(self._priors, sink, header, variant)
-        for packet in zip(*[level.split(PACKET_FRAMES // self.unit) for level in symbols], strict=True):
+        for packet in zip(*[level.split(PACKET_FRAMES) for level in symbols], strict=True):
             writer.add(packet)
-        report = writer.finish(frames)
+        report = writer.finish()
         return sink.getvalue(), report
 
     def transcode(self, data: bytes, target: "Codec", context: bool = True) -> tuple[bytes, EncodeReport]:
         """The same symbols under another prior of the same image stage: other bytes, identical pixels."""
-        if target.coded.digest != self.coded.digest:
+        if target.image.digest != self.image.digest:
             raise InputError("transcoding keeps the symbols: both codecs must code the latents of the same image stage")
         reader = Reader(data)
         header, symbols = reader.header, self._whole(reader)
         return target.compress_symbols(
-            symbols, header.qp, header.height, header.width, context, header.fps, header.kept, reader.frames
+            symbols, header.qp, header.height, header.width, context, header.fps, header.kept
         )
 
     def _header(
@@ -340,9 +318,9 @@ class Codec(ImageCodec):
         kept: tuple[int, ...],
         skip: int = 0,
     ) -> Header:
-        levels = tuple((level.stride, level.channels) for level in self.coded_levels)
-        base, rate = self.coded.stage.base_levels, frame_rate(fps)
-        return Header(height, width, qp, self._digest, self.kind, levels, rate, context, kept, base, self.unit, skip)
+        levels = tuple((level.stride, level.channels) for level in self.levels)
+        base, rate = self.stage.base_levels, frame_rate(fps)
+        return Header(height, width, qp, self._digest, self.kind, levels, rate, context, kept, base, skip)
 
     def _check(self, header: Header) -> None:
         if header.fingerprint != self._digest:
@@ -350,8 +328,8 @@ class Codec(ImageCodec):
                 f"bitstream was written with weights {header.fingerprint.hex()} ({header.kind}), "
                 f"these are {self.fingerprint} ({self.kind}): load the model that wrote it"
             )
-        levels = tuple((level.stride, level.channels) for level in self.coded_levels)
-        if (header.levels, header.base, header.unit) != (levels, self.coded.stage.base_levels, self.unit):
+        levels = tuple((level.stride, level.channels) for level in self.levels)
+        if (header.levels, header.base) != (levels, self.stage.base_levels):
             raise BitstreamError("damaged bitstream: its levels are not those of its weights")
         pixels = math.prod(self._priors.padded(header))
         if pixels > self.max_pixels:

@@ -3,6 +3,9 @@
 The tools print that line and exit with status 2; a stack trace appears only with `debug=true`.
 """
 
+# Ends the line about whatever was made with temporal kind `chunk` (docs/log.md says why it went).
+RETIRED = "temporal=chunk, which this version no longer reads: vidlbc 0.1.0 is the last one that does"
+
 
 class VidlbcError(Exception):
     """Base of every error that vidlbc raises on purpose."""

@@ -27,31 +27,16 @@ from vidlbc.video_decoder import Refiner, VideoDecoder
 
 
 class ImageCodec:
-    """Frames are uint8 (T, H, W, 3) RGB; H and W >= 16. Lists over levels are fine to coarse.
+    """Frames are uint8 (T, H, W, 3) RGB; H and W >= 16. Lists over levels are fine to coarse."""
 
-    `unit`: frames that are coded as one.
-    """
-
-    unit = 1
-
-    def __init__(
-        self,
-        image: models.ImageModel,
-        device: str = "auto",
-        precision: str = "fp32",
-        coded: models.ChunkModel | None = None,
-    ):
-        """`coded`: the model whose symbols are coded, where they are not the image stage's own.
-
-        Raises InputError where there is no such device or precision.
-        """
+    def __init__(self, image: models.ImageModel, device: str = "auto", precision: str = "fp32"):
+        """Raises InputError where there is no such device or precision."""
         if precision not in ("fp32", "bf16"):
             raise InputError(f"unknown precision {precision!r}: expected fp32 or bf16")
         self.device = pick_device(device)
         check_device(self.device)
         self.image = image.to(self.device)
         self.stage = self.image.stage.to(memory_format=torch.channels_last)
-        self.coded = self.image if coded is None else coded.to(self.device)
         self._pool = FramePool(self.device, precision)
         self.refiner: Refiner | None = None
         self._analysis = Traced(self._analysis_step)
@@ -73,26 +58,21 @@ class ImageCodec:
         return self.stage.levels
 
     @property
-    def coded_levels(self) -> tuple[Level, ...]:
-        """Of the symbols of a unit."""
-        return self.coded.stage.levels
-
-    @property
     def variants(self) -> tuple[str, ...]:
         """Names of the truncations that the image stage was trained for."""
-        return tuple(self.coded.stage.variants)
+        return tuple(self.stage.variants)
 
     def kept(self, variant: str | None) -> tuple[int, ...]:
         """Channels that a variant codes of each level, fine to coarse; () is all. Raises InputError."""
         if variant is None:
             return ()
-        if variant not in self.coded.stage.variants:
+        if variant not in self.stage.variants:
             known = ", ".join(self.variants) or "none"
             raise InputError(f"unknown variant {variant!r}: this model has {known}")
-        return self.coded.stage.variants[variant]
+        return self.stage.variants[variant]
 
     def unquantised(self, frames: np.ndarray | Tensor) -> list[Tensor]:
-        """uint8 (T, H, W, 3) -> y, float32 (T, H_l, W_l, C_l) a coded level, padded size: the same for every QP."""
+        """uint8 (T, H, W, 3) -> y, float32 (T, H_l, W_l, C_l) a level, padded size: the same for every QP."""
         parts = self._pool.map(self._timed("image stage", self._in_precision(self._analysis)), frames_tensor(frames))
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
@@ -111,18 +91,18 @@ class ImageCodec:
 
         Here and in `dequantise`, fewer levels than the codec has are its coarsest ones.
         """
-        return _cropped(levels, self.levels[len(self.levels) - len(levels) :], height, width)
+        own = self.levels[len(self.levels) - len(levels) :]
+        return [
+            y[..., : -(-height // level.stride), : -(-width // level.stride)]
+            for y, level in zip(levels, own, strict=True)
+        ]
 
     def unpadded(self, symbols: Sequence[Tensor], height: int, width: int) -> list[Tensor]:
         """Symbols of the padded frame (..., H_l, W_l, C_l) -> (..., C_l, H_l, W_l) of the cells of the true one."""
-        levels = self.coded_levels[len(self.coded_levels) - len(symbols) :]
-        return _cropped([q.movedim(-1, -3) for q in symbols], levels, height, width)
+        return self.crop([q.movedim(-1, -3) for q in symbols], height, width)
 
-    def dequantise(self, symbols: Sequence[Tensor], qp: int, frames: int | None = None) -> list[Tensor]:
-        """Symbols int32 (T, H_l, W_l, C_l) -> latents of frames, float32 (T, C_l, H_l, W_l).
-
-        `frames`: how many there are, where units of several stand for more; None is all that they stand for.
-        """
+    def dequantise(self, symbols: Sequence[Tensor], qp: int) -> list[Tensor]:
+        """Symbols int32 (T, H_l, W_l, C_l) -> latents, float32 (T, C_l, H_l, W_l)."""
         gains = self._gains(qp)[len(self.levels) - len(symbols) :]
         return [channels_first(dequantised(q, g.step)) for q, g in zip(symbols, gains, strict=True)]
 
@@ -173,11 +153,4 @@ class ImageCodec:
         return [truncated(q, k, -1) for q, k in zip(symbols, kept, strict=True)] if kept else list(symbols)
 
     def _gains(self, qp: int) -> list[Gains]:
-        return self.coded.gains(torch.tensor([qp], device=self.device))
-
-
-def _cropped(tensors: Sequence[Tensor], levels: Sequence[Level], height: int, width: int) -> list[Tensor]:
-    return [
-        y[..., : -(-height // level.stride), : -(-width // level.stride)]
-        for y, level in zip(tensors, levels, strict=True)
-    ]
+        return self.image.gains(torch.tensor([qp], device=self.device))

@@ -16,31 +16,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vidlbc.errors import InputError
+from vidlbc.errors import RETIRED, InputError
 from vidlbc.image_stage import ImageStage, build_image_stage
 from vidlbc.prior.topdown import NUM_QP, Gains
-from vidlbc.temporal_stage import KINDS, ChunkStage, NoContext, TemporalStage
+from vidlbc.temporal_stage import KINDS, NoContext, TemporalStage
 from vidlbc.training.checkpoint import load_tensors, save_tensors
 from vidlbc.video_decoder.network import VideoDecoder
 
 SHIPPED = Path(__file__).parent / "weights"
 FORMAT = 1
 _TABLE_BITS = 12
-_HALF_EXEMPT = ("prior.", "temporal.", "gains.", "coding.")
-
-Coded = TypeVar("Coded", ImageStage, ChunkStage)
+_HALF_EXEMPT = ("prior.", "gains.", "coding.")
 
 
 @dataclass(frozen=True)
-class Model(Generic[Coded]):
-    """A stage whose latents are coded, with its coding tables: per level (3, 64, C), rows gain, step, log2 gain."""
+class ImageModel:
+    """An image stage with its coding tables: per level (3, 64, C), rows gain, step, log2 gain."""
 
-    stage: Coded
+    stage: ImageStage
     config: dict[str, Any]
     coding: tuple[Tensor, ...]
     digest: bytes
@@ -52,15 +50,11 @@ class Model(Generic[Coded]):
             out.append(Gains(*table[:, qp]))
         return out
 
-    def to(self, device: torch.device) -> "Model[Coded]":
-        return Model(self.stage.to(device), self.config, tuple(t.to(device) for t in self.coding), self.digest)
+    def to(self, device: torch.device) -> "ImageModel":
+        return ImageModel(self.stage.to(device), self.config, tuple(t.to(device) for t in self.coding), self.digest)
 
 
-ImageModel = Model[ImageStage]
-ChunkModel = Model[ChunkStage]
-
-
-def coding_tables(stage: ImageStage | ChunkStage) -> list[Tensor]:
+def coding_tables(stage: ImageStage) -> list[Tensor]:
     """Gains of every QP as multiples of 2^-12, float32 (exact: at most 24 significant bits)."""
     unit = 2.0**_TABLE_BITS
     tables = []
@@ -116,10 +110,6 @@ def save_image_stage(
     `coding`: the coding tables where they are to stay those of an older model; else they are computed from the gains.
     """
     _write_json(folder / "config.json", {"format": FORMAT, **config})
-    _save_coded(stage, folder, coding)
-
-
-def _save_coded(stage: ImageStage | ChunkStage, folder: Path, coding: Sequence[Tensor] | None = None) -> None:
     tensors = {name: as_stored(name, tensor) for name, tensor in stage.state_dict().items()}
     tables = coding_tables(stage) if coding is None else [table.float().cpu() for table in coding]
     tensors |= {f"coding.{i}": table for i, table in enumerate(tables)}
@@ -127,7 +117,7 @@ def _save_coded(stage: ImageStage | ChunkStage, folder: Path, coding: Sequence[T
 
 
 def as_stored(name: str, tensor: Tensor) -> Tensor:
-    """A tensor of an image stage or a chunk stage in the type of a model folder: float16 where it codes nothing."""
+    """A tensor of an image stage in the type of a model folder: float16 where it codes nothing."""
     return tensor.half() if tensor.is_floating_point() and not name.startswith(_HALF_EXEMPT) else tensor
 
 
@@ -136,16 +126,6 @@ def load_image_stage(folder: Path) -> ImageModel:
     config = _read_config(folder, family=str)
     with _options_of(folder):
         stage = build_image_stage(config["family"], **config.get("options", {}))
-    return _load_coded(stage, folder, config)
-
-
-def stored_digest(folder: Path) -> bytes:
-    """What `load_image_stage` would say, without building the stage. Raises InputError."""
-    config = _read_config(folder, family=str)
-    return digest(load_tensors(folder / "model.safetensors")[0], config)
-
-
-def _load_coded(stage: Coded, folder: Path, config: dict[str, Any]) -> Model[Coded]:
     tensors, _ = load_tensors(folder / "model.safetensors")
     for index, level in enumerate(stage.levels):
         table = tensors.get(f"coding.{index}")
@@ -156,29 +136,13 @@ def _load_coded(stage: Coded, folder: Path, config: dict[str, Any]) -> Model[Cod
     coding = tuple(tensors[f"coding.{i}"].float().clone() for i in range(len(stage.levels)))
     _load_state(stage, {n: t.float() for n, t in tensors.items() if not n.startswith("coding.")}, folder)
     stage.eval().requires_grad_(False)
-    return Model(stage, config, coding, digest(tensors, config))
+    return ImageModel(stage, config, coding, digest(tensors, config))
 
 
-def build_chunk(stage: ImageStage, **options: Any) -> ChunkStage:
-    """A chunk stage on top of `stage`, its transform yet to be set (chunk_objective.set_axes). Raises InputError."""
-    try:
-        return ChunkStage(stage.levels, **options)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"temporal stage {ChunkStage.kind!r}: {error}") from None
-
-
-def save_chunk(stage: ChunkStage, folder: Path, config: Mapping[str, Any], image_digest: bytes) -> None:
-    """`config`: {"kind": "chunk", "options": {...}}. What codes is stored in float32, the transform in float16."""
-    _write_json(folder / "config.json", {"format": FORMAT, "image_stage": image_digest.hex(), **config})
-    _save_coded(stage, folder)
-
-
-def load_chunk(folder: Path, image: ImageModel, any_image: bool = False) -> ChunkModel:
-    """Raises InputError where it was trained for another image stage, unless `any_image`."""
-    config = _read_temporal_config(folder, image, any_image)
-    with _options_of(folder):
-        stage = build_chunk(image.stage, **config.get("options", {}))
-    return _load_coded(stage, folder, config)
+def stored_digest(folder: Path) -> bytes:
+    """What `load_image_stage` would say, without building the stage. Raises InputError."""
+    config = _read_config(folder, family=str)
+    return digest(load_tensors(folder / "model.safetensors")[0], config)
 
 
 def save_temporal(temporal: TemporalStage, folder: Path, config: Mapping[str, Any], image_digest: bytes) -> None:
@@ -202,47 +166,21 @@ def build_temporal(kind: str, stage: ImageStage, **options: Any) -> TemporalStag
 
 
 def load_temporal(folder: Path, image: ImageModel, any_image: bool = False) -> tuple[TemporalStage, bytes]:
-    """Raises InputError where it was trained for another image stage, unless `any_image`."""
-    config = _read_temporal_config(folder, image, any_image)
+    """Raises InputError where it was trained for another image stage, unless `any_image`: then its weights will do, as
+    long as that stage's levels are alike.
+    """
+    config = _read_config(folder, image_stage=str, kind=str)
+    if config["kind"] == "chunk":
+        raise InputError(f"{folder} was trained with {RETIRED}")
+    if config["image_stage"] != image.digest.hex() and not any_image:
+        raise InputError(
+            f"{folder} was trained for image stage {config['image_stage'][:12]}, not {image.digest.hex()[:12]}"
+        )
     tensors, _ = load_tensors(folder / "model.safetensors")
     with _options_of(folder):
         temporal = build_temporal(config["kind"], image.stage, **config.get("options", {}))
     _load_state(temporal, tensors, folder)
     return temporal.eval().requires_grad_(False), digest(tensors, config)
-
-
-def _read_temporal_config(folder: Path, image: ImageModel, any_image: bool) -> dict[str, Any]:
-    config = _read_config(folder, image_stage=str, kind=str)
-    if config["image_stage"] != image.digest.hex() and not any_image:
-        raise InputError(
-            f"{folder} was trained for image stage {config['image_stage'][:12]}, not {image.digest.hex()[:12]}"
-        )
-    return config
-
-
-def load_kind(folder: Path, image: ImageModel, any_image: bool = False) -> TemporalStage | ChunkStage:
-    """The stage of a folder that is named after its kind, for training on. Raises InputError.
-
-    `any_image`: weights that were trained for another image stage will do, as long as its levels are alike.
-    """
-    if folder.name == ChunkStage.kind:
-        return load_chunk(folder, image, any_image).stage
-    return load_temporal(folder, image, any_image)[0]
-
-
-def build_kind(kind: str, stage: ImageStage, **options: Any) -> TemporalStage | ChunkStage:
-    """Raises InputError."""
-    return build_chunk(stage, **options) if kind == ChunkStage.kind else build_temporal(kind, stage, **options)
-
-
-def save_kind(
-    temporal: TemporalStage | ChunkStage, folder: Path, config: Mapping[str, Any], image_digest: bytes
-) -> None:
-    """`config`: {"kind": ..., "options": {...}}."""
-    if isinstance(temporal, ChunkStage):
-        save_chunk(temporal, folder, config, image_digest)
-    else:
-        save_temporal(temporal, folder, config, image_digest)
 
 
 def no_context(image: ImageModel) -> tuple[TemporalStage, bytes]:

@@ -126,13 +126,10 @@ class _Clip:
         self._latents: list[Tensor] | None = None
 
     def glimpse(self) -> "_Clip":
-        """Whole units, evenly spread, whose symbols are rounded."""
-        unit = self._codec.unit
-        last = -(-len(self.frames) // unit) - 1
-        units = np.unique(np.linspace(0, last, min(last + 1, -(-_LOOKED_AT // unit))).round().astype(int))
-        indices = (units[:, None] * unit + np.arange(unit)).reshape(-1)
-        some = self.frames[torch.from_numpy(indices[indices < len(self.frames)])]
-        return _Clip(self._codec, some, self._context, self._fps, rdo=False)
+        """Some frames, evenly spread, whose symbols are rounded."""
+        count = len(self.frames)
+        indices = np.linspace(0, count - 1, min(count, _LOOKED_AT)).round().astype(int)
+        return _Clip(self._codec, self.frames[torch.from_numpy(indices)], self._context, self._fps, rdo=False)
 
     def middle(self) -> "_Clip":
         """A packet's frames from the middle."""
@@ -150,7 +147,7 @@ class _Clip:
 
     def quality(self, symbols: list[Tensor], qp: int) -> float:
         """Mean PSNR in dB of the decoded frames: they depend on the symbols alone, so nothing need be coded."""
-        latents = self._codec.dequantise(symbols, qp, len(self.frames))
+        latents = self._codec.dequantise(symbols, qp)
         pictures = self._codec.synthesize(latents, qp, *self.frames.shape[1:3])
         return float(np.mean(psnr(pictures, self.frames.cpu().numpy())))
 
@@ -159,9 +156,8 @@ class _Clip:
         symbols = self.symbols(variant, qp) if symbols is None else symbols
         height, width = self.frames.shape[1:3]
         data, report = self._codec.compress_symbols(
-            symbols, qp, height, width, self._context, self._fps, frames=len(self.frames), variant=variant,
-            skip=SKIP if self._rdo else 0,
-        )  # fmt: skip
+            symbols, qp, height, width, self._context, self._fps, variant=variant, skip=SKIP if self._rdo else 0
+        )
         return _Coded(symbols, data, report)
 
     def kbps(self, coded: _Coded) -> float:

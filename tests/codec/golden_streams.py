@@ -39,13 +39,10 @@ NAMES = {
     "transformer_layers": ("transformer", True),  # version 3, as those after it
     "lstm_variant": ("lstm", True),
     "none_layers_variant": ("none", True),
-    "chunk": ("chunk", True),  # version 4, as those after it
-    "transformer_skip": ("transformer", True),
-    "chunk_skip": ("chunk", True),
+    "transformer_skip": ("transformer", True),  # version 4
 }
 SKIP = 40
-MODEL_KINDS = ("lstm", "transformer", "chunk")
-UNIT = 4  # of the chunk stage
+MODEL_KINDS = ("lstm", "transformer")
 VARIANT = {"short": [1, 2, 0, 3]}
 
 
@@ -56,23 +53,16 @@ def options_of(name: str) -> dict[str, Any]:
 
 def symbols(name: str = "") -> list[Tensor]:
     """Those that stream `name` holds: 0 where its variant codes none."""
-    if name.startswith("chunk"):
-        return made([(4, 8, 5), (2, 4, 6), (1, 2, 7)], -(-FRAMES // UNIT), 320)
     kept = VARIANT["short"] if "variant" in name else [q.shape[-1] for q in all_symbols()]
     return [truncated(q, k, -1) for q, k in zip(all_symbols(), kept, strict=True)]
 
 
 def all_symbols() -> list[Tensor]:
-    """int32 (19, H_l, W_l, C_l) of the padded frame."""
-    return made([(8, 16, 1), (4, 8, 3), (2, 4, 4), (1, 2, 5)], FRAMES, 100)
-
-
-def made(shapes: Sequence[tuple[int, ...]], count: int, first: int) -> list[Tensor]:
-    """Mostly small, some slow in time, a few far out of any table; `first` of the keys they are made from."""
+    """int32 (19, H_l, W_l, C_l) of the padded frame: mostly small, some slow in time, a few far out of any table."""
     levels = []
-    for key, shape in enumerate(shapes):
-        still = raw_bits(first + key, int(np.prod(shape))).reshape(shape) % 9 - 4
-        moving = raw_bits(first + 100 + key, count * still.size).reshape(count, *shape)
+    for key, shape in enumerate([(8, 16, 1), (4, 8, 3), (2, 4, 4), (1, 2, 5)]):
+        still = raw_bits(100 + key, int(np.prod(shape))).reshape(shape) % 9 - 4
+        moving = raw_bits(200 + key, FRAMES * still.size).reshape(FRAMES, *shape)
         q = still + moving % 3 - 1
         q = np.where(moving % 199 == 0, (moving - 2048) * 15, q)
         q = np.where(moving == 2, 32767, np.where(moving == 3, -32767, q))
@@ -95,11 +85,8 @@ def encode(model: Path, name: str) -> bytes:
     """With these weights the intra prior is always the shorter: only `transformer_intra` may choose it."""
     kind, context = NAMES[name]
     codec = vidlbc.load(model, device="cpu", temporal=kind)
-    if kind == "chunk" or name.endswith("skip"):
-        codec._priors.intra_frames = False
-        skip = SKIP if name.endswith("skip") else 0
-        given = fitted(codec, name)
-        return codec.compress_symbols(given, QP, HEIGHT, WIDTH, context, FPS, frames=FRAMES, skip=skip)[0]
+    if name.endswith("skip"):
+        return codec.compress_symbols(fitted(codec, name), QP, HEIGHT, WIDTH, context, FPS, skip=SKIP)[0]
     codec.__class__ = FixedSymbols
     assert isinstance(codec, FixedSymbols)
     codec.given, codec.frame = symbols(name), 0
@@ -115,8 +102,8 @@ def fitted(codec: Codec, name: str) -> list[Tensor]:
     if not name.endswith("skip"):
         return symbols(name)
     codec._priors.intra_frames = False
-    levels = tuple((level.stride, level.channels) for level in codec.coded_levels)
-    header = Header(HEIGHT, WIDTH, QP, bytes(16), codec.kind, levels, unit=codec.unit, skip=SKIP)
+    levels = tuple((level.stride, level.channels) for level in codec.levels)
+    header = Header(HEIGHT, WIDTH, QP, bytes(16), codec.kind, levels, skip=SKIP)
     # At this price nothing is changed but what must be.
     return RateDistortionQuantiser(codec._priors, header, 1e9).choose([q.float() for q in symbols(name)])
 

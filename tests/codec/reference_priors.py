@@ -92,14 +92,11 @@ def rms_norm(x: Array) -> Array:
 
 
 class Prior:
-    prefix = ""  # of the temporal stage's tensors
-    coarse_view = 0  # bits by which latents of the coarsest level are scaled down where priors look at them
-
     def __init__(self, image: dict[str, Array], temporal: dict[str, Array] | None, stream: Stream, margin: int = 4):
         self.levels, self.qp, self.margin = stream.levels, stream.qp, margin
         self.work = sorted({max(s, 8) for s, _ in self.levels})
-        self.trunk = Network(image, "prior.") if temporal is None else Network(temporal, f"{self.prefix}trunk.")
-        self.rest = Network(temporal or {}, self.prefix)
+        self.trunk = Network(image, "prior.") if temporal is None else Network(temporal, "trunk.")
+        self.rest = Network(temporal or {})
         # Rows gain, step, log2 gain of this QP.
         self.coding = [image[f"coding.{i}"][:, stream.qp] for i in range(len(self.levels))]
 
@@ -230,21 +227,10 @@ class TransformerPrior(Prior):
         return snap(hidden + seen + net.linear(f"{name}.same_place", memory))
 
 
-class ChunkPrior(TransformerPrior):
-    """Of the chunk before; levels and coding tables are the chunk stage's own."""
-
-    CONTEXT, prefix, coarse_view = 1, "temporal.", 3
-
-
-class ChunkAlone(NonePrior):
-    prefix = "temporal."
-
-
 KINDS: dict[str, type[Any]] = {
     "none": NonePrior,
     "lstm": LSTMPrior,
     "transformer": TransformerPrior,
-    "chunk": ChunkPrior,
 }
 
 
@@ -258,19 +244,12 @@ def decode(data: bytes, model: Path) -> list[list[Array]]:
         options = {k: v for k, v in config["options"].items() if k == "margin"}
         assert config["image_stage"] == image_digest.hex()
     assert hashlib.sha256(image_digest + temporal_digest).digest()[:16] == stream.fingerprint
-    chunked = stream.kind == "chunk"
     multiple = max(s for s, _ in stream.levels)
-    if chunked:
-        assert temporal is not None and config["options"]["frames"] == stream.unit
-        coding = {name: tensor for name, tensor in temporal.items() if name.startswith("coding.")}
-        temporal = {n: t for n, t in temporal.items() if n.startswith("temporal.")}
-        image = coding
     prior = KINDS[stream.kind](image, temporal, stream, **options)
     height, width = (side + -side % multiple for side in (stream.height, stream.width))
     frames, null = [], prior.start(height, width)
     state = null
-    alone = ChunkAlone(image, temporal, stream) if chunked else NonePrior(image, None, stream)
-    views = [0] * (len(stream.levels) - 1) + [prior.coarse_view]
+    alone = NonePrior(image, None, stream)
     for packets in zip(*[packets for _, packets in stream.sections], strict=True):
         decoders: dict[int, RangeDecoder] = {}
         for packet, (levels, _) in zip(packets, stream.sections, strict=True):
@@ -288,7 +267,7 @@ def decode(data: bytes, model: Path) -> list[list[Array]]:
                 kept = stream.kept[i]
                 coded = decoders[i].level(mean[..., :kept], scale[..., :kept], stream.skip)
                 symbols[i] = np.pad(coded, ((0, 0), (0, 0), (0, stream.levels[i][1] - kept)))
-                latents[i] = snap(F(symbols[i]) * prior.coding[i][1] * F(2.0 ** -views[i]))
+                latents[i] = snap(F(symbols[i]) * prior.coding[i][1])
                 if i:
                     said = [one.send(latents[i]) for one in both]
             state = prior.update(state, latents)

@@ -35,9 +35,8 @@ class Stream:
     levels: list[tuple[int, int]]
     kept: list[int]  # channels coded of each level
     base: int  # levels of the base layer
-    unit: int  # frames coded as one; packets count units
     skip: int  # smaller scale indices are not coded
-    frames: int  # of the clip
+    frames: int
     sections: list[tuple[range, list[Packet]]]  # levels and packets of each section
 
 
@@ -78,33 +77,28 @@ def parse(data: bytes) -> Stream:
     kind = b.take(b.varint()).decode()
     levels = [(b.varint(), b.varint()) for _ in range(b.varint())]
     kept, base = ([b.varint() for _ in levels], b.varint()) if version > 2 else ([c for _, c in levels], 0)
-    unit, skip = (b.varint(), b.varint()) if version > 3 else (1, 0)
+    one, skip = (b.varint(), b.varint()) if version > 3 else (1, 0)
     b.check()
+    assert one == 1
     cut = len(levels) - base
     parts = [range(cut, len(levels)), range(cut)] if base else [range(len(levels))]
-    read = [(part, *section(b, part, version)) for part in parts]
-    sections, lengths = [(part, packets) for part, packets, _ in read], {length for _, _, length in read}
-    units = {sum(p[0] for p in packets) for _, packets in sections}
-    assert len(units) == len(lengths) == 1 and b.at == len(data)
-    (count,), (frames,) = units, lengths
-    assert (count - 1) * unit < frames <= count * unit
-    return Stream(
-        height, width, qp, bool(flags & 1), kind, fingerprint, levels, kept, base, unit, skip, frames, sections
-    )  # fmt: skip
+    sections = [(part, section(b, part, version)) for part in parts]
+    (frames,) = {sum(p[0] for p in packets) for _, packets in sections}
+    assert b.at == len(data)
+    return Stream(height, width, qp, bool(flags & 1), kind, fingerprint, levels, kept, base, skip, frames, sections)
 
 
-def section(b: Bytes, levels: range, version: int) -> tuple[list[Packet], int]:
-    """Packets, and frames of the clip."""
+def section(b: Bytes, levels: range, version: int) -> list[Packet]:
     packets: list[Packet] = []
     while True:
         tag = b.take(1)
         b.mark = b.at
         count = b.varint()
         if tag == b"E":
-            frames = b.varint() if version > 3 else count
+            again = b.varint() if version > 3 else count
             b.check()
-            assert count == sum(p[0] for p in packets)
-            return packets, frames
+            assert count == again == sum(p[0] for p in packets)
+            return packets
         assert tag == b"P"
         size = b.varint()
         (crc,) = struct.unpack("<I", b.take(4))

@@ -32,11 +32,7 @@ IMAGE_OPTIONS = {
 TEMPORAL_OPTIONS: dict[str, dict[str, Any]] = {
     "lstm": {},
     "transformer": {"context": 2, "margin": 2},
-    "chunk": {
-        "frames": 4, "channels": [5, 6, 7], "widths": [8, 8, 8], "blocks": 2, "prior_widths": [32, 32, 32],
-        "prior_blocks": 1, "margin": 2,
-    },
-}  # fmt: skip
+}
 
 
 def raw_bits(key: int, count: int) -> np.ndarray:
@@ -84,11 +80,6 @@ def save_small_model(
     image = models.load_image_stage(folder / "image_stage")
     for kind in kinds:
         described = {"kind": kind, "options": TEMPORAL_OPTIONS[kind]}
-        if kind == "chunk":
-            chunk = models.build_chunk(image.stage, **TEMPORAL_OPTIONS[kind])
-            fill(chunk, seed + 1)
-            models.save_chunk(chunk, folder / "temporal" / kind, described, image.digest)
-            continue
         temporal = models.build_temporal(kind, image.stage, **TEMPORAL_OPTIONS[kind])
         fill(temporal, seed + 1)
         models.save_temporal(temporal, folder / "temporal" / kind, described, image.digest)

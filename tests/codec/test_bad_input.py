@@ -103,8 +103,8 @@ def test_loading(model_folder: Path, tmp_path: Path) -> None:
         return str(error.value)
 
     assert (
-        message(model_folder, temporal="chunk")
-        == f"model {model_folder} has no temporal stage 'chunk': it has none, lstm, transformer"
+        message(model_folder, temporal="foo")
+        == f"model {model_folder} has no temporal stage 'foo': it has none, lstm, transformer"
     )
     assert message(model_folder, precision="fp16") == "unknown precision 'fp16': expected fp32 or bf16"
     assert message(model_folder, device="tpu?") == "unknown device 'tpu?': expected auto, cpu or cuda"

@@ -89,20 +89,6 @@ def test_bits_lie_where_they_are_spent(codec_of: Callable[..., Codec]) -> None:
         assert risen[index] > 10 and not risen[index + 1 :].any()
 
 
-def test_units_of_several_frames_share_their_bits(tmp_path: Path) -> None:
-    """Kind `chunk`, units of 4 frames: 4 and 2 of them."""
-    codec = vidlbc.load(save_small_model(tmp_path / "model", kinds=("chunk",)), device="cpu")
-    data = codec.compress(noisy_frames(6, 32, 32), qp=40)
-    maps = bit_maps(codec, data)
-    assert maps.levels.shape == (6, 3) and maps.cells.shape == (6, 4, 4) and maps.strides == (8, 16, 32)
-    np.testing.assert_array_equal(maps.levels[:4], maps.levels[:1].repeat(4, 0))
-    np.testing.assert_array_equal(maps.levels[4:], maps.levels[4:5].repeat(2, 0))
-    assert maps.cells.sum() == pytest.approx(maps.levels.sum())
-    payload = 8 * sum(size for _, size in vidlbc.inspect(data).packets)
-    assert payload - 64 <= maps.levels.sum() <= payload
-    assert maps.levels.sum() + maps.other == pytest.approx(8 * len(data))
-
-
 def test_code_lengths_are_those_of_the_tables() -> None:
     mean, log2_scale = torch.tensor([0.0, 3.25, -7.6, 0.0]), torch.tensor([-2.0, 1.0, 3.0, -5.0])
     parameters = coder.quantise(Distribution(mean, log2_scale))

@@ -21,12 +21,12 @@ VARIANTS = {"short": [0, 2, 2, 3]}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return save_small_model(tmp_path_factory.mktemp("models") / "small", kinds=("lstm", "transformer", "chunk"))
+    return save_small_model(tmp_path_factory.mktemp("models") / "small", kinds=("lstm", "transformer"))
 
 
 @pytest.fixture(scope="module")
 def codecs(folder):
-    return {kind: vidlbc.load(folder, "cpu", temporal=kind) for kind in (*KINDS, "chunk")}
+    return {kind: vidlbc.load(folder, "cpu", temporal=kind) for kind in KINDS}
 
 
 @pytest.mark.slow
@@ -77,7 +77,7 @@ def skipping(codec, frames, skip, qp=30, **options):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "context"),
-    [("none", True), ("lstm", True), ("transformer", True), ("transformer", False), ("chunk", True)],
+    [("none", True), ("lstm", True), ("transformer", True), ("transformer", False)],
 )
 def test_skipped_symbols_come_back_in_another_process_and_by_the_specification(codecs, folder, kind, context, tmp_path):
     """Under these weights few scales are small, so that a large bound is needed for many to be skipped."""
@@ -123,13 +123,13 @@ def test_a_scene_cut_is_coded_by_the_prior_that_its_symbols_were_chosen_under(co
 
 @pytest.mark.slow
 @pytest.mark.parametrize("context", [True, False])
-@pytest.mark.parametrize("kind", [*KINDS, "chunk"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_coding_with_what_the_choice_knows_gives_the_bytes_of_coding_anew(codecs, kind, context):
     codec = codecs[kind]
     frames = np.concatenate([noisy_frames(9, 40, 48, seed=1), motion_frames(12, (40, 48), motion=(1.0, 0.0))])
     known = codec.compress(frames, 30, rdo=True, context=context)
     chosen = codec.analyse(frames, 30, rdo=True, context=context)
-    anew, _ = codec.compress_symbols(chosen, 30, 40, 48, context=context, skip=SKIP, frames=len(frames))
+    anew, _ = codec.compress_symbols(chosen, 30, 40, 48, context=context, skip=SKIP)
     assert known == anew
 
 

@@ -46,7 +46,7 @@ def waits(device: Device) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [*KINDS, "chunk"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_streams_are_the_cpus(folder: Path, kind: str) -> None:
     frames = noisy_frames(FRAMES, 40, 56)
     with pretended_cuda() as device:
@@ -65,7 +65,7 @@ def test_streams_are_the_cpus(folder: Path, kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [*KINDS, "chunk"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_clips_decode_as_one_batch(folder: Path, kind: str) -> None:
     with pretended_cuda():
         here, there = both(folder, kind)

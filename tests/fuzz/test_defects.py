@@ -43,7 +43,7 @@ def forged(data: bytes, **fields: int) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["none", "lstm", "transformer_layers", "chunk"])
+@pytest.mark.parametrize("name", ["none", "lstm", "transformer_layers"])
 @pytest.mark.parametrize("read", ["symbols", "latents", "padded_symbols", "decompress"])
 def test_a_forged_size_is_refused_before_anything_is_reserved(corpus: Corpus, name: str, read: str) -> None:
     codec, data = corpus.codecs[name], forged(corpus.streams[name], height=65536, width=65535)

@@ -31,7 +31,7 @@ Tool = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.mark.slow
 def test_the_corpus_is_of_every_kind_and_version_and_passes(corpus: Corpus, tmp_path: Path) -> None:
-    assert {kind for _, kind, _ in STREAMS.values()} == {"none", "lstm", "transformer", "chunk"}
+    assert {kind for _, kind, _ in STREAMS.values()} == {"none", "lstm", "transformer"}
     assert {data[4] for data in corpus.streams.values()} == {2, 3, 4}
     assert len(corpus.streams) == len(STREAMS) + len(EXTREME)
     assert make_corpus(corpus.folder).streams == corpus.streams

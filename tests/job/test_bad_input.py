@@ -48,7 +48,7 @@ def job(call_tool: Tool, motions: Path, small_model: Path, tmp_path: Path) -> Ca
         ("qp=-1", "qp=-1: expected an integer from 0 to 63"),
         ("bitrate=0", "bitrate=0: expected kbit/s above 0 and below 1000000000, or null"),
         ("psnr=200", "psnr=200: expected dB above 0 and below 100, or null"),
-        ("temporal=foo", "temporal=foo: expected one of none, transformer, lstm, chunk"),
+        ("temporal=foo", "temporal=foo: expected one of none, transformer, lstm"),
         ("precision=fp64", "precision=fp64: expected one of fp32, bf16"),
         ("device=tpu", "unknown device 'tpu': expected auto, cpu or cuda"),
         ("train.steps=0", "train.steps=0: expected more than 0"),

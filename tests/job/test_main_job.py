@@ -246,25 +246,6 @@ def test_the_fast_settings_are_options_of_the_tool() -> None:
 
 
 @pytest.mark.slow
-def test_chunks_go_through_the_whole_job(motions: Path, small_model: Path, tmp_path: Path) -> None:
-    """Units of 8 frames in clips of 5 and 3: trained, encoded, verified in another process, measured and recognised."""
-    out = tmp_path / "run"
-    arguments = ("temporal=chunk", "train.steps=2", "data.clip_frames=5", "eval.pixels=false")
-    done = run_command(job_command(motions, out, small_model, *arguments), out)
-    metrics = done.metrics
-    assert metrics["temporal"] == "chunk" and metrics["n_videos"] == 15
-    assert metrics["bpp"] > 0 and metrics["bpp_none"] > 0 and metrics["psnr"] > 5
-    assert {"latents", "decoded"} == json.loads((out / "probes" / "probes.json").read_text()).keys()
-    assert re.search(r"clips, \d+ frames decode to the same symbols in another process", done.stdout)
-    shards = LatentShards(out / "shards", "test", mode="latents")
-    assert {shards.meta(i)["frames"] for i in range(len(shards))} == {5, 3}
-    for index in range(len(shards)):
-        sample = shards[index]
-        assert vidlbc.inspect(sample["bitstream"]).unit == 8
-        assert [len(level) for level in sample["latents"]] == [sample["meta"]["frames"]] * 4
-
-
-@pytest.mark.slow
 def test_training_goes_on_from_a_stage_of_another_image_stage(
     undisturbed: Job, motions: Path, other_model: Path, tmp_path: Path
 ) -> None:

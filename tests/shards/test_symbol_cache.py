@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import vidlbc
+from tests.codec.retired import CHUNK_HEADER, RETIRED
 from tests.codec.small_models import save_small_model
 from vidlbc.codec import Codec
 from vidlbc.errors import BitstreamError, InputError
@@ -48,30 +49,26 @@ def test_damage_is_never_read(tmp_path: Path, place: int, flip: int, cut: bool) 
 
 
 @pytest.fixture(scope="module")
-def sets(
+def encoded(
     tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[..., Path]
-) -> dict[str, tuple[LatentShards, Codec]]:
-    """Shards of the same clips by two kinds; clips of 5 frames end within a chunk of 4 and a cell of 32 pixels."""
+) -> tuple[LatentShards, Codec]:
+    """Shards of two clips, which end within a cell of 32 pixels."""
     root = tmp_path_factory.mktemp("cache")
     for number in range(2):
         make_clip(root / "videos" / f"{number}.mp4", frames=5, size=(48, 80), seed=number)
-    model = save_small_model(root / "model", kinds=("lstm", "chunk"))
-    found = {}
-    for kind in ("lstm", "chunk"):
-        codec = vidlbc.load(model, "cpu", temporal=kind)
-        options = Settings(model=str(model), temporal=kind)
-        encode_corpus(make_plan(read_annotations(root / "videos"), root / kind, codec, options), codec=codec, bar=False)
-        found[kind] = LatentShards(root / kind), codec
-    return found
+    model = save_small_model(root / "model", kinds=("lstm",))
+    codec = vidlbc.load(model, "cpu", temporal="lstm")
+    options = Settings(model=str(model), temporal="lstm")
+    encode_corpus(make_plan(read_annotations(root / "videos"), root / "shards", codec, options), codec=codec, bar=False)
+    return LatentShards(root / "shards"), codec
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["lstm", "chunk"])
 @pytest.mark.parametrize("mode", ["symbols", "latents"])
 def test_samples_are_the_same_and_nothing_is_decoded_twice(
-    sets: dict[str, tuple[LatentShards, Codec]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, mode: str
+    encoded: tuple[LatentShards, Codec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    shards, codec = sets[kind]
+    shards, codec = encoded
     plain = LatentShards(shards.folder, mode=mode, codec=codec)  # type: ignore[arg-type]
     cached = LatentShards(shards.folder, mode=mode, codec=codec, cache=tmp_path / "cache")  # type: ignore[arg-type]
     wanted = [plain[index][mode] for index in range(2)]
@@ -88,8 +85,8 @@ def test_samples_are_the_same_and_nothing_is_decoded_twice(
 
 
 @pytest.mark.slow
-def test_a_damaged_bitstream_leaves_no_entry(sets: dict[str, tuple[LatentShards, Codec]], tmp_path: Path) -> None:
-    shards, codec = sets["lstm"]
+def test_a_damaged_bitstream_leaves_no_entry(encoded: tuple[LatentShards, Codec], tmp_path: Path) -> None:
+    shards, codec = encoded
     cached = LatentShards(shards.folder, mode="latents", codec=codec, verify=False, cache=tmp_path / "cache")
     data = bytearray(shards.bitstream(0))
     data[-20] ^= 1
@@ -99,8 +96,20 @@ def test_a_damaged_bitstream_leaves_no_entry(sets: dict[str, tuple[LatentShards,
     assert not list((tmp_path / "cache").rglob("*.symbols"))
 
 
-def test_bad_values_are_one_line(sets: dict[str, tuple[LatentShards, Codec]], tmp_path: Path) -> None:
-    shards, _ = sets["lstm"]
+@pytest.mark.parametrize("mode", ["symbols", "latents"])
+def test_a_cached_clip_of_temporal_chunk_is_refused(
+    encoded: tuple[LatentShards, Codec], tmp_path: Path, mode: str
+) -> None:
+    shards, codec = encoded
+    cached = LatentShards(shards.folder, mode=mode, codec=codec, cache=tmp_path / "cache")  # type: ignore[arg-type]
+    cached[0]
+    cached._read = lambda meta: CHUNK_HEADER  # type: ignore[method-assign]
+    with pytest.raises(BitstreamError, match=f"^bitstream was written with {RETIRED}$"):
+        cached[0]
+
+
+def test_bad_values_are_one_line(encoded: tuple[LatentShards, Codec], tmp_path: Path) -> None:
+    shards, _ = encoded
     with pytest.raises(InputError, match="mode=frames: a cache keeps symbols, expected mode=symbols or mode=latents"):
         LatentShards(shards.folder, mode="frames", cache=tmp_path)
     (tmp_path / "file").write_text("")

@@ -21,7 +21,7 @@ from vidlbc.errors import InputError
 from vidlbc.evaluation.plots import plot_accuracy_curve
 from vidlbc.shards import LatentShards
 from vidlbc.studies import accuracy_curve_media
-from vidlbc.studies.accuracy_curve import CurveSettings, grouped, run_curve
+from vidlbc.studies.accuracy_curve import CurveSettings, run_curve
 from vidlbc.studies.accuracy_curve_media import videos_of
 from vidlbc.studies.accuracy_curve_points import Point, differences
 from vidlbc.studies.accuracy_curve_report import tables
@@ -35,7 +35,7 @@ FAST = (
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_small_model(tmp_path_factory.mktemp("models") / "chunked", kinds=("lstm", "chunk"))
+    return save_small_model(tmp_path_factory.mktemp("models") / "small", kinds=("lstm",))
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def points_of(out: Path) -> dict[tuple[str, int | None], dict]:
 @pytest.mark.slow
 def test_every_input_has_a_point_at_every_qp(out: Path) -> None:
     found = points_of(out)
-    coded = ["latents, lstm", "latents, none", "latents, chunk", "decoded frames, lstm", "decoded frames, chunk"]
+    coded = ["latents, lstm", "latents, none", "decoded frames, lstm"]
     expected = {(name, qp) for name in (*coded, "x264 medium") for qp in (20, 50)}
     assert set(found) == expected | {("source pixels", None), ("source pixels, full size", None)}
     for (name, qp), point in found.items():
@@ -112,13 +112,10 @@ def test_rates_are_the_sizes_of_real_bitstreams(out: Path, corpus: Path, model: 
 
 
 @pytest.mark.slow
-def test_a_kind_with_symbols_of_its_own_has_shards_and_probes_of_its_own(out: Path) -> None:
-    assert grouped(("lstm", "chunk", "none")) == [("lstm", "none"), ("chunk",)]
-    assert {path.name for path in (out / "shards").iterdir()} == {
-        f"{kind}-qp{qp}" for kind in ("lstm", "chunk") for qp in (20, 50)
-    }
+def test_the_first_kind_alone_has_shards_and_probes(out: Path) -> None:
+    assert {path.name for path in (out / "shards").iterdir()} == {"lstm-qp20", "lstm-qp50"}
     probes = {path.stem for path in (out / "probes").glob("*.json")}
-    assert {"latents-chunk-qp20-linear", "decoded-chunk-qp20-linear", "latents-lstm-qp20-linear"} <= probes
+    assert {"latents-lstm-qp20-linear", "decoded-lstm-qp20-linear"} <= probes
     assert not any("none" in name for name in probes)
     assert {path.name for path in (out / "sizes").glob("none-*")} == {
         f"none-qp{qp}-{split}.json" for qp in (20, 50) for split in ("train", "val", "test")
@@ -138,7 +135,7 @@ def test_differences_are_paired_and_told_with_the_bytes(out: Path) -> None:
     expected = np.mean([right["latents-lstm-qp50"][key] - right["pixels"][key] for key in right["pixels"]])
     assert pairs["latents, lstm", 50, "source pixels"]["difference"] == expected
     assert pairs["latents, lstm", 50, "decoded frames, lstm"]["bytes_ratio"] == 1
-    assert pairs["latents, chunk", 50, "decoded frames, chunk"]["clips"] == 4
+    assert pairs["latents, lstm", 50, "decoded frames, lstm"]["clips"] == 4
     assert not any(of == "latents, none" for of, _, _ in pairs)
     readers = [row["reader"] for row in figures["speed"]]
     cached = "latents, lstm, later epochs (symbols cached)"
@@ -225,8 +222,8 @@ def small_probe() -> vidlbc.job.EvaluationSettings:
 @pytest.mark.parametrize(
     "options, line",
     [
-        (("temporal=[lstm,foo]",), "temporal: unknown 'foo', expected some of none, transformer, lstm, chunk"),
-        (("temporal=[transformer]",), "temporal=['transformer']: model {model} has none, chunk, lstm"),
+        (("temporal=[lstm,foo]",), "temporal: unknown 'foo', expected some of none, transformer, lstm"),
+        (("temporal=[transformer]",), "temporal=['transformer']: model {model} has none, lstm"),
         (("qps=[20,20]",), "qps=[20, 20]: expected at least one, none twice"),
         (("eval.heads=[ridge]",), "eval.heads: unknown 'ridge', expected some of linear, attentive, lstm"),
         (("data.split=train",), "data.split=train: expected val, test or null"),

@@ -111,4 +111,3 @@ def test_ranks_share_the_batch_of_one_process(video: Path, share: float) -> None
             parts = [sampler(4 // world, rank, world)(step) for rank in range(world)]
             joined = [torch.cat(rows) for rows in zip(*parts, strict=True)]
             assert all(torch.equal(a, b) for a, b in zip(joined, whole, strict=True))
-        assert all(torch.equal(a, b) for a, b in zip(sampler(2, 1, 2).of_all_ranks()(step), whole, strict=True))

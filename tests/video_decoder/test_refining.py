@@ -44,18 +44,6 @@ def test_every_temporal_prior_has_the_same_refined_pictures(speaking):
 
 
 @pytest.mark.slow
-def test_chunks_are_refined_frame_by_frame(speaking):
-    # Two packets, the last chunk filled up: its repeated frames are not shown.
-    frames = noisy_frames(PACKET_FRAMES + 3, 32, 32)
-    codec = load(speaking, "chunk")
-    data = codec.compress(frames)
-    assert load(speaking, "chunk", refine=False).compress(frames) == data
-    latents = codec.dequantise(codec.padded_symbols(data), 32, len(frames))
-    assert codec.refiner is not None
-    np.testing.assert_array_equal(codec.decompress(data), codec.refiner.start(32, 32, 32).add(latents).numpy())
-
-
-@pytest.mark.slow
 def test_the_past_is_carried_over_packets_and_the_whole_is_what_a_frame_by_frame_loop_gives(speaking):
     frames = noisy_frames(PACKET_FRAMES + 2, 30, 32)
     codec = load(speaking, "none")

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vidlbc.benchmark.clip import generated_clip
 from vidlbc.codec import PACKET_FRAMES, Codec
@@ -157,9 +156,7 @@ class _Stages:
         codec, (height, width) = self._codec, self._clips[number].shape[1:3]
         header = codec._header(height, width, self._qp, 0, True, ())
         state = codec._priors.start(1, header)
-        size = PACKET_FRAMES // codec.unit
-        packets: Iterator[tuple[Tensor, ...]] = zip(*[q.split(size) for q in self._symbols[number]], strict=True)
-        for packet in packets:
+        for packet in zip(*[q.split(PACKET_FRAMES) for q in self._symbols[number]], strict=True):
             coded = list(coded_frames(codec._priors, packet, header, state))
             yield from (frame for frame, _ in coded)
             state = coded[-1][1]
@@ -203,6 +200,6 @@ def reading_shards(folder: Path, codec: Codec, clips: int, rounds: int) -> list[
 
     if not len(LatentShards(folder, codec=codec)):
         raise InputError(f"{folder}: no clip to read")
-    rows = reading_speed([[codec.kind]], {codec.kind: folder}, {codec.kind: codec}, None, clips, rounds)
+    rows = reading_speed(folder, {codec.kind: codec}, None, clips, rounds)
     files = max(row["clips_per_s"] for row in rows if row["reader"].startswith("source files"))
     return [{**row, "ratio": row["clips_per_s"] / files} for row in rows]

@@ -3,7 +3,6 @@
 from vidlbc.bitstream.container import (
     MAX_RATE,
     MAX_SIDE,
-    VERSION,
     Header,
     Packet,
     Reader,
@@ -16,7 +15,6 @@ from vidlbc.bitstream.info import BitstreamInfo, inspect
 __all__ = [
     "MAX_RATE",
     "MAX_SIDE",
-    "VERSION",
     "BitstreamInfo",
     "Header",
     "Packet",

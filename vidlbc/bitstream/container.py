@@ -4,9 +4,9 @@
     header | base packet | ... | end | enhancement packet | ... | end                 two: the base stands alone
 
 The lowest version that can say it is written. Version 3: a variant keeps only the first channels of its levels, or the
-coarse levels form a base layer whose bytes come before all others. Version 4: frames are coded in units of several, or
-symbols that are all but certain are left out. Varints are LEB128. A packet holds up to 16 frames in one range-coder
-run, so that the coder's flush and the checksums cost about two bytes a frame. Nothing here needs weights.
+coarse levels form a base layer whose bytes come before all others. Version 4: symbols that are all but certain are left
+out. Varints are LEB128. A packet holds up to 16 frames in one range-coder run, so that the coder's flush and the
+checksums cost about two bytes a frame. Nothing here needs weights.
 """
 
 import io
@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import BinaryIO
 
-from vidlbc.errors import BitstreamError
+from vidlbc.errors import RETIRED, BitstreamError
 
 MAGIC = b"VLBC"
 VERSION, LAYERED_VERSION, PLAIN_VERSION = 4, 3, 2
-MAX_UNIT = 64
 MAX_SKIP = 89  # more than the largest scale index
 MAX_SIDE = 1 << 16
 MAX_RATE = 1 << 32  # of the frame rate's numerator and denominator
 MAX_PACKET_FRAMES = 255
 _PACKET, _END = 0x50, 0x45
+_MAX_UNIT = 64  # of the reserved field: frames that temporal=chunk coded as one; 1 for every other kind
 # Of an escape entry with the least count (24 bits), and its 16 plain bits.
 _MAX_SYMBOL_BYTES = 5
 _READ = 1 << 20
@@ -46,7 +46,6 @@ class Header:
     context: bool = True
     kept: tuple[int, ...] = ()  # channels coded of each level, the first ones; () is all of them
     base: int = 0  # how many of the coarsest levels form the base layer; 0: no layers
-    unit: int = 1  # frames that are coded as one: what packets count is units
     skip: int = 0  # symbols whose scale index is below it are not coded: they are the rounded mean
 
     @property
@@ -63,7 +62,7 @@ class Header:
 
     @property
     def version(self) -> int:
-        if self.unit > 1 or self.skip:
+        if self.skip:
             return VERSION
         truncated = self.coded != tuple(channels for _, channels in self.levels)
         return LAYERED_VERSION if truncated or self.base else PLAIN_VERSION
@@ -78,7 +77,7 @@ class Header:
         if self.version >= LAYERED_VERSION:
             body += b"".join(map(varint, self.coded)) + varint(self.base)
         if self.version >= VERSION:
-            body += varint(self.unit) + varint(self.skip)
+            body += varint(1) + varint(self.skip)
         return body + struct.pack("<I", zlib.crc32(body))
 
 
@@ -86,7 +85,7 @@ class Header:
 class Packet:
     """Some frames' symbols: `checks` has a byte a frame, `symbol_crc` covers all of them, `payload` is range-coded.
 
-    Where several frames are coded as one unit, a frame stands for a unit here. `modes`: see `pack_modes`.
+    `modes`: see `pack_modes`.
     """
 
     frames: int
@@ -125,9 +124,9 @@ def unpack_modes(modes: bytes, frames: int, levels: int) -> list[int]:
     return masks
 
 
-def end_bytes(units: int, frames: int | None = None) -> bytes:
-    """`units`: coded in all packets. `frames`: how many of theirs are the clip's, from version 4 on."""
-    body = varint(units) + (b"" if frames is None else varint(frames))
+def end_bytes(frames: int, version: int = PLAIN_VERSION) -> bytes:
+    """`frames`: coded in all packets; from version 4 on the number is there twice."""
+    body = varint(frames) * (2 if version >= VERSION else 1)
     return bytes([_END]) + body + struct.pack("<I", zlib.crc32(body))
 
 
@@ -197,7 +196,6 @@ class Reader:
         self._source = _Source(source)
         self.header = self._header()
         self.header_size = self._source.position
-        self.units = 0  # coded ones of the section being read: frames, where a unit is one
         self.frames = 0  # of the section that was read to its end
         self._sections = list(self.header.sections)
 
@@ -228,14 +226,16 @@ class Reader:
             kept = tuple(source.varint("the channels kept", channels) for _, channels in levels)
             base = source.varint("the levels of the base", max(count - 1, 0))
         if version >= VERSION:
-            unit, skip = source.varint("the frames of a unit", MAX_UNIT), source.varint("the scales skipped", MAX_SKIP)
+            unit, skip = source.varint("the frames of a unit", _MAX_UNIT), source.varint("the scales skipped", MAX_SKIP)
         source.crc("the header")
         numbers = [height, width, denominator, unit, *(stride for stride, _ in levels)]
         if not all(numbers) or not levels or qp > 63 or not (kind.isascii() and kind.decode().isprintable()):
             raise BitstreamError("damaged bitstream: the header holds impossible values")
+        if kind == b"chunk" or unit > 1:
+            raise BitstreamError(f"bitstream was written with {RETIRED}")
         rate = Fraction(numerator, denominator)
         context = bool(flags & 1)
-        return Header(height, width, qp, fingerprint, kind.decode(), levels, rate, context, kept, base, unit, skip)
+        return Header(height, width, qp, fingerprint, kind.decode(), levels, rate, context, kept, base, skip)
 
     def packets(self) -> Iterator[Packet]:
         """The packets of the next section in order: a stream with a base layer has two, the base first.
@@ -244,7 +244,7 @@ class Reader:
         an end record is missing or wrong.
         """
         levels = self._sections.pop(0)
-        self.units = 0
+        frames = 0
         # A frame cannot need more bytes a symbol; the bound is checked before memory is reserved.
         cells = (-(-self.header.height // s) * -(-self.header.width // s) * c for s, c in self.header.levels)
         largest = _MAX_SYMBOL_BYTES * (sum(cells) + 65536)
@@ -253,7 +253,7 @@ class Reader:
             tag = source.take(1, "the next packet or the end record")[0]
             source.mark()
             if tag == _END:
-                self._end()
+                self._end(frames)
                 return
             if tag != _PACKET:
                 raise BitstreamError(f"damaged bitstream: unknown record 0x{tag:02x} at offset {source.position - 1}")
@@ -265,26 +265,22 @@ class Reader:
             flagged = (int.from_bytes(flags, "little") & ((1 << count) - 1)).bit_count()
             modes = flags + source.take(-(-flagged * len(levels) // 8), "the frame modes")
             payload = source.take(size, "the packet")
-            source.crc(f"packet at frame {self.units * self.header.unit}")
+            source.crc(f"packet at frame {frames}")
             if not count:
                 raise BitstreamError(f"damaged bitstream: empty packet at offset {source.position}")
-            self.units += count
+            frames += count
             yield Packet(count, symbol_crc, checks, modes, payload)
 
-    def _end(self) -> None:
-        """The rest of a section's end record."""
-        unit, promised = self.header.unit, self.frames
-        units = self._source.varint("the number of frames", 1 << 40)
-        frames = units
-        if self.header.version >= VERSION:
-            frames = self._source.varint("the number of frames", 1 << 46)
+    def _end(self, frames: int) -> None:
+        """The rest of the end record of a section of so many frames."""
+        promised, count = self.frames, 2 if self.header.version >= VERSION else 1
+        told = [self._source.varint("the number of frames", 1 << 40) for _ in range(count)]
         self._source.crc("the end record")
-        if units != self.units:
-            raise BitstreamError(f"damaged bitstream: {self.units} frames found, the end record says {units}")
-        if not units:
+        for number in told:
+            if number != frames:
+                raise BitstreamError(f"damaged bitstream: {frames} frames found, the end record says {number}")
+        if not frames:
             raise BitstreamError("damaged bitstream: it holds no frame")
-        if not (units - 1) * unit < frames <= units * unit:
-            raise BitstreamError(f"damaged bitstream: {units} units of {unit} frames, the end record says {frames}")
         if promised not in (0, frames):
             raise BitstreamError(f"damaged bitstream: {promised} frames in the base, {frames} in the enhancement")
         self.frames = frames

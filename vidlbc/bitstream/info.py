@@ -23,12 +23,11 @@ class BitstreamInfo:
     levels: tuple[tuple[int, int], ...]
     kept: tuple[int, ...]  # channels coded of each level, fine to coarse
     base_levels: int  # the coarsest levels that form the base layer; 0: no layers
-    unit: int  # frames that are coded as one
     skip: int  # symbols whose scale index is below it are not coded
     bytes: int
     base_bytes: int | None  # what a reader of the base needs, from the start; None without layers
     header_bytes: int
-    packets: tuple[tuple[int, int], ...] = field(repr=False)  # (units, payload bytes), the base's first
+    packets: tuple[tuple[int, int], ...] = field(repr=False)  # (frames, payload bytes), the base's first
 
     @property
     def bits_per_pixel(self) -> float:
@@ -46,5 +45,5 @@ def inspect(source: bytes | BinaryIO) -> BitstreamInfo:
         ends.append(reader.position)
     return BitstreamInfo(
         h.version, reader.frames, h.height, h.width, h.qp, h.kind, h.context, h.fingerprint.hex(), h.fps, h.levels,
-        h.coded, h.base, h.unit, h.skip, ends[-1], ends[0] if h.base else None, reader.header_size, tuple(packets),
+        h.coded, h.base, h.skip, ends[-1], ends[0] if h.base else None, reader.header_size, tuple(packets),
     )  # fmt: skip

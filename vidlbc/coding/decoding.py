@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidlbc.bitstream import VERSION, Header, Packet, Reader, end_bytes, unpack_modes
+from vidlbc.bitstream import Header, Packet, Reader, end_bytes, unpack_modes
 from vidlbc.coding.encoding import SPOOLED, crc_bytes
 from vidlbc.coding.priors import Priors, Quantised
 from vidlbc.entropy import coder
@@ -82,7 +82,7 @@ def _side_by_side(reader: Reader, base: bool) -> Iterator[tuple[Packet, ...]]:
     with cast(BinaryIO, SpooledTemporaryFile(SPOOLED)) as held:
         held.write(header.to_bytes())
         held.writelines(packet.to_bytes() for packet in reader.packets())
-        held.write(end_bytes(reader.units, reader.frames if header.version >= VERSION else None))
+        held.write(end_bytes(reader.frames, header.version))
         held.seek(0)
         for of_base, other in zip_longest(Reader(held).packets(), reader.packets()):
             if of_base is None or other is None or of_base.frames != other.frames:
@@ -95,7 +95,7 @@ class _Packets:
 
     def __init__(self, header: Header, packets: Sequence[Packet], before: int, on_level: OnLevel | None):
         self.frames, self._before, self._on_level = packets[0].frames, before, on_level
-        self._unit, self._skip = header.unit, header.skip
+        self._skip = header.skip
         self.coded, self._packets, self._sections = header.coded, packets, header.sections[: len(packets)]
         self._crcs = [0] * len(packets)
         self._decoders: dict[int, coder.Decoder] = {}
@@ -125,12 +125,11 @@ class _Packets:
             self._crcs[place] = zlib.crc32(data, self._crcs[place])
             if self._crcs[place] & 0xFF != packet.checks[t]:
                 raise BitstreamError(
-                    f"decoded symbols of frame {(self._before + t) * self._unit} fail their checksum: "
+                    f"decoded symbols of frame {self._before + t} fail their checksum: "
                     "the bitstream was altered, or the weights differ from those that wrote it"
                 )
             if t == self.frames - 1 and self._crcs[place] != packet.symbol_crc:
-                end = (self._before + self.frames) * self._unit
-                raise BitstreamError(f"decoded symbols fail their checksum before frame {end}")
+                raise BitstreamError(f"decoded symbols fail their checksum before frame {self._before + self.frames}")
 
 
 class _Past:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidlbc.bitstream import VERSION, Header, Packet, end_bytes, pack_modes
+from vidlbc.bitstream import Header, Packet, end_bytes, pack_modes
 from vidlbc.coding.priors import Priors
 from vidlbc.entropy import coder
 from vidlbc.entropy.tables import TAIL_SHARE
@@ -36,7 +36,7 @@ class EncodeReport:
     """What `compress_stream` wrote. `estimated_bits`: ideal code length under the unquantised distributions.
 
     `base_bytes`: how many of the bytes, from the start, hold the base layer; None where there are no layers.
-    `frame_bits`: estimated, of each coded unit: a frame, or a chunk of them.
+    `frame_bits`: estimated, of each frame.
     """
 
     frames: int
@@ -256,19 +256,18 @@ class PacketWriter:
             for section in self._sections:
                 section.end_packet()
 
-    def finish(self, frames: int | None = None) -> EncodeReport:
-        """Write the end records. `frames`: of the clip, where the last unit of several frames was filled up."""
+    def finish(self) -> EncodeReport:
+        """Write the end records."""
         h, bits = self._header, self._bits
-        length = len(bits) * h.unit if frames is None else frames
         for section in self._sections:
-            section.write(end_bytes(len(bits), length if h.version >= VERSION else None))
+            section.write(end_bytes(len(bits), h.version))
         for section in self._sections[1:]:
             section.sink.seek(0)
             shutil.copyfileobj(section.sink, self._sink)
             section.sink.close()
         size, base = sum(section.bytes for section in self._sections), self._sections[0].bytes
         return EncodeReport(
-            length, size, base if h.base else None, h.qp, self._variant, sum(bits), h.height, h.width, tuple(bits)
+            len(bits), size, base if h.base else None, h.qp, self._variant, sum(bits), h.height, h.width, tuple(bits)
         )
 
 

@@ -12,7 +12,7 @@ from vidlbc.bitstream import Header
 from vidlbc.entropy import coder
 from vidlbc.errors import InputError
 from vidlbc.frame_pool import FramePool
-from vidlbc.models import ChunkModel, ImageModel
+from vidlbc.models import ImageModel
 from vidlbc.prior.grid import to_grid
 from vidlbc.prior.topdown import Distribution, Gains, TopDownPrior
 from vidlbc.stage_clock import in_stage
@@ -26,13 +26,11 @@ Quantised = tuple[Tensor, Tensor, Tensor]
 class Priors:
     """Distributions of symbols under an image stage's gains and an exact temporal stage (`to_grid`).
 
-    A chunk stage may take the image stage's place; what is said of frames then holds of chunks.
-
     Wherever a method takes `by_intra`, True stands for the image stage's own prior: for frames that the past says
     nothing about (the first, scene cuts). Lists over levels are fine to coarse; symbols int32 (B, H_l, W_l, C_l).
     """
 
-    def __init__(self, image: ImageModel | ChunkModel, temporal: TemporalStage, pool: FramePool):
+    def __init__(self, image: ImageModel, temporal: TemporalStage, pool: FramePool):
         self.image, self.temporal, self.pool, self.clock = image, temporal, pool, pool.clock
         self.context = bool(temporal.strides)
         self.intra = to_grid(copy.deepcopy(image.stage.prior).cpu()).to(pool.device) if self.context else temporal.trunk

@@ -15,8 +15,8 @@ class BitMaps:
     """Bits of the symbols of one bitstream. Both arrays have the same sum.
 
     `levels` (T, levels), fine to coarse. `cells` (T, rows, columns): of `CELL` x `CELL` pixels, coarse levels being
-    spread evenly over the pixels that they stand for; of the padded frame, since its margin costs bits too. Where
-    several frames are coded at once, each takes an equal share. `other`: bits of header, checksums and coder's ends.
+    spread evenly over the pixels that they stand for; of the padded frame, since its margin costs bits too. `other`:
+    bits of header, checksums and coder's ends.
     """
 
     levels: np.ndarray
@@ -46,26 +46,19 @@ def bit_maps(codec: Codec, data: bytes) -> BitMaps:
     info = inspect(data)
     found: list[list[np.ndarray]] = [[] for _ in info.levels]
     codec.code_lengths(data, lambda index, bits: found[index].append(bits.double().sum(2).numpy()))
-    unit, strides = codec.unit, tuple(stride for stride, _ in info.levels)
+    strides = tuple(stride for stride, _ in info.levels)
     maps = [np.stack(level) for level in found]
-    levels = np.stack([_per_frame(level.sum((1, 2)), unit, info.frames) for level in maps], 1)
+    levels = np.stack([level.sum((1, 2)) for level in maps], 1)
     cells = np.sum([_cells(level, stride) for level, stride in zip(maps, strides, strict=True)], 0)
     other = 8 * len(data) - float(levels.sum())
-    return BitMaps(levels, _per_frame(cells, unit, info.frames), strides, info.height, info.width, other)
-
-
-def _per_frame(units: np.ndarray, size: int, frames: int) -> np.ndarray:
-    """(U, ...) of units of `size` frames, the last one maybe shorter -> (T, ...), a unit's bits shared out evenly."""
-    counts = [min(size, frames - start) for start in range(0, frames, size)]
-    shares = units / np.array(counts).reshape(-1, *[1] * (units.ndim - 1))
-    return np.repeat(shares, counts, axis=0)
+    return BitMaps(levels, cells, strides, info.height, info.width, other)
 
 
 def _cells(bits: np.ndarray, stride: int) -> np.ndarray:
-    """(U, H_l, W_l) -> (U, rows, columns)."""
+    """(T, H_l, W_l) -> (T, rows, columns)."""
     if stride > CELL:
         ratio = stride // CELL
         return bits.repeat(ratio, 1).repeat(ratio, 2) / ratio**2
     ratio = CELL // stride
-    units, rows, columns = bits.shape
-    return bits.reshape(units, rows // ratio, ratio, columns // ratio, ratio).sum((2, 4))
+    frames, rows, columns = bits.shape
+    return bits.reshape(frames, rows // ratio, ratio, columns // ratio, ratio).sum((2, 4))

@@ -100,7 +100,7 @@ def measure_clip(
     points = []
     same: dict[bytes | str, dict[str, Codec]] = {}  # kinds that code the same symbols
     for kind, codec in codecs.items():
-        same.setdefault(kind if kind.endswith(RDO) else codec.coded.digest, {})[kind] = codec
+        same.setdefault(kind if kind.endswith(RDO) else codec.image.digest, {})[kind] = codec
     for kinds in same.values():
         points += _measure_kinds(name, frames, kinds, qp, verify, fps)
     return points
@@ -116,17 +116,17 @@ def _measure_kinds(
     skip = SKIP if rdo else 0
     symbols = first.analyse(frames, qp, rdo=rdo, skip=skip)
     analysed = time.perf_counter()
-    decoded = first.synthesize(first.dequantise(symbols, qp, count), qp, height, width)
+    decoded = first.synthesize(first.dequantise(symbols, qp), qp, height, width)
     analysis, synthesis = analysed - start, time.perf_counter() - analysed
     shared = _quality(decoded, frames)
     points = []
     for kind, codec in codecs.items():
         start = time.perf_counter()
-        data, report = codec.compress_symbols(symbols, qp, height, width, frames=count, skip=skip)
+        data, report = codec.compress_symbols(symbols, qp, height, width, skip=skip)
         coding, decoding = time.perf_counter() - start, 0.0
         null = data
         if codec.kind != "none" and not rdo:
-            null = codec.compress_symbols(symbols, qp, height, width, context=False, frames=count)[0]
+            null = codec.compress_symbols(symbols, qp, height, width, context=False)[0]
         if verify:
             what = f"{name}: temporal={kind} at qp {qp}"
             decoding = _same_symbols(codec, data, symbols, what) + synthesis

@@ -45,13 +45,7 @@ _IMAGE: dict[str, Any] = {
     "prior_blocks": 1,
     "variants": {"short": [1, 2, 0, 3]},
 }
-_CHUNK: dict[str, Any] = {
-    "frames": 4, "channels": [5, 6, 7], "widths": [8, 8, 8], "blocks": 2, "prior_widths": [32, 32, 32],
-    "prior_blocks": 1, "margin": 2,
-}  # fmt: skip
-_TEMPORAL: dict[str, dict[str, Any]] = {
-    "lstm": {}, "transformer": {"context": 2, "margin": 2}, "chunk": _CHUNK,
-}  # fmt: skip
+_TEMPORAL: dict[str, dict[str, Any]] = {"lstm": {}, "transformer": {"context": 2, "margin": 2}}
 # Name: model, kind, options of `compress_stream`; format versions 2, 3 and 4.
 STREAMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "none": ("plain", "none", {}),
@@ -61,14 +55,12 @@ STREAMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lstm_variant": ("plain", "lstm", {"variant": "short"}),
     "none_layers": ("layered", "none", {"variant": "short"}),
     "transformer_layers": ("layered", "transformer", {}),
-    "chunk": ("plain", "chunk", {}),
     "transformer_skip": ("plain", "transformer", {"rdo": True, "skip": 40}),
-    "chunk_skip": ("plain", "chunk", {"rdo": True, "skip": 40}),
 }
 LONG = "lstm"  # the one that has two packets
 LAYERED = tuple(name for name, (model, _, _) in STREAMS.items() if model == "layered")
 # Streams of their kind whose symbols are as large as they get, which no picture has.
-EXTREME = ("transformer_extreme", "chunk_extreme")
+EXTREME = ("transformer_extreme",)
 _SHARDS = ("layered", "transformer")
 
 
@@ -115,7 +107,7 @@ def make_corpus(folder: Path) -> Corpus:
     if (folder / "entry.symbols").is_file():
         return corpus
     shutil.rmtree(folder, ignore_errors=True)
-    _save_model(folder / "models" / "plain", ("lstm", "transformer", "chunk"))
+    _save_model(folder / "models" / "plain", ("lstm", "transformer"))
     _save_model(folder / "models" / "layered", ("transformer",), base_levels=2)
     for name, (_, _, options) in STREAMS.items():
         frames = _frames(18 if name == LONG else FRAMES, len(name))
@@ -153,9 +145,9 @@ def _save_model(folder: Path, kinds: tuple[str, ...], **options: Any) -> None:
     image = models.load_image_stage(folder / "image_stage")
     for kind in kinds:
         described = {"kind": kind, "options": _TEMPORAL[kind]}
-        made: Any = models.build_kind(kind, image.stage, **_TEMPORAL[kind])
+        made = models.build_temporal(kind, image.stage, **_TEMPORAL[kind])
         _stir(made)
-        models.save_kind(made, folder / "temporal" / kind, described, image.digest)
+        models.save_temporal(made, folder / "temporal" / kind, described, image.digest)
     (folder / "config.json").write_text(json.dumps({"format": models.FORMAT, "temporal": kinds[-1]}))
 
 
@@ -176,7 +168,7 @@ def _extreme(codec: Codec) -> bytes:
     draw = np.random.Generator(np.random.Philox(0))
     symbols = codec.analyse(_frames(2, 0), 20)
     large = [torch.from_numpy(draw.choice([-SYMBOL_LIMIT, 0, SYMBOL_LIMIT], q.shape).astype(np.int32)) for q in symbols]
-    return codec.compress_symbols(large, 20, HEIGHT, WIDTH, frames=2)[0]
+    return codec.compress_symbols(large, 20, HEIGHT, WIDTH)[0]
 
 
 def _write_shards(folder: Path, codec: Codec) -> Plan:

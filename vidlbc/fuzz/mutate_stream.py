@@ -50,15 +50,14 @@ def restructured(draw: Draw, data: bytes, other: bytes) -> bytes:
 def recounted(data: bytes) -> bytes:
     """Mended, and the end records say what the packets before them hold."""
     records, rest = parse(data)
-    units = 0
-    unit = max(1, value_of(records[0].get("unit"))) if records else 1
+    frames = 0
     for record in records[1:]:
         if record.tag == b"\x50":
-            units += value_of(record.get("frames"))
+            frames += value_of(record.get("frames"))
             continue
-        record.set("units", varint(units))
-        record.set("frames", varint(units * unit))
-        units = 0
+        for name in ("frames", "again"):
+            record.set(name, varint(frames))
+        frames = 0
     return join(records, rest)
 
 

@@ -13,7 +13,7 @@ from vidlbc.bitstream.container import varint
 
 _PACKET, _END = b"\x50", b"\x45"
 VARINTS = frozenset(
-    "height width numerator denominator kind_size count stride channels kept base unit skip frames size units".split()
+    "height width numerator denominator kind_size count stride channels kept base one skip frames size again".split()
 )
 
 
@@ -123,7 +123,7 @@ def _header(cursor: _Cursor) -> Record:
             add(("kept", cursor.varint()))
         add(("base", cursor.varint()))
     if version >= 4:
-        add(("unit", cursor.varint()))
+        add(("one", cursor.varint()))
         add(("skip", cursor.varint()))
     record.crc = cursor.take(4)
     return record
@@ -146,8 +146,8 @@ def _packet(cursor: _Cursor, levels: int) -> Record:
 
 
 def _end(cursor: _Cursor, header: Record) -> Record:
-    record = Record(_END, [("units", cursor.varint())])
+    record = Record(_END, [("frames", cursor.varint())])
     if header.get("version")[0] >= 4:
-        record.fields.append(("frames", cursor.varint()))
+        record.fields.append(("again", cursor.varint()))
     record.crc = cursor.take(4)
     return record

@@ -19,11 +19,11 @@ class DepthwiseBlock(nn.Module):
     The last layer starts at zero, so a fresh network is the linear transform that its resampling layers are set to.
     """
 
-    def __init__(self, channels: int, expand: int = 1, kernel: int = 3):
+    def __init__(self, channels: int):
         super().__init__()
-        self.depthwise = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
-        self.expand = nn.Conv2d(channels, channels * expand, 1)
-        self.reduce = nn.Conv2d(channels * expand, channels, 1)
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.expand = nn.Conv2d(channels, channels, 1)
+        self.reduce = nn.Conv2d(channels, channels, 1)
         _zero(self.reduce)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from vidlbc.job.settings import JobSettings
 from vidlbc.job.train import started_from
 from vidlbc.shards import Content, Corpus, Settings, contents_of, known_contents, read_annotations, split_corpus
 from vidlbc.shards.corpus import locate
-from vidlbc.temporal_stage import KINDS, ChunkStage
+from vidlbc.temporal_stage import KINDS
 from vidlbc.training.pictures import Source, find_files
 
 _MINIMUM_FREE = 200 * 2**20
@@ -104,7 +104,7 @@ def shard_settings(settings: JobSettings) -> Settings:
 def _check_values(settings: JobSettings) -> None:
     """A value that would only be met after an hour of training is met here."""
     check_qp(settings.qp)
-    _one_of("temporal", settings.temporal, (*KINDS, ChunkStage.kind))
+    _one_of("temporal", settings.temporal, tuple(KINDS))
     _one_of("precision", settings.precision, ("fp32", "bf16"))
     train, clips, evaluation = settings.train, settings.train.clips, settings.evaluation
     started_from(settings)

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -82,19 +81,17 @@ def measure_quality(shards: LatentShards, codec: Codec, plain: Codec, videos: in
         started = time.perf_counter()
         symbols = codec.padded_symbols(data)
         height, width = source.shape[1:3]
-        qp, count = meta["qp"], meta["frames"]
-        decoded = codec.synthesize(codec.dequantise(symbols, qp, count), qp, height, width)
+        qp = meta["qp"]
+        decoded = codec.synthesize(codec.dequantise(symbols, qp), qp, height, width)
         seconds = time.perf_counter() - started
-        null_data, null = codec.compress_symbols(symbols, qp, height, width, context=False, frames=count)
+        null_data, null = codec.compress_symbols(symbols, qp, height, width, context=False)
         none_data = data
         if codec.kind != "none":
-            alone = symbols if codec.unit == 1 else plain.analyse(source, qp)
-            none_data = plain.compress_symbols(alone, qp, height, width)[0]
+            none_data = plain.compress_symbols(symbols, qp, height, width)[0]
         if len(source) > longest:
             longest, shown = len(source), len(clips)
-            skip = inspect(data).skip
-            coded = codec.compress_symbols(symbols, qp, height, width, frames=count, skip=skip)[1].frame_bits
-            bits, bits_null = (spread_over_frames(b, codec.unit, count) for b in (coded, null.frame_bits))
+            bits = codec.compress_symbols(symbols, qp, height, width, skip=inspect(data).skip)[1].frame_bits
+            bits_null = null.frame_bits
         clips.append(
             ClipQuality(
                 key=meta["key"],
@@ -113,12 +110,6 @@ def measure_quality(shards: LatentShards, codec: Codec, plain: Codec, videos: in
     if not clips:
         raise VidlbcError(f"{shards.folder}: no source of split '{shards.split}' can be read again to compare with")
     return Quality(tuple(clips), clips[shown], bits, bits_null)
-
-
-def spread_over_frames(bits: Sequence[float], unit: int, frames: int) -> tuple[float, ...]:
-    """Bits of units -> of frames: an equal share each."""
-    sizes = [min(unit, frames - first) for first in range(0, frames, unit)]
-    return tuple(b / size for b, size in zip(bits, sizes, strict=True) for _ in range(size))
 
 
 def spread(shards: LatentShards, count: int) -> list[int]:

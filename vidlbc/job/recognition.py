@@ -231,10 +231,7 @@ def latents_at(
         here = wanted[(wanted >= first) & (wanted < first + row["frames"])] - first
         if len(here):
             symbols = symbols_of(clip)
-            if codec.unit == 1:
-                parts.append(codec.dequantise([q[here] for q in symbols], row["qp"]))
-            else:
-                parts.append([y[here] for y in codec.dequantise(symbols, row["qp"])])
+            parts.append(codec.dequantise([q[here] for q in symbols], row["qp"]))
         first += row["frames"]
     return [torch.cat(level) for level in zip(*parts, strict=True)]
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,8 @@ from vidlbc.job.settings import JobSettings
 from vidlbc.job.sources import source_file
 from vidlbc.shards import Corpus
 from vidlbc.shards.layout import dump_json, write_atomic
-from vidlbc.temporal_stage import ChunkStage, TemporalStage
+from vidlbc.temporal_stage import TemporalStage
 from vidlbc.training import distributed
-from vidlbc.training.chunk_objective import ChunkRateDistortion, set_axes
 from vidlbc.training.clip_reading import read_clips, whole_clips
 from vidlbc.training.loop import Settings
 from vidlbc.training.pictures import Source, find_files, read_pictures
@@ -127,24 +126,24 @@ def _train(settings: JobSettings, corpus: Corpus) -> None:
     image = models.load_image_stage(settings.model / "image_stage")
     ready = started_from(settings)
     if ready is not None:
-        temporal = models.load_kind(ready, image, any_image=start != SHIPPED)
+        temporal, _ = models.load_temporal(ready, image, any_image=start != SHIPPED)
         config = json.loads((ready / "config.json").read_text())
     else:
         if distributed.rank() == 0 and start == SHIPPED:
             print(f"no shipped weights of temporal={settings.temporal}: training from scratch", file=sys.stderr)
         torch.manual_seed(settings.train.seed)
-        temporal = models.build_kind(settings.temporal, image.stage)
+        temporal = models.build_temporal(settings.temporal, image.stage)
         config = {"kind": settings.temporal, "options": {}}
     if settings.train.budget is not None:
         temporal.requires_grad_(True)
-        _fit(settings, corpus, image, temporal, fresh=ready is None)
+        _fit(settings, corpus, image, temporal)
     elif ready is None:
         raise InputError(
             f"temporal={settings.temporal} has no shipped weights to use: set train.minutes or train.steps"
         )
     if distributed.rank() == 0:
         keep = {name: config[name] for name in ("kind", "options")}
-        models.save_kind(temporal, settings.model / "temporal" / settings.temporal, keep, image.digest)
+        models.save_temporal(temporal, settings.model / "temporal" / settings.temporal, keep, image.digest)
     distributed.barrier()
 
 
@@ -164,24 +163,15 @@ def _validation(rate: SymbolRate, corpus: Corpus, settings: JobSettings) -> Clip
     return ClipValidation(rate, clips, _VAL_QPS) if clips else None
 
 
-def _fit(
-    settings: JobSettings, corpus: Corpus, image: models.ImageModel, temporal: TemporalStage | ChunkStage, fresh: bool
-) -> None:
+def _fit(settings: JobSettings, corpus: Corpus, image: models.ImageModel, temporal: TemporalStage) -> None:
     train, device = settings.train, pick_device(settings.device)
     assert train.budget is not None
-    clips = train.clips
-    if isinstance(temporal, ChunkStage):
-        # Whole chunks, two at least: the second is coded given the first.
-        frames = max(2, -(-clips.frames // temporal.frames)) * temporal.frames
-        clips = replace(clips, frames=frames, window_frames=max(clips.window_frames, frames))
     paths = list(dict.fromkeys(item.path for item in corpus.select("train").items))
     silent = True if distributed.rank() else None
     sampler = read_clips(
-        paths, clips, train.seed, _pictures(train.pictures), lambda path: source_file(corpus.root, str(path)),
+        paths, train.clips, train.seed, _pictures(train.pictures), lambda path: source_file(corpus.root, str(path)),
         device, train.resident,
     )  # fmt: skip
-    if isinstance(temporal, ChunkStage) and fresh:
-        set_axes(temporal, image, sampler.of_all_ranks())
     image = image.to(device)
     temporal.to(device)
     logger = start_wandb(settings.wandb, settings.out)
@@ -190,11 +180,8 @@ def _fit(
         seed=train.seed, log_every=train.log_every or (100 if device.type == "cuda" else 10),
         save_seconds=train.save_seconds, val_seconds=train.val_seconds, step=train.step,
     )  # fmt: skip
-    chunked = isinstance(temporal, ChunkStage)
-    objective = ChunkRateDistortion(image) if chunked else SymbolRate(image, train.bf16)
-    validate = None
-    if isinstance(objective, SymbolRate) and distributed.rank() == 0:
-        validate = _validation(objective, corpus, settings)
+    objective = SymbolRate(image, train.bf16)
+    validate = None if distributed.rank() else _validation(objective, corpus, settings)
     folder = settings.out / "training"
     on_figures = None if logger is None else logger.log
     train_with_bar("train", temporal, objective, sampler, loop, folder, on_figures, silent, validate)

@@ -175,7 +175,7 @@ def _one_way(
         qp, (height, width) = qps[number % len(qps)], frames.shape[1:3]
         with _on(pair[way[0]]):
             symbols = encoder.analyse(frames, qp)
-            data, _ = encoder.compress_symbols(symbols, qp, height, width, frames=len(frames))
+            data, _ = encoder.compress_symbols(symbols, qp, height, width)
             wanted = [level.cpu() for level in encoder.unpadded(symbols, height, width)]
         count = sum(level.numel() for level in wanted)
         try:

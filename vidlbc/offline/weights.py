@@ -103,9 +103,9 @@ def save_model(described: Mapping[str, Any], tensors: Mapping[str, Tensor], fold
         if image != folder / "image_stage":
             shutil.copytree(image, folder / "image_stage", dirs_exist_ok=True)
         model = models.load_image_stage(folder / "image_stage")
-        temporal = models.build_kind(kind, model.stage, **config["options"])
+        temporal = models.build_temporal(kind, model.stage, **config["options"])
         _load(temporal, plain, folder)
-        models.save_kind(temporal, folder / "temporal" / kind, config, model.digest)
+        models.save_temporal(temporal, folder / "temporal" / kind, config, model.digest)
     write_atomic(folder / "config.json", dump_json({"format": models.FORMAT, "temporal": kind}, indent=1))
 
 

@@ -44,15 +44,13 @@ def show_clip(
     nearest to this codec's; left out where it cannot code them.
     """
     source, info = source[:SHOWN_FRAMES], inspect(stream)
-    symbols = [q[: -(-len(source) // codec.unit)] for q in codec.padded_symbols(stream)]
+    symbols = [q[: len(source)] for q in codec.padded_symbols(stream)]
     qp, (count, height, width) = info.qp, source.shape[:3]
     rate = Fraction(fps).limit_denominator(1001)
     coded = stream
     if count < info.frames:
-        coded, _ = codec.compress_symbols(
-            symbols, qp, height, width, info.context, rate, info.kept, frames=count, skip=info.skip
-        )
-    decoded = codec.synthesize(codec.dequantise(symbols, qp, count), qp, height, width)
+        coded, _ = codec.compress_symbols(symbols, qp, height, width, info.context, rate, info.kept, skip=info.skip)
+    decoded = codec.synthesize(codec.dequantise(symbols, qp), qp, height, width)
     panels = [
         Panel("source", f"source, {name}", source),
         _panel(f"vidlbc {codec.kind}", f"qp {qp}", coded, decoded, source),
@@ -66,9 +64,7 @@ def show_clip(
             left_out = str(error)
     null = None
     if codec.kind != "none":
-        null = bit_maps(
-            codec, codec.compress_symbols(symbols, qp, height, width, False, kept=info.kept, frames=count)[0]
-        )
+        null = bit_maps(codec, codec.compress_symbols(symbols, qp, height, width, False, kept=info.kept)[0])
     return ShownClip(name, Player(tuple(panels), rate), len(coded), bit_maps(codec, coded), null, left_out)
 
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from vidlbc.errors import InputError, ShardError, one_line
+from vidlbc.errors import RETIRED, InputError, ShardError, one_line
 from vidlbc.shards.content import Content, contents_of
 from vidlbc.shards.corpus import SPLITS, Corpus
 from vidlbc.shards.layout import MANIFEST, dump_json, write_atomic
@@ -158,7 +158,9 @@ class Plan:
 
     @staticmethod
     def load(output: str | Path) -> Plan:
-        """The plan of a shard folder. Raises ShardError when there is none, or it is damaged."""
+        """The plan of a shard folder. Raises ShardError when there is none, or it is damaged, InputError where it is of
+        temporal=chunk.
+        """
         path = Path(output) / MANIFEST / "plan.json"
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -177,13 +179,15 @@ class Plan:
                 additions=tuple(typed(Addition, addition) for addition in data.get("additions", ())),
             )
             plan._check()
-            return plan
         except FileNotFoundError:
             raise ShardError(f"{path}: no such file; {output} is not a folder of shards") from None
         except OSError as error:
             raise ShardError(f"{path}: cannot be read ({error.strerror})") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ShardError(f"{path}: damaged plan ({one_line(error)})") from None
+        if plan.settings.temporal == "chunk":
+            raise InputError(f"{path}: shards were written with {RETIRED}")
+        return plan
 
     def _check(self) -> None:
         """Raises ValueError where the numbers do not fit each other, TypeError where a name is none."""

@@ -133,7 +133,7 @@ class LatentShards:
             cache.put(name, symbols)
         if self.mode == "symbols":
             return self.codec.unpadded(symbols, header.height, header.width)
-        return self.codec.crop(self.codec.dequantise(symbols, header.qp, frames), header.height, header.width)
+        return self.codec.crop(self.codec.dequantise(symbols, header.qp), header.height, header.width)
 
     def meta(self, index: int) -> dict[str, Any]:
         """The Parquet row of clip `index`; no bitstream is read."""

@@ -50,7 +50,7 @@ def _encode(codec: Codec, request: Request) -> list[Entry]:
         height, width = clip.shape[1:3]
         skip = SKIP if request.rdo else 0
         symbols = codec.analyse(clip, request.qp, rdo=request.rdo, skip=skip)
-        data, _ = codec.compress_symbols(symbols, request.qp, height, width, frames=length, skip=skip)
+        data, _ = codec.compress_symbols(symbols, request.qp, height, width, skip=skip)
         _file(request, number).write_bytes(data)
         entries.append(_entry(codec.unpadded(symbols, height, width)))
     return entries

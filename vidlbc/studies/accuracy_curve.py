@@ -2,18 +2,18 @@
 
     corpus --encode_corpus--> shards at every QP                     out/shards/KIND-qpQ: bitstreams
        bitstreams --> latents, decoded frames --> tokens             of every labelled video, one decoding pass
-       their symbols --> the other lossless kinds                    out/sizes: true bytes of each
+       their symbols --> the other kinds                             out/sizes: true bytes of each
     source frames --> x264 at each video's bytes --> decoded         out/sizes: bytes and CRF of each
     source frames, at the encoder's size and as they lie on disk
        tokens --> run_probe, one budget for all                      out/probes
        --> points, paired differences, reading speed                 out/points.json, points.csv, metrics.json, plots
 
-Kinds that code the image stage's own symbols share pictures, latents and accuracy: the first of them is encoded and
-probed, the others cost a transcoding. Every other kind has shards and probes of its own.
+Kinds share symbols, and so pictures, latents and accuracy: the first of them is encoded and probed, the others cost a
+transcoding.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -44,10 +44,8 @@ from vidlbc.studies.accuracy_curve_points import NAMES, Point, differences
 from vidlbc.studies.accuracy_curve_probes import Probes
 from vidlbc.studies.accuracy_curve_report import write_curve
 from vidlbc.studies.accuracy_curve_speed import reading_speed
-from vidlbc.temporal_stage import KINDS, ChunkStage
+from vidlbc.temporal_stage import KINDS
 from vidlbc.training.request import alone, keep_request
-
-_KNOWN = (*KINDS, ChunkStage.kind)
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class CurveSettings:
     root: str
     out: Path
     model: str = "default"
-    temporal: tuple[str, ...] = ("transformer", "lstm", "none", "chunk")
+    temporal: tuple[str, ...] = ("transformer", "lstm", "none")
     qps: tuple[int, ...] = (0, 8, 16, 24, 32)
     heads: tuple[str, ...] = ("linear",)
     probe: EvaluationSettings = field(default_factory=EvaluationSettings)
@@ -88,7 +86,7 @@ class CurveSettings:
                 raise InputError(f"{name}={list(values)}: expected at least one, none twice")
         for qp in self.qps:
             check_qp(qp)
-        for name, values, known in (("temporal", self.temporal, _KNOWN), ("eval.heads", self.heads, HEAD_KINDS)):
+        for name, values, known in (("temporal", self.temporal, KINDS), ("eval.heads", self.heads, HEAD_KINDS)):
             for value in values:
                 if value not in known:
                     raise InputError(f"{name}: unknown {value!r}, expected some of {', '.join(known)}")
@@ -116,14 +114,6 @@ class CurveSettings:
             model=str(folder.resolve()) if folder.is_dir() else self.model, temporal=kind, precision=self.precision,
             deadline_s=self.deadline_s,
         )  # fmt: skip
-
-
-def grouped(kinds: Sequence[str]) -> list[tuple[str, ...]]:
-    """Kinds that code the image stage's own symbols together, every other one alone; the order of `kinds`."""
-    groups: dict[str, list[str]] = {}
-    for kind in kinds:
-        groups.setdefault("of the image stage" if kind in KINDS else kind, []).append(kind)
-    return [tuple(group) for group in groups.values()]
 
 
 def run_curve(settings: CurveSettings) -> dict[str, Any]:
@@ -178,23 +168,22 @@ class _Curve:
     ) -> None:  # fmt: skip
         s = self.settings = settings
         self.corpus, self.contents, self.splits, self.split, self.codecs = corpus, contents, splits, split, codecs
-        self.groups = grouped(tuple(codecs))
+        self.main = next(iter(codecs))  # the kind that is encoded
         plan = ViewPlan(frames=s.probe.frames, views=s.probe.views)
-        levels = [(level.channels, level.stride) for level in codecs[self.groups[0][0]].levels]
+        levels = [(level.channels, level.stride) for level in codecs[self.main].levels]
         self.media = Media(s.out, splits, plan, s.probe.grid, levels)
         self.probes = Probes(s.out, s.heads, s.probe, corpus.classes, split, s.seed, s.device)
 
     def run(self) -> dict[str, Any]:
-        s, main = self.settings, self.groups[0][0]
-        for group in self.groups:
-            for qp in s.qps:
-                self._coded(group, qp)
-                name = f"{X264_MEDIUM}-qp{qp}"
-                if s.x264 and group[0] == main and self.probes.missing(name):
-                    self._fit(name, self.media.x264(name, self._shards(main, qp)))
+        s = self.settings
+        for qp in s.qps:
+            self._coded(qp)
+            name = f"{X264_MEDIUM}-qp{qp}"
+            if s.x264 and self.probes.missing(name):
+                self._fit(name, self.media.x264(name, self._shards(qp)))
         for name in self._references():
             if self.probes.missing(name):
-                self._fit(name, self.media.pixels(name, self._shards(main, s.qps[0])))
+                self._fit(name, self.media.pixels(name, self._shards(s.qps[0])))
         points = self._points()
         told = {
             "data": s.root, "videos": len(self.videos.splits), "split": self.split, "max_side": s.max_side,
@@ -205,7 +194,7 @@ class _Curve:
         }  # fmt: skip
         figures = {
             "settings": told, "points": [point.told() for point in points], "differences": differences(points),
-            "speed": self._speed(), "environment": environment(self.codecs[main].device),
+            "speed": self._speed(), "environment": environment(self.codecs[self.main].device),
         }  # fmt: skip
         write_curve(s.out, figures, 1 / len(self.corpus.classes))
         return figures
@@ -213,25 +202,26 @@ class _Curve:
     def _references(self) -> list[str]:
         return [PIXELS, FULL] if self.settings.full_pixels else [PIXELS]
 
-    def _folder(self, kind: str, qp: int) -> Path:
-        return self.settings.out / "shards" / f"{kind}-qp{qp}"
+    def _folder(self, qp: int) -> Path:
+        return self.settings.out / "shards" / f"{self.main}-qp{qp}"
 
-    def _shards(self, kind: str, qp: int) -> dict[str, LatentShards]:
-        return {part: LatentShards(self._folder(kind, qp), part, codec=self.codecs[kind]) for part in self.splits}
+    def _shards(self, qp: int) -> dict[str, LatentShards]:
+        codec = self.codecs[self.main]
+        return {part: LatentShards(self._folder(qp), part, codec=codec) for part in self.splits}
 
     @cached_property
     def videos(self) -> Videos:
-        return videos_of(self._shards(self.groups[0][0], self.settings.qps[0]).values())
+        return videos_of(self._shards(self.settings.qps[0]).values())
 
     def _fit(self, name: str, features: Features) -> None:
         self.probes.fit(name, features)
         self.media.drop(name)
 
-    def _coded(self, group: Sequence[str], qp: int) -> None:
-        """Shards of the group's first kind, sizes of the others, probes on latents and decoded frames."""
-        s, kind = self.settings, group[0]
+    def _coded(self, qp: int) -> None:
+        """Shards of the first kind, sizes of the others, probes on latents and decoded frames."""
+        s, kind = self.settings, self.main
         codec = self.codecs[kind]
-        plan = make_plan(self.corpus, self._folder(kind, qp), codec, s.shards(kind, qp), contents=self.contents)
+        plan = make_plan(self.corpus, self._folder(qp), codec, s.shards(kind, qp), contents=self.contents)
         manifest, _ = encode_corpus(
             plan, processes=s.processes, device=s.device, codec=codec if s.processes == 1 else None
         )
@@ -239,31 +229,29 @@ class _Curve:
             print(f"{file['status']}: {file['path']}: {file['reason']}", file=sys.stderr)
         inputs = (LATENTS, DECODED) if s.probe.decoded else (LATENTS,)
         names = [name for name in (f"{i}-{kind}-qp{qp}" for i in inputs) if self.probes.missing(name)]
-        others = {f"{other}-qp{qp}": self.codecs[other] for other in group[1:]}
-        for name, features in self.media.coded(names, self._shards(kind, qp), others).items():
+        others = {f"{other}-qp{qp}": self.codecs[other] for other in self.codecs if other != kind}
+        for name, features in self.media.coded(names, self._shards(qp), others).items():
             self._fit(name, features)
 
     def _points(self) -> list[Point]:
         """By head and medium, in rising order of QP; source pixels last."""
-        s, points = self.settings, []
+        s, first, points = self.settings, self.main, []
 
         def add(medium: str, source: str, head: str, qp: int | None, sizes: Mapping[str, int]) -> None:
             found = self.probes.result(source, head)
             points.append(Point.of(medium, source, head, qp, sizes, self.videos, self.split, found))
 
         for head in s.heads:
-            for group in self.groups:
-                first = group[0]
-                for qp in s.qps:
-                    stored = videos_of(self._shards(first, qp).values()).bytes
-                    for kind in group:
-                        sizes = stored if kind == first else self.media.sizes(f"{kind}-qp{qp}")
-                        add(f"latents, {kind}", f"{LATENTS}-{first}-qp{qp}", head, qp, sizes)
-                    if s.probe.decoded:
-                        add(f"decoded frames, {first}", f"{DECODED}-{first}-qp{qp}", head, qp, stored)
-                    if s.x264 and group == self.groups[0]:
-                        name = f"{X264_MEDIUM}-qp{qp}"
-                        add("x264 medium", name, head, qp, self.media.sizes(name))
+            for qp in s.qps:
+                stored = videos_of(self._shards(qp).values()).bytes
+                for kind in self.codecs:
+                    sizes = stored if kind == first else self.media.sizes(f"{kind}-qp{qp}")
+                    add(f"latents, {kind}", f"{LATENTS}-{first}-qp{qp}", head, qp, sizes)
+                if s.probe.decoded:
+                    add(f"decoded frames, {first}", f"{DECODED}-{first}-qp{qp}", head, qp, stored)
+                if s.x264:
+                    name = f"{X264_MEDIUM}-qp{qp}"
+                    add("x264 medium", name, head, qp, self.media.sizes(name))
             for name in self._references():
                 add(NAMES[name], name, head, None, self.videos.source_bytes)
         return points
@@ -273,5 +261,4 @@ class _Curve:
         if not s.speed_clips:
             return []
         qp = s.qps[len(s.qps) // 2]
-        folders = {group[0]: self._folder(group[0], qp) for group in self.groups}
-        return reading_speed(self.groups, folders, self.codecs, self.split, s.speed_clips, s.speed_rounds)
+        return reading_speed(self._folder(qp), self.codecs, self.split, s.speed_clips, s.speed_rounds)

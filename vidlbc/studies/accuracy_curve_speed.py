@@ -29,21 +29,16 @@ Read = Callable[[int], int]  # a clip's place to how many frames were decoded
 
 
 def reading_speed(
-    groups: Sequence[Sequence[str]], folders: Mapping[str, Path], codecs: Mapping[str, Codec], split: str | None,
-    clips: int, rounds: int,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Up to `clips` clips of `split`, evenly spread. `folders`: the shards of each group's first kind.
+    shard_folder: Path, codecs: Mapping[str, Codec], split: str | None, clips: int, rounds: int
+) -> list[dict[str, Any]]:
+    """Up to `clips` clips of `split`, evenly spread. `shard_folder`: of the first of the `codecs`.
 
     A row a reader: `reader`, `clips_per_s`, `frames_per_s` (of the frames that it decodes), `bytes` (mean of a clip).
     """
     with tempfile.TemporaryDirectory(prefix="vidlbc-") as folder, one_thread():
-        main = groups[0][0]
-        shards = LatentShards(folders[main], split, codec=codecs[main])
+        shards = LatentShards(shard_folder, split, codec=next(iter(codecs.values())))
         chosen = spread(shards, clips)
-        readers: dict[str, tuple[Read, list[int]]] = {}
-        for group in groups:
-            stored = LatentShards(folders[group[0]], split, codec=codecs[group[0]])
-            readers |= _of_shards(group, stored, codecs, chosen, Path(folder) / "symbols")
+        readers = _of_shards(shards, codecs, chosen, Path(folder) / "symbols")
         readers["decoded frames, x264 at the same bytes"] = _x264(shards, chosen)
         readers |= _of_files(shards, chosen, Path(folder))
         rates: dict[str, list[float]] = {name: [] for name in readers}
@@ -62,11 +57,11 @@ def reading_speed(
 
 
 def _of_shards(
-    group: Sequence[str], shards: LatentShards, codecs: Mapping[str, Codec], chosen: Sequence[int], cache: Path
+    shards: LatentShards, codecs: Mapping[str, Codec], chosen: Sequence[int], cache: Path
 ) -> dict[str, tuple[Read, list[int]]]:
-    """Latents of every kind of the group and frames of its first one, out of the folder; other kinds' bitstreams are
-    transcoded before and lie in memory. The round that is not counted fills the cache of symbols."""
-    first = group[0]
+    """Latents of every kind and frames of the first one, out of the folder; other kinds' bitstreams are transcoded
+    before and lie in memory. The round that is not counted fills the cache of symbols."""
+    first, *others = codecs
     latents = LatentShards(shards.folder, shards.split, "latents", codecs[first])
     kept = LatentShards(shards.folder, shards.split, "latents", codecs[first], cache=cache)
     frames = LatentShards(shards.folder, shards.split, "frames", codecs[first])
@@ -77,7 +72,7 @@ def _of_shards(
     found[f"latents, {first}, later epochs (symbols cached)"] = (
         (lambda place: len(kept[chosen[place]]["latents"][0])), list(map(len, stored))
     )  # fmt: skip
-    for kind in group[1:]:
+    for kind in others:
         coded = [codecs[first].transcode(data, codecs[kind])[0] for data in stored]
         found[f"latents, {kind}"] = _in_memory(codecs[kind], coded)
     found[f"decoded frames, {first}"] = (lambda place: len(frames[chosen[place]]["frames"]), list(map(len, stored)))

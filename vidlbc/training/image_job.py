@@ -191,9 +191,9 @@ def _save(settings: ImageJobSettings, start: Start) -> None:
         kind = models.default_kind(folder)
         for place in sorted((folder / "temporal").glob("*/config.json")):
             config = json.loads(place.read_text())
-            temporal = models.load_kind(place.parent, old)
+            temporal, _ = models.load_temporal(place.parent, old)
             keep = {name: config[name] for name in ("kind", "options") if name in config}
-            models.save_kind(temporal, settings.out / "temporal" / place.parent.name, keep, new.digest)
+            models.save_temporal(temporal, settings.out / "temporal" / place.parent.name, keep, new.digest)
     described = {"format": models.FORMAT, "temporal": kind}
     write_atomic(settings.out / "config.json", dump_json(described, indent=1))
 

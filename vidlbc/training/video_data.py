@@ -9,11 +9,10 @@ once and drawn from many times; a corpus larger than the pool is visited pool af
 function of (seed, step). Where the pool fits, it lies on the training device, and clips are drawn there.
 """
 
-import copy
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -111,13 +110,6 @@ class ClipSampler:
     def draw(self, step: int) -> Batch:
         """By the device's own generator."""
         return self._clips(self.shape(step))
-
-    def of_all_ranks(self) -> "ClipSampler":
-        """The one whose batches hold the rows of all ranks."""
-        whole = copy.copy(self)
-        whole.settings = replace(self.settings, batch=self.settings.batch * self.world)
-        whole.rank, whole.world = 0, 1
-        return whole
 
     def shape(self, step: int) -> _Step:
         """Steps that have it in common draw from the same memory, in tensors of the same shapes."""

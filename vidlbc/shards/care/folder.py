@@ -35,7 +35,7 @@ def verify_folder(
 ) -> list[Problem]:
     """Every problem of a shard folder but those that only decoding shows; whatever bytes lie there, none is raised.
 
-    Raises InputError where `folder` is none, or holds no shards and no plan.
+    Raises InputError where `folder` is none, holds no shards and no plan, or shards of temporal=chunk.
     """
     folder = Path(folder)
     if processes < 1:
