@@ -30,7 +30,7 @@ from vidlbc.coding import SKIP, EncodeReport, OnLevel, PacketWriter, Priors, Rat
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
 from vidlbc.image_codec import ImageCodec
 from vidlbc.prior.grid import to_grid
-from vidlbc.temporal_stage import TemporalStage
+from vidlbc.temporal_stage import MovedStage, TemporalStage
 
 PACKET_FRAMES = 16
 MAX_PIXELS = 1 << 26  # 8192 x 8192; a frame of 8K video has half of it
@@ -60,7 +60,12 @@ def load(
         raise InputError(f"model {name} has no temporal stage {kind!r}: it has {', '.join(kinds)}")
     path = folder / "temporal" / kind
     stage, digest = models.no_context(image) if kind == "none" else models.load_temporal(path, image)
-    codec = Codec(image, stage, digest, device=device, precision=precision)
+    if isinstance(stage, MovedStage):
+        from vidlbc.moved_codec import MovedCodec  # which needs this module
+
+        codec: Codec = MovedCodec(image, stage, digest, device, precision)
+    else:
+        codec = Codec(image, stage, digest, device, precision)
     if refine:
         codec.refine_with(*models.load_video_decoder(folder, image))
     codec.max_pixels = max_pixels
@@ -71,6 +76,7 @@ class Codec(ImageCodec):
     """See the module. Frames are uint8 (T, H, W, 3) RGB; T >= 1, H and W >= 16. `max_pixels`: see `load`."""
 
     max_pixels = MAX_PIXELS
+    moves = False  # whether frames are predicted from moved pictures
 
     def __init__(
         self,
@@ -84,7 +90,10 @@ class Codec(ImageCodec):
         self.temporal = to_grid(temporal).to(self.device)
         self.kind = temporal.kind
         self._digest = hashlib.sha256(image.digest + temporal_digest).digest()[:16]
-        self._priors = Priors(self.image, self.temporal, self._pool)
+        self._priors = self._make_priors()
+
+    def _make_priors(self) -> Priors:
+        return Priors(self.image, self.temporal, self._pool)
 
     @property
     def fingerprint(self) -> str:
@@ -156,8 +165,13 @@ class Codec(ImageCodec):
         if first is None:
             raise InputError("nothing to encode: expected at least one frame")
         header = self._header(first.shape[1], first.shape[2], qp, fps, context, kept, skip if rdo else 0)
-        writer = PacketWriter(self._priors, sink, header, variant)
-        packets = chain([first], packets)
+        return self._write(chain([first], packets), sink, header, variant, rdo)
+
+    def _write(
+        self, packets: Iterable[Tensor], sink: BinaryIO, header: Header, variant: str | None, rdo: bool
+    ) -> EncodeReport:
+        """Packets of frames, uint8 (n, H, W, 3), to a bitstream."""
+        writer, qp = PacketWriter(self._priors, sink, header, variant), header.qp
         if rdo:
             scaled = (self.scaled(self.unquantised(packet), qp) for packet in packets)
             for symbols, known in RateDistortionQuantiser(self._priors, header).packets(scaled):
@@ -197,9 +211,12 @@ class Codec(ImageCodec):
         """What `unquantised` gives of a whole clip of frames of that true size -> what `analyse` gives."""
         scaled, kept = self.scaled(latents, check_qp(qp)), self.kept(variant)
         if rdo:
-            header = self._header(height, width, qp, 0, context, kept, skip)
-            return RateDistortionQuantiser(self._priors, header).choose(scaled)
+            return self._choose(scaled, self._header(height, width, qp, 0, context, kept, skip))
         return self._truncated([y.round_().to(torch.int32) for y in scaled], kept)
+
+    def _choose(self, scaled: Sequence[Tensor], header: Header) -> list[Tensor]:
+        """gain * y of a whole clip -> symbols chosen for rate and distortion."""
+        return RateDistortionQuantiser(self._priors, header).choose(scaled)
 
     # -- decoding ----------------------------------------------------------------------------------------------------
 
@@ -292,11 +309,17 @@ class Codec(ImageCodec):
         sink = io.BytesIO()
         header = self._header(height, width, check_qp(qp), fps, context, tuple(kept) or self.kept(variant), skip)
         symbols = self._truncated(symbols, header.kept)
-        writer = PacketWriter(self._priors, sink, header, variant)
-        for packet in zip(*[level.split(PACKET_FRAMES) for level in symbols], strict=True):
-            writer.add(packet)
-        report = writer.finish()
+        packets = zip(*[level.split(PACKET_FRAMES) for level in symbols], strict=True)
+        report = self._write_symbols(packets, sink, header, variant)
         return sink.getvalue(), report
+
+    def _write_symbols(
+        self, packets: Iterable[Sequence[Tensor]], sink: BinaryIO, header: Header, variant: str | None
+    ) -> EncodeReport:
+        writer = PacketWriter(self._priors, sink, header, variant)
+        for packet in packets:
+            writer.add(packet)
+        return writer.finish()
 
     def transcode(self, data: bytes, target: "Codec", context: bool = True) -> tuple[bytes, EncodeReport]:
         """The same symbols under another prior of the same image stage: other bytes, identical pixels."""
@@ -320,7 +343,7 @@ class Codec(ImageCodec):
     ) -> Header:
         levels = tuple((level.stride, level.channels) for level in self.levels)
         base, rate = self.stage.base_levels, frame_rate(fps)
-        return Header(height, width, qp, self._digest, self.kind, levels, rate, context, kept, base, skip)
+        return Header(height, width, qp, self._digest, self.kind, levels, rate, context, kept, base, skip, self.moves)
 
     def _check(self, header: Header) -> None:
         if header.fingerprint != self._digest:
@@ -329,7 +352,7 @@ class Codec(ImageCodec):
                 f"these are {self.fingerprint} ({self.kind}): load the model that wrote it"
             )
         levels = tuple((level.stride, level.channels) for level in self.levels)
-        if (header.levels, header.base) != (levels, self.stage.base_levels):
+        if (header.levels, header.base, header.moved) != (levels, self.stage.base_levels, self.moves):
             raise BitstreamError("damaged bitstream: its levels are not those of its weights")
         pixels = math.prod(self._priors.padded(header))
         if pixels > self.max_pixels:
@@ -348,8 +371,17 @@ class Codec(ImageCodec):
         """Symbols packet by packet, one ahead of the caller: priors go frame by frame while the caller works."""
         for reader in readers:
             self._check(reader.header)
-        packets = decode(self._priors, readers, on_frame, base, on_level)
+        packets = self._packets(readers, on_frame, base, on_level)
         coming = self._pool.ahead(lambda: next(packets, None))
         while (symbols := coming.result()) is not None:
             coming = self._pool.ahead(lambda: next(packets, None))
             yield symbols
+
+    def _packets(
+        self,
+        readers: Sequence[Reader],
+        on_frame: Callable[[list[Tensor]], None] | None,
+        base: bool,
+        on_level: OnLevel | None,
+    ) -> Iterator[list[Tensor]]:
+        return decode(self._priors, readers, on_frame, base, on_level)

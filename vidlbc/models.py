@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from vidlbc.errors import RETIRED, InputError
 from vidlbc.image_stage import ImageStage, build_image_stage
+from vidlbc.motion.stage import start_from
 from vidlbc.prior.topdown import NUM_QP, Gains
-from vidlbc.temporal_stage import KINDS, NoContext, TemporalStage
+from vidlbc.temporal_stage import KINDS, MOVED_KINDS, MovedStage, NoContext, TemporalStage
 from vidlbc.training.checkpoint import load_tensors, save_tensors
 from vidlbc.video_decoder.network import VideoDecoder
 
@@ -153,15 +154,19 @@ def save_temporal(temporal: TemporalStage, folder: Path, config: Mapping[str, An
 
 
 def build_temporal(kind: str, stage: ImageStage, **options: Any) -> TemporalStage:
-    """A temporal stage on top of `stage`, its trunk set to the stage's intra prior. Raises InputError."""
-    if kind not in KINDS:
-        raise InputError(f"unknown temporal stage {kind!r}: expected one of {', '.join(KINDS)}")
+    """A temporal stage on top of `stage`, its trunk set to the stage's intra prior, and its networks for pictures, where
+    the options hold those of `motion`, to the stage's transforms. Raises InputError."""
+    known: Mapping[str, type[TemporalStage]] = MOVED_KINDS if "motion" in options else KINDS
+    if kind not in known:
+        raise InputError(f"unknown temporal stage {kind!r}: expected one of {', '.join(known)}")
     prior = stage.prior
     try:
-        temporal = KINDS[kind](stage.levels, list(prior.widths.values()), prior.block_count, **options)
-    except TypeError as error:
+        temporal = known[kind](stage.levels, list(prior.widths.values()), prior.block_count, **options)
+    except (TypeError, ValueError) as error:
         raise InputError(f"temporal stage {kind!r}: {error}") from None
     temporal.trunk.load_state_dict(prior.state_dict())
+    if isinstance(temporal, MovedStage):
+        start_from(temporal.motion, stage)
     return temporal
 
 

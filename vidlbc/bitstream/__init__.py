@@ -7,7 +7,9 @@ from vidlbc.bitstream.container import (
     Packet,
     Reader,
     end_bytes,
+    pack_kinds,
     pack_modes,
+    unpack_kinds,
     unpack_modes,
 )
 from vidlbc.bitstream.info import BitstreamInfo, inspect
@@ -21,6 +23,8 @@ __all__ = [
     "Reader",
     "end_bytes",
     "inspect",
+    "pack_kinds",
     "pack_modes",
+    "unpack_kinds",
     "unpack_modes",
 ]

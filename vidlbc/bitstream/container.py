@@ -1,11 +1,11 @@
-"""The bytes of one clip, format versions 2 to 4. `docs/bitstream.md` is the specification; this module implements it.
+"""The bytes of one clip, format versions 2 to 5. `docs/bitstream.md` is the specification; this module implements it.
 
     header | packet | packet | ... | end                                              one section
     header | base packet | ... | end | enhancement packet | ... | end                 two: the base stands alone
 
 The lowest version that can say it is written. Version 3: a variant keeps only the first channels of its levels, or the
 coarse levels form a base layer whose bytes come before all others. Version 4: symbols that are all but certain are left
-out. Varints are LEB128. A packet holds up to 16 frames in one range-coder run, so that the coder's flush and the
+out. Version 5: frames have vectors, and are predicted from moved pictures. Varints are LEB128. A packet holds up to 16 frames in one range-coder run, so that the coder's flush and the
 checksums cost about two bytes a frame. Nothing here needs weights.
 """
 
@@ -20,7 +20,7 @@ from typing import BinaryIO
 from vidlbc.errors import RETIRED, BitstreamError
 
 MAGIC = b"VLBC"
-VERSION, LAYERED_VERSION, PLAIN_VERSION = 4, 3, 2
+MOVED_VERSION, VERSION, LAYERED_VERSION, PLAIN_VERSION = 5, 4, 3, 2
 MAX_SKIP = 89  # more than the largest scale index
 MAX_SIDE = 1 << 16
 MAX_RATE = 1 << 32  # of the frame rate's numerator and denominator
@@ -47,6 +47,7 @@ class Header:
     kept: tuple[int, ...] = ()  # channels coded of each level, the first ones; () is all of them
     base: int = 0  # how many of the coarsest levels form the base layer; 0: no layers
     skip: int = 0  # symbols whose scale index is below it are not coded: they are the rounded mean
+    moved: bool = False  # frames are predicted from moved pictures: packets tell each one's kind, not its levels' priors
 
     @property
     def coded(self) -> tuple[int, ...]:
@@ -62,6 +63,8 @@ class Header:
 
     @property
     def version(self) -> int:
+        if self.moved:
+            return MOVED_VERSION
         if self.skip:
             return VERSION
         truncated = self.coded != tuple(channels for _, channels in self.levels)
@@ -85,7 +88,7 @@ class Header:
 class Packet:
     """Some frames' symbols: `checks` has a byte a frame, `symbol_crc` covers all of them, `payload` is range-coded.
 
-    `modes`: see `pack_modes`.
+    `modes`: see `pack_modes`, and from version 5 on `pack_kinds`.
     """
 
     frames: int
@@ -122,6 +125,21 @@ def unpack_modes(modes: bytes, frames: int, levels: int) -> list[int]:
         masks.append(bits & ((1 << levels) - 1) if flagged else 0)
         bits >>= levels * flagged
     return masks
+
+
+def pack_kinds(kinds: Sequence[int]) -> bytes:
+    """What each frame is, 0 to 2 (vidlbc.coding.moving.FrameKind): two bits a frame, the first one's lowest."""
+    bits = sum(kind << 2 * t for t, kind in enumerate(kinds))
+    return bits.to_bytes(-(-len(kinds) // 4), "little")
+
+
+def unpack_kinds(modes: bytes, frames: int) -> list[int]:
+    """The kinds of `pack_kinds`. Raises BitstreamError where one is none."""
+    bits = int.from_bytes(modes, "little")
+    kinds = [bits >> 2 * t & 3 for t in range(frames)]
+    if 3 in kinds:
+        raise BitstreamError("damaged bitstream: a frame is of no known kind")
+    return kinds
 
 
 def end_bytes(frames: int, version: int = PLAIN_VERSION) -> bytes:
@@ -210,9 +228,9 @@ class Reader:
         if magic != MAGIC:
             raise BitstreamError(f"not a vidlbc bitstream: starts with {magic!r}, expected {MAGIC!r}")
         version, flags, qp = struct.unpack("<BBB", source.take(3, "the header"))
-        if not PLAIN_VERSION <= version <= VERSION:
+        if not PLAIN_VERSION <= version <= MOVED_VERSION:
             raise BitstreamError(
-                f"bitstream format version {version} is unknown: this vidlbc reads {PLAIN_VERSION} to {VERSION}"
+                f"bitstream format version {version} is unknown: this vidlbc reads {PLAIN_VERSION} to {MOVED_VERSION}"
             )
         height, width = source.varint("the height", MAX_SIDE), source.varint("the width", MAX_SIDE)
         numerator, denominator = (source.varint("the frame rate", MAX_RATE) for _ in range(2))
@@ -235,7 +253,10 @@ class Reader:
             raise BitstreamError(f"bitstream was written with {RETIRED}")
         rate = Fraction(numerator, denominator)
         context = bool(flags & 1)
-        return Header(height, width, qp, fingerprint, kind.decode(), levels, rate, context, kept, base, skip)
+        moved = version >= MOVED_VERSION
+        if moved and (base or skip):
+            raise BitstreamError("damaged bitstream: the header holds impossible values")
+        return Header(height, width, qp, fingerprint, kind.decode(), levels, rate, context, kept, base, skip, moved)
 
     def packets(self) -> Iterator[Packet]:
         """The packets of the next section in order: a stream with a base layer has two, the base first.
@@ -246,7 +267,9 @@ class Reader:
         levels = self._sections.pop(0)
         frames = 0
         # A frame cannot need more bytes a symbol; the bound is checked before memory is reserved.
-        cells = (-(-self.header.height // s) * -(-self.header.width // s) * c for s, c in self.header.levels)
+        cells = [-(-self.header.height // s) * -(-self.header.width // s) * c for s, c in self.header.levels]
+        if self.header.moved:
+            cells.append(-(-self.header.height // 8) * -(-self.header.width // 8) * 4)  # vectors of every size
         largest = _MAX_SYMBOL_BYTES * (sum(cells) + 65536)
         while True:
             source = self._source
@@ -261,15 +284,20 @@ class Reader:
             size = source.varint("the packet's size", largest * max(count, 1))
             (symbol_crc,) = struct.unpack("<I", source.take(4, "the packet"))
             checks = source.take(count, "the frame checks")
-            flags = source.take(-(-count // 8), "the frame modes")
-            flagged = (int.from_bytes(flags, "little") & ((1 << count) - 1)).bit_count()
-            modes = flags + source.take(-(-flagged * len(levels) // 8), "the frame modes")
+            modes = self._modes(count, len(levels))
             payload = source.take(size, "the packet")
             source.crc(f"packet at frame {frames}")
             if not count:
                 raise BitstreamError(f"damaged bitstream: empty packet at offset {source.position}")
             frames += count
             yield Packet(count, symbol_crc, checks, modes, payload)
+
+    def _modes(self, frames: int, levels: int) -> bytes:
+        if self.header.moved:
+            return self._source.take(-(-frames // 4), "the kinds of frames")
+        flags = self._source.take(-(-frames // 8), "the frame modes")
+        flagged = (int.from_bytes(flags, "little") & ((1 << frames) - 1)).bit_count()
+        return flags + self._source.take(-(-flagged * levels // 8), "the frame modes")
 
     def _end(self, frames: int) -> None:
         """The rest of the end record of a section of so many frames."""

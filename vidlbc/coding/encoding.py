@@ -36,7 +36,7 @@ class EncodeReport:
     """What `compress_stream` wrote. `estimated_bits`: ideal code length under the unquantised distributions.
 
     `base_bytes`: how many of the bytes, from the start, hold the base layer; None where there are no layers.
-    `frame_bits`: estimated, of each frame.
+    `frame_bits`: estimated, of each frame; `vector_bits`: of all, those of motion.
     """
 
     frames: int
@@ -48,6 +48,7 @@ class EncodeReport:
     height: int
     width: int
     frame_bits: tuple[float, ...]
+    vector_bits: float = 0.0
 
 
 @dataclass(frozen=True)

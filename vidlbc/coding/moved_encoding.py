@@ -1,8 +1,10 @@
 """Packets of frames that are predicted from moved pictures: vectors and symbols are chosen in a closed loop.
 
-    picture of t, past of t --search--> field --look--> memory --choose--> symbols of t --after--> past of t+1
+    symbols of t, rounded --reference--> picture --search in past of t--> field --look--> memory
+    memory --choose--> symbols of t --after--> past of t+1
 
-A frame is coded after the one before it, as its decoder will: the reference picture is the decoder's own. The first
+A frame is coded after the one before it, as its decoder will: the reference picture is the decoder's own. What vectors
+are searched for is the picture that the frame's own symbols give: symbols are what is predicted. The first
 frame is a key frame, and so is every `keyint`-th after a key frame, and one whose past says so little that the image
 stage's own prior codes it shorter (a scene cut). A packet holds at most one, at its start.
 """
@@ -11,6 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 
 import torch
@@ -76,33 +79,28 @@ class MovedChooser:
         self._since_key = 0
         self._intra_bits = 0.0  # of the last frame that the intra prior was tried on
 
-    def packets(self, packets: Iterable[tuple[Sequence[Tensor], Tensor | None]]) -> Iterator[list[MovedFrame]]:
-        """Packets of gain * y, float (n, H_l, W_l, C_l) a level, and of the frames, uint8 (n, H, W, 3), padded; where
-        there are none, vectors are searched for in what the symbols decode to. One packet ahead of the caller."""
+    def packets(self, packets: Iterable[Sequence[Tensor]]) -> Iterator[list[MovedFrame]]:
+        """Packets of gain * y, float (n, H_l, W_l, C_l) a level -> their frames, one packet ahead of the caller."""
         coming: Future[list[MovedFrame]] | None = None
-        for scaled, pictures in packets:
+        for scaled in packets:
             ready = None if coming is None else coming.result()
-            coming = self._priors.pool.ahead(lambda packet=(scaled, pictures): self._choose(*packet))  # type: ignore[misc]
+            coming = self._priors.pool.ahead(partial(self._choose, scaled))
             if ready is not None:
                 yield ready
         if coming is not None:
             yield coming.result()
 
     @torch.inference_mode()
-    def _choose(self, scaled: Sequence[Tensor], pictures: Tensor | None) -> list[MovedFrame]:
+    def _choose(self, scaled: Sequence[Tensor]) -> list[MovedFrame]:
         require_exact_products()
-        frames = []
-        for t in range(len(scaled[0])):
-            picture = None if pictures is None else pictures[t : t + 1].to(self._still.device)
-            frames.append(self._frame([y[t : t + 1] for y in scaled], picture))
-        return frames
+        return [self._frame([y[t : t + 1] for y in scaled]) for t in range(len(scaled[0]))]
 
-    def _frame(self, scaled: Sequence[Tensor], picture: Tensor | None) -> MovedFrame:
+    def _frame(self, scaled: Sequence[Tensor]) -> MovedFrame:
         keyint = self._settings.keyint
         if self._past is None or not self._header.context or (keyint and self._since_key >= keyint):
             chosen = self._key(scaled)
         else:
-            chosen = self._inter(scaled, picture, self._past)
+            chosen = self._inter(scaled, self._past)
             if chosen.frame.bits >= NEAR_INTRA * self._intra_bits:
                 other = self._key(scaled)
                 chosen = other if other.cost < chosen.cost else chosen
@@ -117,10 +115,9 @@ class MovedChooser:
         self._intra_bits = coded.bits
         return _Choice(MovedFrame(FrameKind.KEY, symbols, coded, None, self._still), None, cost)
 
-    def _inter(self, scaled: Sequence[Tensor], picture: Tensor | None, past: Past) -> _Choice:
-        if picture is None:
-            rounded = [y.round().to(torch.int32) for y in scaled]
-            picture = self._priors.reference(rounded, self._gains, self._qp)
+    def _inter(self, scaled: Sequence[Tensor], past: Past) -> _Choice:
+        rounded = [y.round().to(torch.int32) for y in scaled]
+        picture = self._priors.reference(rounded, self._gains, self._qp)
         with self._priors.clock.stage("motion search"):
             field = search(picture, past.reference, self._qp, past.field, self._settings.effort)
         kind = FrameKind.MOVED if bool(field.any()) else FrameKind.STILL
