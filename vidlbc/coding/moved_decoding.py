@@ -11,7 +11,7 @@ from vidlbc.bitstream import Header, Packet, Reader, unpack_kinds
 from vidlbc.coding.decoding import OnLevel
 from vidlbc.coding.encoding import crc_bytes
 from vidlbc.coding.moved_priors import MovedPriors
-from vidlbc.coding.moving import FrameKind, Look, Past, after, code_field, look, no_motion
+from vidlbc.coding.moving import FrameKind, Look, Past, after, look, no_motion
 from vidlbc.entropy import coder
 from vidlbc.errors import BitstreamError
 from vidlbc.prior.grid import require_exact_products
@@ -44,14 +44,13 @@ def decode_moved(
         frames = []
         for t, kind in enumerate(source.kinds):
             given: Look | None = None
-            vectors: list[Tensor] = []
+            vectors: Tensor | None = None
             if kind is not FrameKind.KEY:
                 if past is None:
                     raise BitstreamError(f"damaged bitstream: frame {done + t} has a past, and no frame is before it")
-                field = still
                 if kind is FrameKind.MOVED:
-                    field = code_field(priors, header, qp, past.field, source.vectors_into(vectors))
-                given = look(priors, past, field)
+                    vectors = priors.temporal.motion.vectors.walk(qp, past.field, source.vectors)
+                given = look(priors, past, still if vectors is None else vectors)
             symbols = _decode_frame(priors, source, header, qp, given)
             source.check(t, vectors, symbols)
             frames.append(symbols)
@@ -88,16 +87,14 @@ class _Packet:
         self._decoder = coder.Decoder(packet.payload)
         self._crc = 0
 
-    def vectors_into(self, levels: list[Tensor]) -> Callable[[int, Distribution], Tensor]:
-        """For `code_field`; `levels`: where they are put, fine to coarse."""
-
-        def code(index: int, distribution: Distribution) -> Tensor:
-            found = self._decoder.decode(coder.quantise(distribution))
-            level = torch.from_numpy(found).view(distribution.mean.shape).to(distribution.mean.device)
-            levels.insert(0, level)
-            return level
-
-        return code
+    def vectors(self, distribution: Distribution, truth: Tensor | None, mask: Tensor | None) -> Tensor:
+        """For `VectorPrior.walk`."""
+        mean, log2_scale = distribution.mean, distribution.log2_scale
+        values = torch.zeros(mean.shape, dtype=torch.int32, device=mean.device)
+        here = torch.ones(mean.shape, dtype=torch.bool, device=mean.device) if mask is None else mask
+        found = self._decoder.decode(coder.quantise(Distribution(mean[here], log2_scale[here])))
+        values[here] = torch.from_numpy(found).to(mean.device)
+        return values
 
     def decode(self, index: int, quantised: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Symbols of level `index`, (1, H_l, W_l, C_l); those of channels that are not coded are 0."""
@@ -110,9 +107,10 @@ class _Packet:
         symbols = torch.from_numpy(found).view(*shape[:-1], count)
         return symbols if count == shape[-1] else F.pad(symbols, (0, shape[-1] - count))
 
-    def check(self, t: int, vectors: list[Tensor], symbols: list[Tensor]) -> None:
+    def check(self, t: int, vectors: Tensor | None, symbols: list[Tensor]) -> None:
         """Compare with the checksums after frame t. Raises BitstreamError."""
-        parts = [*reversed(vectors), *(symbols[i][..., : self._coded[i]] for i in reversed(range(len(symbols))))]
+        parts = [] if vectors is None else [vectors]
+        parts += [symbols[i][..., : self._coded[i]] for i in reversed(range(len(symbols)))]
         self._crc = zlib.crc32(b"".join(map(crc_bytes, parts)), self._crc)
         if self._crc & 0xFF != self._packet.checks[t]:
             raise BitstreamError(

@@ -16,23 +16,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vidlbc.bitstream import Header, Packet, end_bytes, pack_kinds
-from vidlbc.coding.encoding import NEAR_INTRA, CodedFrame, EncodeReport
+from vidlbc.coding.encoding import NEAR_INTRA, CodedFrame, EncodeReport, crc_bytes, ideal_bits
 from vidlbc.coding.moved_priors import MovedPriors
-from vidlbc.coding.moving import FrameKind, Look, Past, after, code_field, look, no_motion
+from vidlbc.coding.moving import FrameKind, Look, Past, after, look, no_motion
 from vidlbc.coding.rdo import ERROR_PRICE, choose_level
 from vidlbc.entropy import coder
-from vidlbc.motion.field import LEVELS, to_levels
 from vidlbc.motion.search import DEFAULT, Effort, search
 from vidlbc.prior.grid import require_exact_products
 from vidlbc.prior.topdown import Distribution
 
 PACKET_FRAMES = 16
-_VECTORS = tuple(level.channels for level in LEVELS)
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,41 @@ class MovedSettings:
 
 
 @dataclass(frozen=True)
+class CodedField:
+    """What the range coder needs of a frame's vectors: runs of symbols in their order; and their ideal code length."""
+
+    runs: list[tuple[np.ndarray, coder.CodedParameters]]
+    bits: float
+    crc_bytes: bytes
+
+    @classmethod
+    def of(cls, priors: MovedPriors, qp: Tensor, before: Tensor, field: Tensor) -> "CodedField":
+        """The vectors of one frame; `before`: the field of the frame before."""
+        runs: list[tuple[np.ndarray, coder.CodedParameters]] = []
+        bits = 0.0
+
+        def code(distribution: Distribution, truth: Tensor | None, mask: Tensor | None) -> Tensor:
+            nonlocal bits
+            assert truth is not None
+            here = (...,) if mask is None else mask
+            own = Distribution(distribution.mean[here], distribution.log2_scale[here])
+            symbols = truth[here]
+            bits += float(ideal_bits(symbols.float(), own).sum(dtype=torch.float64))
+            runs.append((symbols.reshape(-1).int().cpu().numpy(), coder.quantise(own)))
+            return truth
+
+        priors.temporal.motion.vectors.walk(qp, before, code, field)
+        return cls(runs, bits, crc_bytes(field))
+
+
+@dataclass(frozen=True)
 class MovedFrame:
     """One frame as it will be coded: symbols int32 (1, H_l, W_l, C_l), fine to coarse; `vectors` of a moved one."""
 
     kind: FrameKind
     symbols: list[Tensor]
     coded: CodedFrame
-    vectors: CodedFrame | None
+    vectors: "CodedField | None"
     field: Tensor
 
     @property
@@ -121,21 +148,11 @@ class MovedChooser:
         with self._priors.clock.stage("motion search"):
             field = search(picture, past.reference, self._qp, past.field, self._settings.effort)
         kind = FrameKind.MOVED if bool(field.any()) else FrameKind.STILL
-        vectors = self._vectors(field, past) if kind is FrameKind.MOVED else None
+        vectors = CodedField.of(self._priors, self._qp, past.field, field) if kind is FrameKind.MOVED else None
         given = look(self._priors, past, field)
         symbols, coded, cost = self._under(scaled, given)
         cost += 0.0 if vectors is None else vectors.bits
         return _Choice(MovedFrame(kind, symbols, coded, vectors, field), given, cost)
-
-    def _vectors(self, field: Tensor, past: Past) -> CodedFrame:
-        levels, found = to_levels(field), list[Distribution]()
-
-        def code(index: int, distribution: Distribution) -> Tensor:
-            found.insert(0, distribution)
-            return levels[index]
-
-        code_field(self._priors, self._header, self._qp, past.field, code)
-        return CodedFrame.of([level[0] for level in levels], found, 0, _VECTORS, 0)
 
     def _under(self, scaled: Sequence[Tensor], given: Look | None) -> tuple[list[Tensor], CodedFrame, float]:
         """Symbols under the prior that is given the past, or under the image stage's own; their bits; their cost."""
@@ -189,12 +206,14 @@ class MovedWriter:
     def _end_packet(self) -> None:
         encoder, crc, checks = coder.Encoder(), 0, bytearray()
         for frame in self._waiting:
-            for part in (frame.vectors, frame.coded):
-                if part is None:
-                    continue
-                for index in reversed(range(len(part.symbols))):
-                    encoder.encode(part.symbols[index], part.parameters[index])
-                    crc = zlib.crc32(part.crc_bytes[index], crc)
+            if frame.vectors is not None:
+                for run in frame.vectors.runs:
+                    encoder.encode(*run)
+                crc = zlib.crc32(frame.vectors.crc_bytes, crc)
+            coded = frame.coded
+            for index in reversed(range(len(coded.symbols))):
+                encoder.encode(coded.symbols[index], coded.parameters[index])
+                crc = zlib.crc32(coded.crc_bytes[index], crc)
             checks.append(crc & 0xFF)
         kinds = pack_kinds([frame.kind for frame in self._waiting])
         self._write(Packet(len(checks), crc, bytes(checks), kinds, encoder.finish()).to_bytes())

@@ -7,11 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vidlbc.bitstream import Header
 from vidlbc.coding.priors import Priors, dequantised
 from vidlbc.frame_pool import FramePool
 from vidlbc.models import ImageModel
-from vidlbc.motion.field import LEVELS
 from vidlbc.motion.stage import Prediction
 from vidlbc.motion.warp import moved, shown
 from vidlbc.prior.topdown import Distribution, Gains
@@ -29,7 +27,7 @@ class Seen(NamedTuple):
 
 
 class MovedPriors(Priors):
-    """As `Priors`; a frame is predicted from `Seen`, its memory and vectors from `vector_*`.
+    """As `Priors`; a frame is predicted from `Seen`.
 
     `temporal` is a MovedStage on the grid. Fields int32 (B, H/8, W/8, 2), reference pictures uint8 (B, H, W, 3) of the
     padded size.
@@ -39,12 +37,9 @@ class MovedPriors(Priors):
 
     def __init__(self, image: ImageModel, temporal: MovedStage, pool: FramePool):
         super().__init__(image, temporal, pool)
-        vectors = range(len(LEVELS))
         self._reference, self._see = Traced(self._reference_step), Traced(self._see_step)
         self._remember = {s: Traced(partial(self._remember_step, s)) for s in self.strides}
         self._begin = {s: Traced(partial(self._begin_step, s)) for s in self.strides}
-        self._vector_expect = {i: Traced(partial(self._vector_expect_step, i)) for i in vectors}
-        self._vector_absorb = {i: Traced(partial(self._vector_absorb_step, i)) for i in vectors}
 
     # -- pictures ----------------------------------------------------------------------------------------------------
 
@@ -96,24 +91,6 @@ class MovedPriors(Priors):
         observed, *after = run(*[symbols[i] for i in here], *[gains[i].step for i in here], *maps, *(state or ()))
         return observed, tuple(after)
 
-    # -- vectors -----------------------------------------------------------------------------------------------------
-
-    @in_stage("temporal stage")
-    def vector_start(self, qp: Tensor, header: Header) -> Tensor:
-        """The hidden state that the coarsest vectors start from."""
-        return self.temporal.motion.vectors.start(qp, *self.padded(header))
-
-    @in_stage("temporal stage")
-    def vector_expect(self, index: int, hidden: Tensor, follows: Tensor) -> tuple[Tensor, Distribution]:
-        """Distributions of one level of vectors, and the hidden state they were read from; `follows`: VectorPrior."""
-        hidden, mean, log2_scale = self._vector_expect[index](hidden, follows)
-        return hidden, Distribution(mean, log2_scale)
-
-    @in_stage("temporal stage")
-    def vector_absorb(self, index: int, hidden: Tensor, level: Tensor, qp: Tensor) -> Tensor:
-        out: Tensor = self._vector_absorb[index](hidden, level, qp)
-        return out
-
     # -- what is traced ----------------------------------------------------------------------------------------------
 
     def _reference_step(self, qp: Tensor, *tensors: Tensor) -> Tensor:
@@ -163,10 +140,3 @@ class MovedPriors(Priors):
             expected = self.temporal.expectation(memory)
         distribution, hidden = self.trunk(by_intra).distribution(index, hidden, Gains(*rows), expected)
         return hidden, distribution
-
-    def _vector_expect_step(self, index: int, hidden: Tensor, follows: Tensor) -> tuple[Tensor, ...]:
-        distribution, hidden = self.temporal.motion.vectors.predict(index, hidden, follows)
-        return hidden, distribution.mean, distribution.log2_scale
-
-    def _vector_absorb_step(self, index: int, hidden: Tensor, level: Tensor, qp: Tensor) -> Tensor:
-        return self.temporal.motion.vectors.absorb(index, hidden, level, qp)

@@ -6,7 +6,7 @@ A frame is of one of three kinds. A *key* frame has no past: the image stage's o
 there. A *moved* frame has vectors of its own; a *still* one has none, and is predicted from the reference as it is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from vidlbc.bitstream import Header
 from vidlbc.coding.moved_priors import MovedPriors, Seen
-from vidlbc.motion.field import BLOCK, LEVELS, enlarged, pyramid
-from vidlbc.prior.topdown import Distribution, Gains
+from vidlbc.motion.field import BLOCK, pyramid
+from vidlbc.prior.topdown import Gains
 from vidlbc.temporal_stage import Memory, State
 
 
@@ -57,7 +57,7 @@ def look(priors: MovedPriors, past: Past, field: Tensor) -> Look:
     seen = priors.see(past.reference, field)
     state: State = {}
     memory: Memory = {}
-    vectors = {level.stride: v for level, v in zip(LEVELS, pyramid(field), strict=True)}
+    vectors = pyramid(field, tuple(priors.strides))
     for stride in priors.strides:
         state[stride], read = priors.remember(stride, past.state[stride], vectors[stride], seen.prediction)
         memory |= read
@@ -79,28 +79,3 @@ def after(
         before = None if given is None else given.state[stride]
         coarser, state[stride] = priors.after_at(stride, symbols, gains, coarser, before)
     return Past(reference.result(), still if given is None else given.field, state)
-
-
-def code_field(
-    priors: MovedPriors,
-    header: Header,
-    qp: Tensor,
-    before: Tensor,
-    code: Callable[[int, Distribution], Tensor],
-) -> Tensor:
-    """The field of a frame, level by level from coarse to fine; `before`: the field of the frame before.
-
-    `code` is given the index of a level and its distributions, and gives its vectors, int32 (B, h, w, 2): an encoder's
-    own, or a decoder's from the bytes.
-    """
-    past, vectors = pyramid(before), priors.temporal.motion.vectors
-    hidden = priors.vector_start(qp, header)
-    coarser: Tensor | None = None
-    for index in reversed(range(len(LEVELS))):
-        hidden, distribution = priors.vector_expect(index, hidden, vectors.follows(index, past, coarser))
-        level = code(index, distribution)
-        coarser = level if coarser is None else enlarged(coarser) + level
-        if index:
-            hidden = priors.vector_absorb(index, hidden, level, qp)
-    assert coarser is not None
-    return coarser

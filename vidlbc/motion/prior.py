@@ -1,79 +1,248 @@
-"""Distributions of a frame's vectors: a coarse-to-fine prior as that of latents, given the field of the frame before.
+"""How a frame's vectors are coded: pass by pass, each block from those around it that are known, and from the frame
+before (merging as in HEVC, but both sides of a block are known in most passes, and networks give the probabilities).
 
-    field of t-1 --> what each level of t would be if nothing changed --> hidden state, and times a gate: the mean
-    coarser levels of t --> what the finer ones would be if they followed the frame before
+    blocks of 16x16:  every fourth in both directions -> those in the middle of four -> ... -> every other one
+    blocks of 8x8:    which blocks have vectors of their own in their parts, and those
 
-So a vector that goes on costs next to nothing, and so does one that all blocks around it have.
+A block's *first guess* is the median of its candidates (the vectors around it and the one at its place in the frame
+before): the candidate that is least far from all others. The *second* is the next that differs. Coded are flags - not as
+the first guess, nor as the second - and, where both are set, the differences to the first. Flags are symbols like any
+others, 0 or 1, under a discretised logistic distribution.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from vidlbc.motion.field import LEVELS, enlarged, pyramid
+from vidlbc.motion.field import LIMIT, commonest, enlarged
 from vidlbc.prior.grid import Linear, snap
-from vidlbc.prior.topdown import SCALE_OFFSET, Distribution, Gains, TopDownPrior
+from vidlbc.prior.topdown import Distribution, QPTable
+
+# Steps in blocks of 16x16, offsets of the pass's blocks, and where their known neighbours are.
+_DIAGONAL, _ACROSS = ((-1, -1), (-1, 1), (1, -1), (1, 1)), ((-1, 0), (1, 0), (0, -1), (0, 1))
+_PASSES = (
+    (4, ((0, 0),), ()),
+    (4, ((2, 2),), tuple((2 * y, 2 * x) for y, x in _DIAGONAL)),
+    (4, ((0, 2), (2, 0)), tuple((2 * y, 2 * x) for y, x in _ACROSS)),
+    (2, ((1, 1),), _DIAGONAL),
+    (2, ((0, 1), (1, 0)), _ACROSS),
+)
+_NEIGHBOURS = 4
+_CANDIDATES = _NEIGHBOURS + 1
+# Of a block: candidates less the first guess, the guess, how many candidates it has, which neighbours were not as guessed.
+_FEATURES = 2 * _CANDIDATES + 2 + 2 + 1 + 1 + _NEIGHBOURS
+_VIEW = 1.0 / 16  # vectors as networks see them: quarters of a pixel over 16, up to 64 pixels
+_SYMBOLS = 4  # flag, flag, down, across
+_FAR = 1 << 20
+
+# Codes symbols where a mask is set (None: everywhere): (distributions, values or None, mask) -> values.
+Code = Callable[[Distribution, Tensor | None, Tensor | None], Tensor]
+
+
+class _Guess(NamedTuple):
+    first: Tensor  # (B, n, 2)
+    second: Tensor
+    differs: Tensor  # (B, n): whether there is a second
+    features: Tensor  # (B, n, _FEATURES)
+
+
+class _Network(nn.Module):
+    """Features of blocks to the distributions of their symbols."""
+
+    def __init__(self, symbols: int, width: int):
+        super().__init__()
+        self.enter = Linear(_FEATURES, width)
+        self.qp = QPTable(width)
+        self.middle = Linear(width, width)
+        self.head = Linear(width, 2 * symbols)
+        with torch.no_grad():
+            self.head.weight.mul_(0.1)
+            self.head.bias.zero_()
+            self.head.bias[:symbols] = torch.tensor([0.3, 0.4, 0.0, 0.0][:symbols])
+            self.head.bias[symbols:] = torch.tensor([-3.0, -3.0, 2.0, 2.0][:symbols])
+
+    def forward(self, features: Tensor, qp: Tensor) -> tuple[Tensor, Tensor]:
+        """features (B, n, _FEATURES), qp (B,) -> means and log2 scales, (B, n, symbols)."""
+        x = self.enter(features) + snap(self.qp(qp))[:, None]
+        x = snap(F.leaky_relu(snap(x), 0.125))
+        x = snap(x + F.leaky_relu(snap(self.middle(x)), 0.125))
+        mean, log2_scale = self.head(x).chunk(2, -1)
+        return mean, log2_scale
 
 
 class VectorPrior(nn.Module):
-    """Levels as `vidlbc.motion.field.to_levels` makes them, as float32, fine to coarse."""
+    """`walk` codes a field; `bits` is what it takes (training)."""
 
-    def __init__(self, widths: Sequence[int] = (24, 32, 32)):
+    def __init__(self, width: int = 32):
         super().__init__()
-        self.trunk = TopDownPrior(LEVELS, widths, blocks=1)
-        sizes = self.trunk.widths
-        self.enter = nn.ModuleList([Linear(2, sizes[level.stride]) for level in LEVELS])
-        self.gates = nn.ModuleList([Linear(sizes[level.stride], 2) for level in LEVELS])
-        for gate in self.gates:
-            nn.init.zeros_(gate.weight)
-            nn.init.ones_(gate.bias)
-        with torch.no_grad():
-            # Begin with scales of what fields are like: the coarsest vectors a pixel or two from those before.
-            for head, log2_scale in zip(self.trunk.heads, (-1.0, 0.0, 2.5), strict=True):
-                head.bias[2:] = log2_scale - SCALE_OFFSET
+        self.large = nn.ModuleList([_Network(_SYMBOLS, width) for _ in _PASSES])
+        self.split = _Network(1, width)
+        self.small = _Network(_SYMBOLS, width)
 
-    def gains(self, batch: int, device: torch.device) -> Gains:
-        """Vectors are coded as they are."""
-        one = torch.ones(1, 2, device=device).expand(batch, -1)
-        return Gains(one, one, torch.zeros_like(one))
+    def walk(self, qp: Tensor, before: Tensor, code: Code, field: Tensor | None = None) -> Tensor:
+        """Code a field, or decode it where it is None; `before`: fields of the frames before, int32 (B, H/8, W/8, 2).
 
-    def start(self, qp: Tensor, height: int, width: int) -> Tensor:
-        """Hidden state of the coarsest level, for padded frames of height x width pixels."""
-        stride = LEVELS[-1].stride
-        return self.trunk.start(qp, height // stride, width // stride)
-
-    def follows(self, index: int, before: Sequence[Tensor], coarser: Tensor | None) -> Tensor:
-        """What level `index` would be if its vectors were those of the frame before.
-
-        `before`: `pyramid` of its field; `coarser`: the vectors of the next coarser blocks, None at the coarsest.
+        `code` is called for one kind of symbols of one pass after another.
         """
-        return before[index] if coarser is None else before[index] - enlarged(coarser)
+        batch, rows, columns = before.shape[0], before.shape[1] // 2, before.shape[2] // 2
+        past = commonest(before).flatten(1, 2)
+        wanted = None if field is None else commonest(field).flatten(1, 2)
+        large = torch.zeros_like(past)
+        fresh = torch.zeros(batch, rows * columns, dtype=torch.bool, device=past.device)
+        for network, places in zip(self.large, passes_of(rows, columns), strict=True):
+            here, around, valid = (x.to(past.device) for x in places)
+            own = past[:, here]
+            near = torch.where(valid[..., None], large[:, around], own[:, :, None])
+            guess = _guess(torch.cat([near, own[:, :, None]], 2), fresh[:, around] & valid)
+            truth = None if wanted is None else wanted[:, here]
+            vectors, flags = _code_vectors(network, guess, qp, code, truth, None)
+            large[:, here], fresh[:, here] = vectors, flags
+        return self._parts(qp, large.unflatten(1, (rows, columns)), fresh.unflatten(1, (rows, columns)), before, code, field)
 
-    def predict(self, index: int, hidden: Tensor, follows: Tensor) -> tuple[Distribution, Tensor]:
-        """Distribution of level `index`, and the hidden state it was read from."""
-        follows = follows.float()
-        hidden = snap(hidden + self.enter[index](LEVELS[index].view(follows)))
+    def _parts(
+        self, qp: Tensor, large: Tensor, fresh: Tensor, before: Tensor, code: Code, field: Tensor | None
+    ) -> Tensor:
+        """Vectors of blocks of 8x8 from those of 16x16."""
+        around = _beside(large)
+        flags = _beside(fresh[..., None])[..., 0]
+        mixed = (before != enlarged(commonest(before))).any(-1)
+        was = F.max_pool2d(mixed.float()[:, None], 2)[:, 0] > 0
+        candidates = torch.cat([around, large[..., None, :]], 3).flatten(1, 2)
+        features = _features(candidates, large.flatten(1, 2), flags.flatten(1, 2), was.flatten(1, 2), fresh.flatten(1, 2))
+        means, scales = self.split(features, qp)
+        truth = None
+        if field is not None:
+            truth = _parted(field, enlarged(large)).flatten(1, 2).int()
+        split = code(Distribution(means[..., 0], scales[..., 0]), truth, None).bool().unflatten(1, large.shape[1:3])
+        # The part's own neighbours: the blocks that its corner touches, and the one beyond the corner.
+        whole, inside = enlarged(large), enlarged(split[..., None])[..., 0].flatten(1, 2)
+        outer = _corner(large)
+        near = torch.cat([outer, before[..., None, :], whole[..., None, :]], 3).flatten(1, 2)
+        guess = _guess(near, torch.zeros(near.shape[:3], dtype=torch.bool, device=near.device)[..., :_NEIGHBOURS], whole.flatten(1, 2))
+        wanted = None if field is None else field.flatten(1, 2)
+        vectors, _ = _code_vectors(self.small, guess, qp, code, wanted, inside)
+        vectors = torch.where(inside[..., None], vectors, whole.flatten(1, 2))
+        return vectors.unflatten(1, whole.shape[1:3])
 
-        def expected(_: int, h: Tensor) -> Tensor:
-            return snap(self.gates[index](h)) * follows
+    def bits(self, qp: Tensor, before: Tensor, field: Tensor, cost: Callable[[Tensor, Distribution], Tensor]) -> Tensor:
+        """Bits of each of B fields; `cost`: of symbols under their distributions (topdown.symbol_bits)."""
+        total = torch.zeros(len(field), device=field.device)
 
-        return self.trunk.distribution(index, hidden, self.gains(len(hidden), hidden.device), expected)
+        def code(distribution: Distribution, truth: Tensor | None, mask: Tensor | None) -> Tensor:
+            nonlocal total
+            assert truth is not None
+            bits = cost(truth.float(), distribution)
+            total = total + (bits if mask is None else torch.where(mask, bits, 0.0)).sum(-1)
+            return truth
 
-    def absorb(self, index: int, hidden: Tensor, level: Tensor, qp: Tensor) -> Tensor:
-        return self.trunk.absorb(index, hidden, level.float(), qp)
+        self.walk(qp, before, code, field)
+        return total
 
-    def forward(self, levels: Sequence[Tensor], qp: Tensor, before: Tensor) -> list[Distribution]:
-        """All levels at once, the vectors being known; `before`: fields of the frames before, (B, H/8, W/8, 2)."""
-        past = pyramid(before)
-        out: list[Distribution] = []
-        coarser: Tensor | None = None
-        _, height, width, _ = levels[-1].shape
-        hidden = self.trunk.start(qp, height, width)
-        for index in reversed(range(len(levels))):
-            distribution, hidden = self.predict(index, hidden, self.follows(index, past, coarser))
-            out.insert(0, distribution)
-            coarser = levels[index] if coarser is None else enlarged(coarser) + levels[index]
-            if index:
-                hidden = self.absorb(index, hidden, levels[index], qp)
-        return out
+
+def _code_vectors(
+    network: nn.Module, guess: _Guess, qp: Tensor, code: Code, truth: Tensor | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Vectors (B, n, 2) of the blocks of a mask, and whether each is not as its first guess."""
+    means, scales = network(guess.features, qp)
+    symbols = [Distribution(means[..., i], scales[..., i]) for i in range(_SYMBOLS)]
+    first = second = None
+    if truth is not None:
+        first, second = ((truth != g).any(-1).int() for g in (guess.first, guess.second))
+    other = code(symbols[0], first, mask).bool()
+    other = other if mask is None else other & mask
+    asked = other & guess.differs
+    neither = code(symbols[1], second, asked).bool() & asked | other & ~guess.differs
+    parts = []
+    for axis in (0, 1):
+        off = None if truth is None else truth[..., axis] - guess.first[..., axis]
+        parts.append(code(symbols[2 + axis], off, neither))
+    # A forged stream's vectors shall not grow from frame to frame.
+    new = (guess.first + torch.stack(parts, -1)).clamp(-LIMIT, LIMIT)
+    vectors = torch.where(other[..., None], torch.where(neither[..., None], new, guess.second), guess.first)
+    return vectors, other
+
+
+def _guess(candidates: Tensor, fresh: Tensor, first: Tensor | None = None) -> _Guess:
+    """candidates int32 (B, n, 5, 2), fresh bool (B, n, 4); `first`: where the first guess is given."""
+    distance = (candidates[..., :, None, :] - candidates[..., None, :, :]).abs().sum(-1).sum(-1)
+    # The earliest of several that are as near: which one argmin would take is not promised.
+    rank = distance.clamp_max(_FAR) * 8 + torch.arange(candidates.shape[2], device=candidates.device)
+    if first is None:
+        first = _pick(candidates, rank.argmin(-1))
+    other = (candidates != first[..., None, :]).any(-1)
+    second = _pick(candidates, torch.where(other, rank, 16 * _FAR).argmin(-1))
+    differs = other.any(-1)
+    return _Guess(first, second, differs, _features(candidates[..., -_CANDIDATES:, :], first, fresh, differs, None, second))
+
+
+def _features(
+    candidates: Tensor, first: Tensor, fresh: Tensor, flag: Tensor, other: Tensor | None, second: Tensor | None = None
+) -> Tensor:
+    """What a network is told of blocks: vectors as differences to the first guess."""
+    off = ((candidates - first[..., None, :]).float() * _VIEW).flatten(-2)
+    agree = (candidates == first[..., None, :]).all(-1).sum(-1).float() * 0.25
+    beside = (first if second is None else second - first).float() * _VIEW
+    more = flag.float() if other is None else flag.float() + 2.0 * other.float()
+    parts = [off, first.float() * _VIEW, beside, agree[..., None], more[..., None], fresh.float()]
+    return snap(torch.cat(parts, -1))
+
+
+def _pick(candidates: Tensor, index: Tensor) -> Tensor:
+    return candidates.gather(2, index[..., None, None].expand(-1, -1, 1, 2))[:, :, 0]
+
+
+def _parted(field: Tensor, whole: Tensor) -> Tensor:
+    """bool (B, h, w): blocks of 16x16 whose parts are not all as the whole."""
+    return F.max_pool2d((field != whole).any(-1).float()[:, None], 2)[:, 0] > 0
+
+
+def _beside(x: Tensor) -> Tensor:
+    """(B, h, w, C) -> (B, h, w, 4, C): above, below, left, right; at a border the block's own."""
+    above, below = torch.cat([x[:, :1], x[:, :-1]], 1), torch.cat([x[:, 1:], x[:, -1:]], 1)
+    left, right = torch.cat([x[:, :, :1], x[:, :, :-1]], 2), torch.cat([x[:, :, 1:], x[:, :, -1:]], 2)
+    return torch.stack([above, below, left, right], 3)
+
+
+def _corner(large: Tensor) -> Tensor:
+    """(B, h, w, 2) -> (B, 2h, 2w, 3, 2): of each part of a block the blocks above or below it, beside it, and beyond."""
+    batch, rows, columns, _ = large.shape
+    y, x = torch.arange(2 * rows, device=large.device), torch.arange(2 * columns, device=large.device)
+    row, column = y // 2, x // 2
+    over, side = (row + 2 * (y % 2) - 1).clamp(0, rows - 1), (column + 2 * (x % 2) - 1).clamp(0, columns - 1)
+    pairs = ((over, column), (row, side), (over, side))
+    return torch.stack([large[:, a[:, None], b] for a, b in pairs], 3)
+
+
+@cache
+def passes_of(rows: int, columns: int) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
+    """Of each pass: places of its blocks (n,), those of their four neighbours (n, 4), and which of these there are."""
+    return tuple(_places(rows, columns, *one) for one in _PASSES)
+
+
+def _places(
+    rows: int, columns: int, step: int, offsets: Sequence[tuple[int, int]], around: Sequence[tuple[int, int]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    here, near, valid = [], [], []
+    for y, x in _blocks(rows, columns, step, offsets):
+        here.append(y * columns + x)
+        places = [_inside(y, x, dy, dx, rows, columns) for dy, dx in around] + [None] * (_NEIGHBOURS - len(around))
+        near.append([0 if p is None else p for p in places])
+        valid.append([p is not None for p in places])
+    index = torch.tensor(near, dtype=torch.long).view(-1, _NEIGHBOURS)
+    return torch.tensor(here, dtype=torch.long), index, torch.tensor(valid, dtype=torch.bool).view(-1, _NEIGHBOURS)
+
+
+def _blocks(rows: int, columns: int, step: int, offsets: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    for top, left in offsets:
+        for y in range(top, rows, step):
+            yield from ((y, x) for x in range(left, columns, step))
+
+
+def _inside(y: int, x: int, dy: int, dx: int, rows: int, columns: int) -> int | None:
+    """A neighbour's place; past a border that of the one across, if there is."""
+    y, x = y + dy if 0 <= y + dy < rows else y - dy, x + dx if 0 <= x + dx < columns else x - dx
+    return y * columns + x if 0 <= y < rows and 0 <= x < columns else None

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidlbc.motion.field import LEVELS, pyramid
+from vidlbc.motion.field import pyramid
 from vidlbc.motion.stage import MotionStage, Prediction
 from vidlbc.prior.grid import Block, Linear, RMSNorm, snap, space_to_depth
 from vidlbc.prior.topdown import Context, Distribution, Expected, Gains, Level
@@ -38,11 +38,6 @@ def moved_cells(x: Tensor, vectors: Tensor, stride: int) -> Tensor:
     columns = (torch.arange(width, device=x.device) + cells[..., 1]).clamp(0, width - 1)
     clip = torch.arange(batch, device=x.device)[:, None, None] * height
     return x.reshape(-1, x.shape[-1]).index_select(0, ((clip + rows) * width + columns).view(-1)).view_as(x)
-
-
-def fields_at(stride: int, field: Tensor) -> Tensor:
-    """The vectors (B, h, w, 2) of the cells of a working stride."""
-    return pyramid(field)[[level.stride for level in LEVELS].index(stride)]
 
 
 class MovedStage(TemporalStage):
@@ -101,8 +96,9 @@ class MovedStage(TemporalStage):
         """
         maps = {s: m.unflatten(0, (-1, frames)) for s, m in self.observe(latents).items()}
         memory: Memory = {}
+        of_strides = pyramid(fields.flatten(0, 1), tuple(self.strides))
         for stride in self.strides:
-            vectors = fields_at(stride, fields.flatten(0, 1)).unflatten(0, (-1, frames - 1))
+            vectors = of_strides[stride].unflatten(0, (-1, frames - 1))
             state, states = self.begin_at(stride, maps[stride][:, 0]), []
             for t in range(1, frames):
                 state = self.moved_at(stride, state, vectors[:, t - 1])

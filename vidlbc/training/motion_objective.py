@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from vidlbc.image_stage.base import channels_last, qp_lambda
 from vidlbc.models import ImageModel
 from vidlbc.motion import search as motion_search
-from vidlbc.motion.field import to_levels
 from vidlbc.motion.stage import Prediction
 from vidlbc.motion.warp import CONTRAST, moved, seen, shown
 from vidlbc.prior.topdown import symbol_bits
@@ -105,9 +104,7 @@ class MotionRate:
             bits = torch.stack([symbol_bits(q, d).sum((1, 2, 3)) for q, d in zip(coded, out, strict=True)]).sum(0)
         none = torch.zeros_like(fields[:, :1])
         earlier = torch.cat([none, fields[:, :-1]], 1).flatten(0, 1)
-        levels = to_levels(fields.flatten(0, 1))
-        vectors = temporal.motion.vectors(levels, later, earlier)
-        paid = torch.stack([symbol_bits(q.float(), d).sum((1, 2, 3)) for q, d in zip(levels, vectors, strict=True)]).sum(0)
+        paid = temporal.motion.vectors.bits(later, earlier, fields.flatten(0, 1), symbol_bits)
         return (bits / pixels).view(clips, -1), (paid / pixels).view(clips, -1), errors, walk
 
     def __call__(
