@@ -34,6 +34,15 @@ TEMPORAL_OPTIONS: dict[str, dict[str, Any]] = {
     "transformer": {"context": 2, "margin": 2},
 }
 
+MOTION_OPTIONS: dict[str, Any] = {
+    "widths": [8, 8, 8, 8], "encoder_blocks": [1, 1, 1, 1], "decoder_blocks": [1, 1, 1, 1],
+    "fusion": 8, "fusion_blocks": 1,
+}  # fmt: skip
+MOVED_OPTIONS: dict[str, dict[str, Any]] = {
+    "lstm": {"motion": MOTION_OPTIONS},
+    "transformer": {"context": 2, "motion": MOTION_OPTIONS},
+}
+
 
 def raw_bits(key: int, count: int) -> np.ndarray:
     """`count` numbers of 12 bits, int64, from Philox."""
@@ -69,18 +78,23 @@ def small_image_stage(seed: int = 0, **options: Any) -> ImageStage:
 
 
 def save_small_model(
-    folder: Path, seed: int = 0, kinds: tuple[str, ...] = ("lstm", "transformer"), **options: Any
+    folder: Path,
+    seed: int = 0,
+    kinds: tuple[str, ...] = ("lstm", "transformer"),
+    moved: bool = False,
+    **options: Any,
 ) -> Path:
     """A model folder as training writes it. Same seed, same bytes of weights, same fingerprint.
 
-    `options`: more of the image stage's, such as variants.
+    `moved`: kinds that predict from moved pictures. `options`: more of the image stage's, such as variants.
     """
     config = {"family": "lbc", "options": IMAGE_OPTIONS | options}
     models.save_image_stage(small_image_stage(seed, **options), folder / "image_stage", config)
     image = models.load_image_stage(folder / "image_stage")
     for kind in kinds:
-        described = {"kind": kind, "options": TEMPORAL_OPTIONS[kind]}
-        temporal = models.build_temporal(kind, image.stage, **TEMPORAL_OPTIONS[kind])
+        of_kind = (MOVED_OPTIONS if moved else TEMPORAL_OPTIONS)[kind]
+        described = {"kind": kind, "options": of_kind}
+        temporal = models.build_temporal(kind, image.stage, **of_kind)
         fill(temporal, seed + 1)
         models.save_temporal(temporal, folder / "temporal" / kind, described, image.digest)
     (folder / "config.json").write_text(json.dumps({"format": 1, "temporal": kinds[-1] if kinds else "none"}))

@@ -128,7 +128,7 @@ class MovedChooser:
             chosen = self._key(scaled)
         else:
             chosen = self._inter(scaled, self._past)
-            if chosen.frame.bits >= NEAR_INTRA * self._intra_bits:
+            if self._priors.intra_frames and chosen.frame.bits >= NEAR_INTRA * self._intra_bits:
                 other = self._key(scaled)
                 chosen = other if other.cost < chosen.cost else chosen
         self._since_key = 1 if chosen.given is None else self._since_key + 1
