@@ -38,7 +38,8 @@ def settings_of(config: DictConfig) -> JobSettings:
             budget, clips, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema, start=train.start,
             bf16=train.bf16, tf32=train.tf32, seed=train.seed, save_seconds=train.save_seconds,
             val_seconds=train.val_seconds, log_every=train.log_every, resident=str(train.resident).lower(),
-            step=train.launch, pictures=tuple(train.pictures or ()),
+            step=train.launch, pictures=tuple(train.pictures or ()), motion=str(train.motion).lower(),
+            parts=None if train.parts is None else tuple(train.parts), rdo=train.rdo,
         ),
         evaluation=EvaluationSettings(
             videos=evaluation.videos, head=evaluation.head, frames=evaluation.frames, views=evaluation.views,

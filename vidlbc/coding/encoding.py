@@ -48,7 +48,7 @@ class EncodeReport:
     height: int
     width: int
     frame_bits: tuple[float, ...]
-    vector_bits: float = 0.0
+    vector_bits: float
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ class PacketWriter:
             section.sink.close()
         size, base = sum(section.bytes for section in self._sections), self._sections[0].bytes
         return EncodeReport(
-            len(bits), size, base if h.base else None, h.qp, self._variant, sum(bits), h.height, h.width, tuple(bits)
+            len(bits), size, base if h.base else None, h.qp, self._variant, sum(bits), h.height, h.width, tuple(bits), 0.0
         )
 
 

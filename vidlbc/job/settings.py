@@ -12,7 +12,9 @@ from vidlbc.training.video_data import ClipSettings
 class TrainSettings:
     """Stage 2. `budget` None: use the shipped weights as they are. `start`: shipped | scratch.
 
-    `pictures`: sources (vidlbc.training.pictures) of still pictures, from which moving ones are made.
+    `pictures`: sources (vidlbc.training.pictures) of still pictures, from which moving ones are made. `motion`: auto,
+    true or false: whether a stage from nothing predicts from moved pictures. `parts` of such a stage are trained (see
+    vidlbc.job.train), None: those that are not the image stage's own; `rdo`: on symbols chosen for rate and distortion.
     """
 
     budget: Budget | None
@@ -30,6 +32,9 @@ class TrainSettings:
     resident: str = "auto"
     step: str = "auto"
     pictures: tuple[str, ...] = ()
+    motion: str = "auto"
+    parts: tuple[str, ...] | None = None
+    rdo: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,19 @@ import torch
 from vidlbc import models
 from vidlbc.codec import Codec, load
 from vidlbc.codec_input import pick_device
+from vidlbc.coding.rdo import ERROR_PRICE
 from vidlbc.errors import InputError
 from vidlbc.job.settings import JobSettings
 from vidlbc.job.sources import source_file
+from vidlbc.motion.stage import motion_options
+from vidlbc.prior.grid import to_grid
 from vidlbc.shards import Corpus
 from vidlbc.shards.layout import dump_json, write_atomic
-from vidlbc.temporal_stage import TemporalStage
+from vidlbc.temporal_stage import MovedStage, TemporalStage
 from vidlbc.training import distributed
 from vidlbc.training.clip_reading import read_clips, whole_clips
 from vidlbc.training.loop import Settings
+from vidlbc.training.motion_objective import MotionRate
 from vidlbc.training.pictures import Source, find_files, read_pictures
 from vidlbc.training.request import keep_request
 from vidlbc.training.validation import ClipValidation
@@ -41,6 +45,8 @@ from vidlbc.training.with_bar import train as train_with_bar
 # Values of train.start beside a model's name or folder.
 _VAL_VIDEOS, _VAL_FRAMES, _VAL_QPS = 8, 8, (8, 32, 56)
 SHIPPED, SCRATCH = "shipped", "scratch"
+# Of a stage that predicts from moved pictures. The last two begin as the image stage's own transforms.
+PARTS = ("prior", "vectors", "fusion", "synthesis", "analysis")
 
 
 def train_temporal(settings: JobSettings, corpus: Corpus) -> Codec:
@@ -132,10 +138,13 @@ def _train(settings: JobSettings, corpus: Corpus) -> None:
         if distributed.rank() == 0 and start == SHIPPED:
             print(f"no shipped weights of temporal={settings.temporal}: training from scratch", file=sys.stderr)
         torch.manual_seed(settings.train.seed)
-        temporal = models.build_temporal(settings.temporal, image.stage)
-        config = {"kind": settings.temporal, "options": {}}
+        options = _options(settings, image)
+        temporal = models.build_temporal(settings.temporal, image.stage, **options)
+        config = {"kind": settings.temporal, "options": options}
     if settings.train.budget is not None:
         temporal.requires_grad_(True)
+        if isinstance(temporal, MovedStage):
+            train_parts(temporal, settings.train.parts)
         _fit(settings, corpus, image, temporal)
     elif ready is None:
         raise InputError(
@@ -147,12 +156,45 @@ def _train(settings: JobSettings, corpus: Corpus) -> None:
     distributed.barrier()
 
 
+def _options(settings: JobSettings, image: models.ImageModel) -> dict[str, Any]:
+    """Of a temporal stage from nothing. Raises InputError."""
+    wanted = settings.train.motion
+    if wanted not in ("auto", "true", "false"):
+        raise InputError(f"train.motion={wanted}: expected auto, true or false")
+    motion = motion_options(image.stage)
+    if wanted == "true" and motion is None:
+        raise InputError(
+            f"train.motion=true: image stage {settings.image_stage} is of family {image.stage.family}, "
+            "and frames are predicted from moved pictures by the networks of family lbc: use train.motion=false"
+        )
+    return {} if wanted == "false" or motion is None else {"motion": motion}
+
+
+def train_parts(temporal: MovedStage, parts: Sequence[str] | None) -> None:
+    """Leave gradients to the parts that are trained; what is frozen of the networks for pictures is put on the grid, as
+    it will decode. Raises InputError."""
+    chosen = PARTS[:3] if parts is None else tuple(parts)
+    if not chosen or set(chosen) - set(PARTS):
+        raise InputError(f"train.parts={list(chosen)}: expected some of {', '.join(PARTS)}")
+    motion = temporal.motion
+    pictures = {"fusion": motion.synthesis.fusion, "synthesis": motion.synthesis.own, "analysis": [motion.analysis]}
+    temporal.requires_grad_("prior" in chosen)
+    motion.requires_grad_(False)
+    motion.vectors.requires_grad_("vectors" in chosen)
+    for name, modules in pictures.items():
+        for module in modules:
+            if name in chosen:
+                module.requires_grad_(True)
+            else:
+                to_grid(module)
+
+
 def _pictures(sources: Sequence[str]) -> list[np.ndarray]:
     """Raises InputError where a source is missing or holds none."""
     return [read_pictures(path, 1)[0] for path in find_files([Source(source) for source in sources])]
 
 
-def _validation(rate: SymbolRate, corpus: Corpus, settings: JobSettings) -> ClipValidation | None:
+def _validation(rate: SymbolRate | MotionRate, corpus: Corpus, settings: JobSettings) -> ClipValidation | None:
     """On the beginnings of a few videos of the val split; None where the corpus has no such split."""
     paths = list(dict.fromkeys(item.path for item in corpus.select("val").items))
     chosen = [paths[round(index)] for index in np.linspace(0, len(paths) - 1, min(_VAL_VIDEOS, len(paths)))]
@@ -180,7 +222,9 @@ def _fit(settings: JobSettings, corpus: Corpus, image: models.ImageModel, tempor
         seed=train.seed, log_every=train.log_every or (100 if device.type == "cuda" else 10),
         save_seconds=train.save_seconds, val_seconds=train.val_seconds, step=train.step,
     )  # fmt: skip
-    objective = SymbolRate(image, train.bf16)
+    objective: SymbolRate | MotionRate = SymbolRate(image, train.bf16)
+    if isinstance(temporal, MovedStage):
+        objective = MotionRate(image, train.bf16, ERROR_PRICE if train.rdo else None)
     validate = None if distributed.rank() else _validation(objective, corpus, settings)
     folder = settings.out / "training"
     on_figures = None if logger is None else logger.log

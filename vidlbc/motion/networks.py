@@ -81,6 +81,16 @@ class ReferenceSynthesis(nn.Module):
             picture = snap(picture + self.leave(self.fuse(y)))
         return depth_to_space(picture, STRIDES[0])
 
+    @property
+    def own(self) -> tuple[nn.Module, ...]:
+        """What turns a frame's own latents into a picture."""
+        return self.lift, self.decode, self.up, self.modulate
+
+    @property
+    def fusion(self) -> tuple[nn.Module, ...]:
+        """What mixes in the moved picture."""
+        return self.enter, self.trust, self.fuse, self.leave
+
     @staticmethod
     def _rows(table: nn.Module, qp: Tensor) -> Tensor:
         row: Tensor = table(qp)

@@ -86,6 +86,15 @@ class MovedStage(TemporalStage):
 
         return expected
 
+    def look(self, state: State, vectors: Tensor, seen: Prediction) -> tuple[State, Memory]:
+        """The state moved by a field (B, H/8, W/8, 2), and the memory of a frame with these vectors."""
+        of_strides = pyramid(vectors, tuple(self.strides))
+        moved = {s: self.moved_at(s, state[s], of_strides[s]) for s in self.strides}
+        memory: Memory = {}
+        for stride in self.strides:
+            memory |= self.memory_from(stride, moved[stride], seen)
+        return moved, memory
+
     def given_past(
         self, latents: Sequence[Tensor], qp: Tensor, gains: Sequence[Gains], frames: int, fields: Tensor, seen: Prediction
     ) -> list[Distribution]:

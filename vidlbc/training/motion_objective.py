@@ -1,125 +1,211 @@
 """The loss of a temporal stage that predicts from moved pictures, in a closed loop: references are decoded pictures.
 
-    frames --frozen image stage--> symbols --> latents of every frame
+    frames --frozen image stage--> gain * y
     frame by frame: reference of t-1 --search, moved--> picture --analysis--> prediction of t
-                    latents of t, moved picture --synthesis--> reference of t        error against the frame
+                    gain * y of t --rounded, or chosen under the priors--> symbols
+                    symbols of t, moved picture --synthesis--> reference of t        error against the frame
     all frames at once: bits of symbols and of vectors
 
-No gradient goes through time: each part learns from what the others make of it now.
+No gradient goes through time: each part learns from what the others make of it now. What is trained is what requires
+gradients; nothing is computed for the rest.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from vidlbc.coding.rdo import choose_level
 from vidlbc.image_stage.base import channels_last, qp_lambda
 from vidlbc.models import ImageModel
-from vidlbc.motion import search as motion_search
+from vidlbc.motion.search import DEFAULT, Effort, search
 from vidlbc.motion.stage import Prediction
 from vidlbc.motion.warp import CONTRAST, moved, seen, shown
-from vidlbc.prior.topdown import symbol_bits
+from vidlbc.prior.topdown import Gains, TopDownPrior, symbol_bits
+from vidlbc.temporal_stage import Memory, State
 from vidlbc.temporal_stage.moved import MovedStage
-
-_RATE_EXPONENT = 0.45
+from vidlbc.training.video_objective import RATE_EXPONENT
 
 
 @dataclass
 class Walk:
     """A batch of clips, frame after frame; lists over frames. Fields and predictions begin with the second frame."""
 
-    references: list[Tensor]
-    fields: list[Tensor]
-    predictions: list[Prediction]
-    errors: list[Tensor]
+    symbols: list[list[Tensor]] = field(default_factory=list)
+    references: list[Tensor] = field(default_factory=list)
+    fields: list[Tensor] = field(default_factory=list)
+    predictions: list[Prediction] = field(default_factory=list)
+    errors: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Bits a pixel of symbols and of vectors of each frame but the first, (B, T-1); mean squared errors of the pictures
+    of all references, in [0, 1], (B, T)."""
+
+    symbols: Tensor
+    vectors: Tensor
+    errors: Tensor
 
 
 @dataclass(frozen=True)
 class MotionRate:
     """Called by the loop on (frames uint8 (B, T, 3, S, S), qp (B,)); S a multiple of 32.
 
-    `pictures`: weight of the references' error, where their synthesis is trained.
+    `price`: of errors, where symbols are chosen for rate and distortion (vidlbc.coding.rdo); None: they are rounded.
+    `pictures`: weight of the references' error beside bits, where their synthesis is trained.
     """
 
     image: ImageModel
     bf16: bool = False
+    price: float | None = None
     pictures: float = 1.0
-    effort: motion_search.Effort = motion_search.DEFAULT
-    coded: bool = True
+    effort: Effort = DEFAULT
     capturable: ClassVar[bool] = False
-
-    @torch.no_grad()
-    def symbols(self, frames: Tensor, qp: Tensor) -> list[Tensor]:
-        """float32 (B*T, H_l, W_l, C_l) a level, fine to coarse; qp (B*T,)."""
-        stage = self.image.stage
-        x = stage.pad(frames.flatten(0, 1).float() / 255).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            latents = stage.analysis(x)
-        gains = self.image.gains(qp)
-        return [(channels_last(y.float()) * g.gain[:, None, None]).round() for y, g in zip(latents, gains, strict=True)]
-
-    def walk(self, temporal: MovedStage, frames: Tensor, latents: list[Tensor], qp: Tensor) -> Walk:
-        """frames uint8 (B, T, 3, H, W), latents (B, T, H_l, W_l, C_l), qp (B,)."""
-        motion, walk = temporal.motion, Walk([], [], [], [])
-        pictures = frames.permute(0, 1, 3, 4, 2).contiguous()
-        learns = any(p.requires_grad for p in motion.synthesis.parameters()) and torch.is_grad_enabled()
-        analyses = any(p.requires_grad for p in motion.analysis.parameters()) and torch.is_grad_enabled()
-        for t in range(frames.shape[1]):
-            own = [y[:, t] for y in latents]
-            before: Tensor | None = None
-            if t:
-                with torch.no_grad():
-                    last = walk.fields[-1] if walk.fields else None
-                    field = motion_search.search(pictures[:, t], walk.references[-1], qp, last, self.effort)
-                    before = moved(walk.references[-1], field)
-                with torch.set_grad_enabled(analyses):
-                    walk.predictions.append(motion.predict(before))
-                walk.fields.append(field)
-            with torch.set_grad_enabled(learns):
-                picture = motion.synthesis(own, qp, before)
-                walk.errors.append((picture - seen(pictures[:, t])).square().mean((1, 2, 3)) / CONTRAST**2)
-            walk.references.append(shown(picture.detach()))
-        return walk
-
-    def measure(self, temporal: MovedStage, frames: Tensor, qp: Tensor) -> tuple[Tensor, Tensor, Tensor, Walk]:
-        """Bits a pixel of symbols and of vectors of each frame but the first, (B, T-1); mean squared errors of all
-        references, (B, T); and the walk."""
-        clips, count = frames.shape[:2]
-        pixels = frames.shape[-2] * frames.shape[-1]
-        qps = qp.repeat_interleave(count)
-        symbols = self.symbols(frames, qps)
-        latents = [q * g.step[:, None, None] for q, g in zip(symbols, self.image.gains(qps), strict=True)]
-        walk = self.walk(temporal, frames, [y.unflatten(0, (clips, count)) for y in latents], qp)
-        errors = torch.stack(walk.errors, 1)
-        fields = torch.stack(walk.fields, 1)
-        seen_then = Prediction(*[
-            [torch.stack(level, 1).flatten(0, 1) for level in zip(*one, strict=True)] for one in zip(*walk.predictions, strict=True)
-        ])  # fmt: skip
-        later = qp.repeat_interleave(count - 1)
-        bits = torch.zeros(len(later), device=frames.device)
-        if self.coded:
-            out = temporal.given_past(latents, later, self.image.gains(later), count, fields, seen_then)
-            coded = [q.unflatten(0, (clips, count))[:, 1:].flatten(0, 1) for q in symbols]
-            bits = torch.stack([symbol_bits(q, d).sum((1, 2, 3)) for q, d in zip(coded, out, strict=True)]).sum(0)
-        none = torch.zeros_like(fields[:, :1])
-        earlier = torch.cat([none, fields[:, :-1]], 1).flatten(0, 1)
-        paid = temporal.motion.vectors.bits(later, earlier, fields.flatten(0, 1), symbol_bits)
-        return (bits / pixels).view(clips, -1), (paid / pixels).view(clips, -1), errors, walk
 
     def __call__(
         self, temporal: nn.Module, batch: tuple[Tensor, Tensor], step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         assert isinstance(temporal, MovedStage)
         frames, qp = batch
-        bits, vectors, errors, _ = self.measure(temporal, frames, qp)
-        weight = ((qp_lambda(torch.tensor(32.0)) / qp_lambda(qp)) ** _RATE_EXPONENT)[:, None]
-        rate = (weight * (bits + vectors)).mean()
-        loss = rate
-        parts = {"bpp": (bits + vectors).detach().mean(), "bpp_vectors": vectors.detach().mean(), "rate": rate.detach()}
-        parts["psnr"] = -10 * errors[:, 1:].detach().clamp_min(1e-9).log10().mean()
-        parts["psnr_first"] = -10 * errors[:, 0].detach().clamp_min(1e-9).log10().mean()
-        if errors.requires_grad:
-            # As the image stage's own loss, each QP pulling alike.
-            loss = loss + self.pictures * (weight * qp_lambda(qp)[:, None] * 255**2 * errors[:, 1:]).mean()
+        found = self.measure(temporal, frames, qp)
+        weight = ((qp_lambda(torch.tensor(32.0)) / qp_lambda(qp)) ** RATE_EXPONENT)[:, None]
+        loss = (weight * (found.symbols + found.vectors)).mean()
+        decibels = -10 * found.errors.detach().clamp_min(1e-9).log10()
+        parts = {
+            "bpp": (found.symbols + found.vectors).detach().mean(), "bpp_vectors": found.vectors.detach().mean(),
+            "psnr_first": decibels[:, 0].mean(), "psnr": decibels[:, 1:].mean(),
+        }  # fmt: skip
+        if found.errors.requires_grad:
+            # Bits and errors as in the image stage's own loss, each QP pulling alike.
+            worth = weight * qp_lambda(qp)[:, None] * 255**2
+            loss = loss + self.pictures * (worth * found.errors).mean()
         return loss, parts
+
+    def bpp(self, temporal: nn.Module, frames: Tensor, qp: Tensor) -> Tensor:
+        """Estimated bits a pixel of each frame but the first, (B, T-1), of frames uint8 (B, T, 3, H, W) at qp (B,)."""
+        assert isinstance(temporal, MovedStage)
+        height, width = frames.shape[-2:]
+        rows, columns = (
+            torch.arange(side + -side % self.image.stage.multiple, device=frames.device).clamp_max(side - 1)
+            for side in (height, width)
+        )
+        whole = frames.index_select(-2, rows).index_select(-1, columns)
+        found = self.measure(temporal, whole, qp)
+        return (found.symbols + found.vectors) * (len(rows) * len(columns) / (height * width))
+
+    def measure(self, temporal: MovedStage, frames: Tensor, qp: Tensor) -> Measured:
+        """frames uint8 (B, T, 3, H, W), sides multiples of 32; qp (B,)."""
+        clips, count = frames.shape[:2]
+        pixels = frames.shape[-2] * frames.shape[-1]
+        walk = self.walk(temporal, frames, qp)
+        errors = torch.stack(walk.errors, 1)
+        later, fields = qp.repeat_interleave(count - 1), torch.stack(walk.fields, 1)
+        bits = vectors = torch.zeros(len(later), device=frames.device)
+        motion = temporal.motion
+        measures = not torch.is_grad_enabled() or not _learns(temporal.parameters())
+        own = [p for name, p in temporal.named_parameters() if not name.startswith("motion.")]
+        if measures or _learns(own) or _learns(motion.analysis.parameters()):
+            everything = [_side_by_side([frame[i] for frame in walk.symbols]) for i in range(len(temporal.levels))]
+            at = self.image.gains(qp.repeat_interleave(count))
+            latents = [q * g.step[:, None, None] for q, g in zip(everything, at, strict=True)]
+            coded = [q.unflatten(0, (clips, count))[:, 1:].flatten(0, 1) for q in everything]
+            given = Prediction(*[list(map(_side_by_side, zip(*one, strict=True))) for one in zip(*walk.predictions, strict=True)])
+            out = temporal.given_past(latents, later, self.image.gains(later), count, fields, given)
+            bits = torch.stack([symbol_bits(q, d).sum((1, 2, 3)) for q, d in zip(coded, out, strict=True)]).sum(0)
+        if measures or _learns(motion.vectors.parameters()):
+            before = torch.cat([torch.zeros_like(fields[:, :1]), fields[:, :-1]], 1).flatten(0, 1)
+            vectors = motion.vectors.bits(later, before, fields.flatten(0, 1), symbol_bits)
+        return Measured((bits / pixels).view(clips, -1), (vectors / pixels).view(clips, -1), errors)
+
+    def walk(self, temporal: MovedStage, frames: Tensor, qp: Tensor) -> Walk:
+        """frames uint8 (B, T, 3, H, W), qp (B,)."""
+        motion, walk = temporal.motion, Walk()
+        gains = self.image.gains(qp)
+        scaled = self._scaled(frames, gains)
+        pictures = frames.permute(0, 1, 3, 4, 2).contiguous()
+        chooser = None if self.price is None else _Chooser(self.image, temporal, qp, gains, self.price)
+        synthesis, analysis = _learns(motion.synthesis.parameters()), _learns(motion.analysis.parameters())
+        for t in range(frames.shape[1]):
+            before: Tensor | None = None
+            wanted = [y[:, t] for y in scaled]
+            if t:
+                with torch.no_grad():
+                    last = walk.fields[-1] if walk.fields else None
+                    walk.fields.append(search(pictures[:, t], walk.references[-1], qp, last, self.effort))
+                    before = moved(walk.references[-1], walk.fields[-1])
+                with torch.set_grad_enabled(analysis and torch.is_grad_enabled()):
+                    walk.predictions.append(motion.predict(before))
+            if chooser is None:
+                symbols = [y.round() for y in wanted]
+            else:
+                symbols = chooser.symbols(wanted, walk.fields[-1], walk.predictions[-1]) if t else chooser.first(wanted)
+            walk.symbols.append(symbols)
+            latents = [q * g.step[:, None, None] for q, g in zip(symbols, gains, strict=True)]
+            with torch.set_grad_enabled(synthesis and torch.is_grad_enabled()):
+                picture = motion.synthesis(latents, qp, before)
+                walk.errors.append((picture - seen(pictures[:, t])).square().mean((1, 2, 3)) / CONTRAST**2)
+            walk.references.append(shown(picture.detach()))
+        return walk
+
+    @torch.no_grad()
+    def _scaled(self, frames: Tensor, gains: Sequence[Gains]) -> list[Tensor]:
+        """gain * y, float32 (B, T, H_l, W_l, C_l) a level, fine to coarse."""
+        stage = self.image.stage
+        x = (frames.flatten(0, 1).float() / 255).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            latents = stage.analysis(x)
+        split = [channels_last(y.float()).unflatten(0, (len(frames), -1)) for y in latents]
+        return [y * g.gain[:, None, None, None] for y, g in zip(split, gains, strict=True)]
+
+
+class _Chooser:
+    """Symbols for rate and distortion under the stage as it is now, frame by frame: what an encoder would choose."""
+
+    def __init__(self, image: ImageModel, temporal: MovedStage, qp: Tensor, gains: Sequence[Gains], price: float):
+        self._intra, self._temporal, self._qp, self._gains, self._price = image.stage.prior, temporal, qp, gains, price
+        self._state: State = {}
+
+    @torch.no_grad()
+    def first(self, scaled: Sequence[Tensor]) -> list[Tensor]:
+        """Of a frame without a past, under the intra prior."""
+        symbols = self._choose(self._intra, scaled, {})
+        maps = self._temporal.observe(self._latents(symbols))
+        self._state = {s: self._temporal.begin_at(s, observed) for s, observed in maps.items()}
+        return symbols
+
+    @torch.no_grad()
+    def symbols(self, scaled: Sequence[Tensor], vectors: Tensor, prediction: Prediction) -> list[Tensor]:
+        temporal = self._temporal
+        state, memory = temporal.look(self._state, vectors, prediction)
+        symbols = self._choose(temporal.trunk, scaled, memory)
+        maps = temporal.observe(self._latents(symbols))
+        self._state = {s: temporal.advance_at(s, state[s], observed) for s, observed in maps.items()}
+        return symbols
+
+    def _latents(self, symbols: Sequence[Tensor]) -> list[Tensor]:
+        return [q * g.step[:, None, None] for q, g in zip(symbols, self._gains, strict=True)]
+
+    def _choose(self, trunk: TopDownPrior, scaled: Sequence[Tensor], memory: Memory) -> list[Tensor]:
+        reader, expected = (self._temporal.reader(memory), self._temporal.expectation(memory)) if memory else (None, None)
+        symbols: list[Tensor] = [torch.empty(0)] * len(scaled)
+        hidden = trunk.start(self._qp, *scaled[-1].shape[1:3])
+        for index in reversed(range(len(scaled))):
+            gains = self._gains[index]
+            hidden = hidden if reader is None else reader(index, hidden)
+            distribution, hidden = trunk.distribution(index, hidden, gains, expected)
+            symbols[index] = choose_level(scaled[index], distribution, self._price).float()
+            if index:
+                hidden = trunk.absorb(index, hidden, symbols[index] * gains.step[:, None, None], self._qp)
+        return symbols
+
+
+def _learns(parameters: Iterable[nn.Parameter]) -> bool:
+    return any(p.requires_grad for p in parameters)
+
+
+def _side_by_side(frames: Sequence[Tensor]) -> Tensor:
+    """T tensors (B, ...) -> (B*T, ...), frame index fastest."""
+    return torch.stack(tuple(frames), 1).flatten(0, 1)

@@ -6,7 +6,7 @@ run is watched by, and what chooses between two.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from vidlbc.image_stage.base import ImageStage, channels_first, channels_last, qp_lambda
 from vidlbc.prior.topdown import symbol_bits
-from vidlbc.training.video_objective import SymbolRate
 
 _BATCH = 4
 
@@ -66,11 +65,19 @@ def _rate_and_error(stage: ImageStage, frames: Tensor, latents: Sequence[Tensor]
     return torch.stack([torch.stack(bits).sum(0) / (height * width), mse])
 
 
-class ClipValidation:
-    """`validation(temporal)` -> {"bpp": ..., "qp8": ..., ...}: estimated bits a pixel of whole clips, the first frame
-    included; `bpp` is their geometric mean over the QPs."""
+class ClipRate(Protocol):
+    """What a temporal stage is trained by."""
 
-    def __init__(self, rate: SymbolRate, clips: Sequence[np.ndarray], qps: Sequence[int]):
+    def bpp(self, temporal: nn.Module, frames: Tensor, qp: Tensor) -> Tensor:
+        """Estimated bits a pixel of frames, (B, n), of clips uint8 (B, T, 3, H, W) at qp (B,)."""
+        ...
+
+
+class ClipValidation:
+    """`validation(temporal)` -> {"bpp": ..., "qp8": ..., ...}: estimated bits a pixel of whole clips; `bpp` is their
+    geometric mean over the QPs."""
+
+    def __init__(self, rate: ClipRate, clips: Sequence[np.ndarray], qps: Sequence[int]):
         """`clips`: uint8 (T, H, W, 3) of any sizes."""
         self.rate, self.qps = rate, tuple(qps)
         self._clips = [torch.from_numpy(np.ascontiguousarray(clip)).permute(0, 3, 1, 2)[None] for clip in clips]

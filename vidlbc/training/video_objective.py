@@ -12,7 +12,7 @@ from vidlbc.prior.topdown import symbol_bits
 from vidlbc.temporal_stage import TemporalStage
 
 # Rate grows about as lambda^0.45 over the QPs of the shipped stage; dividing by it lets every QP pull alike.
-_RATE_EXPONENT = 0.45
+RATE_EXPONENT = 0.45
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class SymbolRate:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         frames, qp = batch
         bpp = self.bpp(temporal, frames, qp)
-        weight = (qp_lambda(torch.tensor(32.0)) / qp_lambda(qp))[:, None] ** _RATE_EXPONENT
+        weight = (qp_lambda(torch.tensor(32.0)) / qp_lambda(qp))[:, None] ** RATE_EXPONENT
         first, rest = bpp[:, 0].detach(), bpp[:, min(2, frames.shape[1] - 1) :].detach().mean(1)
         # A mean over clips, as the others: it does not depend on how a batch is spread over processes.
         parts = {"bpp_first": first, "bpp": rest, "saving": 1 - rest / first}
