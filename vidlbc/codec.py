@@ -46,7 +46,8 @@ def load(
 ) -> "Codec":
     """Load a codec: a shipped name or a model folder. `temporal`: kind to use, by default the model's own.
 
-    `refine`: `decompress` refines frames from those before them (vidlbc.video_decoder); the bytes stay the same.
+    `refine`: `decompress` gives pictures that are refined from those before them: the reference pictures of a kind that
+    predicts from moved ones, else those of vidlbc.video_decoder; the bytes stay the same.
     `max_pixels`: larger frames, padded, are not decoded; it bounds time and memory of a frame, whatever a forged header
     says. Raises InputError where there is no such model, kind, device or precision, no video decoder to refine
     with, or `max_pixels` is below 1.
@@ -66,8 +67,9 @@ def load(
         codec: Codec = MovedCodec(image, stage, digest, device, precision)
     else:
         codec = Codec(image, stage, digest, device, precision)
-    if refine:
+    if refine and not codec.moves:
         codec.refine_with(*models.load_video_decoder(folder, image))
+    codec.shows_references = refine and codec.moves
     codec.max_pixels = max_pixels
     return codec
 
@@ -77,6 +79,7 @@ class Codec(ImageCodec):
 
     max_pixels = MAX_PIXELS
     moves = False  # whether frames are predicted from moved pictures
+    shows_references = False  # whether `decompress` gives what frames are predicted from
 
     def __init__(
         self,
@@ -103,7 +106,13 @@ class Codec(ImageCodec):
     @property
     def picture_fingerprint(self) -> str:
         """Identifies the weights that decode and those that refine, if any."""
-        return self.fingerprint + (f"+{self.refiner.digest.hex()[:8]}" if self.refiner is not None else "")
+        refined = "references" if self.shows_references else self.refiner.digest.hex()[:8] if self.refiner else ""
+        return f"{self.fingerprint}+{refined}" if refined else self.fingerprint
+
+    @property
+    def refines(self) -> bool:
+        """Whether `decompress` gives other pictures than those of the image stage alone."""
+        return self.shows_references or self.refiner is not None
 
     @property
     def sees_past(self) -> bool:

@@ -7,6 +7,7 @@ a bitstream decodes to does not.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,6 +73,19 @@ class MovedCodec(Codec):
     def _choose(self, scaled: Sequence[Tensor], header: Header) -> list[Tensor]:
         frames = next(self._chooser(header, True).packets([scaled]))
         return [torch.cat(level) for level in zip(*[frame.symbols for frame in frames], strict=True)]
+
+    def decompress_stream(self, source: bytes | BinaryIO) -> Iterator[np.ndarray]:
+        if not self.shows_references:
+            yield from super().decompress_stream(source)
+            return
+        reader = Reader(source)
+        header = reader.header
+        self._check(header)
+        pictures: list[Tensor] = []
+        packets = decode_moved(self._moved, reader, on_reference=pictures.append)
+        while self._pool.ahead(lambda: next(packets, None)).result() is not None:
+            block, pictures[:] = torch.cat(pictures), []
+            yield block[:, : header.height, : header.width].cpu().numpy()
 
     def _packets(
         self,

@@ -208,3 +208,16 @@ def test_a_base_layer_needs_temporal_none(tmp_path):
     folder = save_small_model(tmp_path / "layers", kinds=("lstm",), moved=True, base_levels=2)
     with pytest.raises(InputError, match="use temporal=none"):
         vidlbc.load(folder, "cpu")
+
+
+@pytest.mark.parametrize("context", [True, False])
+def test_refined_pictures_are_the_references(wandering, folder, context):
+    plain, refined = (vidlbc.load(folder, "cpu", temporal="lstm", refine=refine) for refine in (False, True))
+    for codec in (plain, refined):
+        codec._priors.intra_frames = False
+    assert refined.picture_fingerprint != plain.picture_fingerprint and refined.fingerprint == plain.fingerprint
+    data = plain.compress(noisy_frames(18, 40, 56), qp=30, context=context)
+    pictures = list(refined.decompress_stream(data))
+    assert [len(block) for block in pictures] == [16, 2] and pictures[0].shape == (16, 40, 56, 3)
+    assert not np.array_equal(np.concatenate(pictures)[1:], plain.decompress(data)[1:])
+    np.testing.assert_array_equal(refined.decompress(data), np.concatenate(pictures))

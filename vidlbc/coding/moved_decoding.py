@@ -56,7 +56,8 @@ def decode_moved(
             frames.append(symbols)
             if on_frame is not None:
                 on_frame(symbols)
-            past = after(priors, symbols, gains, qp, given, still) if header.context else None
+            if header.context or on_reference is not None:
+                past = after(priors, symbols, gains, qp, given, still)
             if on_reference is not None and past is not None:
                 on_reference(past.reference)
         done += len(source.kinds)

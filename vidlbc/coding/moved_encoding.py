@@ -6,7 +6,8 @@
 A frame is coded after the one before it, as its decoder will: the reference picture is the decoder's own. What vectors
 are searched for is the picture that the frame's own symbols give: symbols are what is predicted. The first
 frame is a key frame, and so is every `keyint`-th after a key frame, and one whose past says so little that the image
-stage's own prior codes it shorter (a scene cut). A packet holds at most one, at its start.
+stage's own prior codes it shorter (a scene cut). A packet holds at most one, at its start, so that a decoder may begin
+there; without context every frame is one, and nothing begins anywhere.
 """
 
 import zlib
@@ -25,7 +26,7 @@ from vidlbc.bitstream import Header, Packet, end_bytes, pack_kinds
 from vidlbc.coding.encoding import NEAR_INTRA, CodedFrame, EncodeReport, crc_bytes, ideal_bits
 from vidlbc.coding.moved_priors import MovedPriors
 from vidlbc.coding.moving import FrameKind, Look, Past, after, look, no_motion
-from vidlbc.coding.rdo import ERROR_PRICE, choose_level
+from vidlbc.coding.rdo import choose_level
 from vidlbc.entropy import coder
 from vidlbc.motion.search import DEFAULT, Effort, search
 from vidlbc.prior.grid import require_exact_products
@@ -197,7 +198,8 @@ class MovedWriter:
 
     def add(self, frames: Sequence[MovedFrame]) -> None:
         for frame in frames:
-            if self._waiting and (frame.kind is FrameKind.KEY or len(self._waiting) == PACKET_FRAMES):
+            begins = frame.kind is FrameKind.KEY and self._header.context
+            if self._waiting and (begins or len(self._waiting) == PACKET_FRAMES):
                 self._end_packet()
             self._waiting.append(frame)
             self._bits.append(frame.bits)

@@ -35,9 +35,13 @@ def load_codecs(
             # What no model has is an error, and so is what the only one lacks: `load` says it.
             if len(folders) > 1 and kind in there and kind not in known:
                 left_out[called] = f"model {folder} has no temporal stage {kind}"
-            elif len(folders) > 1 and refine and not (folder / "video_decoder").is_dir():
-                left_out[called] = f"model {folder} has no video decoder"
             else:
-                plain[called] = load(str(folder), device, kind, precision, refine=refine)
+                try:
+                    plain[called] = load(str(folder), device, kind, precision, refine=refine)
+                except InputError as error:
+                    # A model that has the kind may still have nothing that refines its pictures.
+                    if len(folders) == 1 or not refine:
+                        raise
+                    left_out[called] = str(error)
     chosen = {f"{name}{RDO}": codec for name, codec in plain.items() if rdo and codec.sees_past}
     return plain | chosen, left_out

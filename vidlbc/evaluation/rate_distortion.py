@@ -7,6 +7,7 @@
 Every rate is a file size.
 """
 
+import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from vidlbc.codec import Codec
-from vidlbc.coding import SKIP
 from vidlbc.errors import VidlbcError
 from vidlbc.evaluation.anchors import Anchor
 from vidlbc.evaluation.distortion import ms_ssim, psnr
@@ -113,8 +113,7 @@ def _measure_kinds(
     rdo, first = next((kind.endswith(RDO), codec) for kind, codec in codecs.items())
     count, height, width, _ = frames.shape
     start = time.perf_counter()
-    skip = SKIP if rdo else 0
-    symbols = first.analyse(frames, qp, rdo=rdo, skip=skip)
+    symbols = first.analyse(frames, qp, rdo=rdo)
     analysed = time.perf_counter()
     decoded = first.synthesize(first.dequantise(symbols, qp), qp, height, width)
     analysis, synthesis = analysed - start, time.perf_counter() - analysed
@@ -122,7 +121,13 @@ def _measure_kinds(
     points = []
     for kind, codec in codecs.items():
         start = time.perf_counter()
-        data, report = codec.compress_symbols(symbols, qp, height, width, skip=skip)
+        if rdo:
+            # At once, as a user would: motion is searched for while symbols are chosen.
+            sink = io.BytesIO()
+            report = codec.compress_stream([frames], sink, qp, rdo=True)
+            data, analysis = sink.getvalue(), 0.0
+        else:
+            data, report = codec.compress_symbols(symbols, qp, height, width)
         coding, decoding = time.perf_counter() - start, 0.0
         null = data
         if codec.kind != "none" and not rdo:
@@ -133,7 +138,7 @@ def _measure_kinds(
             if null != data:
                 _same_symbols(codec, null, symbols, what)
         seen = shared
-        if codec.refiner is not None:
+        if codec.refines:
             start = time.perf_counter()
             refined = codec.decompress(data)
             decoding, seen = time.perf_counter() - start, _quality(refined, frames)
