@@ -5,8 +5,9 @@
 
 The lowest version that can say it is written. Version 3: a variant keeps only the first channels of its levels, or the
 coarse levels form a base layer whose bytes come before all others. Version 4: symbols that are all but certain are left
-out. Version 5: frames have vectors, and are predicted from moved pictures. Varints are LEB128. A packet holds up to 16 frames in one range-coder run, so that the coder's flush and the
-checksums cost about two bytes a frame. Nothing here needs weights.
+out. Version 5: frames have vectors, and are predicted from moved pictures. Varints are LEB128. A packet holds up to 16
+frames in one range-coder run, so that the coder's flush and the checksums cost about two bytes a frame. Nothing here
+needs weights.
 """
 
 import io
@@ -47,7 +48,7 @@ class Header:
     kept: tuple[int, ...] = ()  # channels coded of each level, the first ones; () is all of them
     base: int = 0  # how many of the coarsest levels form the base layer; 0: no layers
     skip: int = 0  # symbols whose scale index is below it are not coded: they are the rounded mean
-    moved: bool = False  # frames are predicted from moved pictures: packets tell each one's kind, not its levels' priors
+    moved: bool = False  # frames are predicted from moved pictures: packets tell the kind of each, not its levels' priors
 
     @property
     def coded(self) -> tuple[int, ...]:
@@ -269,7 +270,8 @@ class Reader:
         # A frame cannot need more bytes a symbol; the bound is checked before memory is reserved.
         cells = [-(-self.header.height // s) * -(-self.header.width // s) * c for s, c in self.header.levels]
         if self.header.moved:
-            cells.append(-(-self.header.height // 8) * -(-self.header.width // 8) * 4)  # vectors of every size
+            # Of every block of 8x8 two flags and two differences, and as many and a flag of every block of 16x16.
+            cells.append(-(-self.header.height // 8) * -(-self.header.width // 8) * 6)
         largest = _MAX_SYMBOL_BYTES * (sum(cells) + 65536)
         while True:
             source = self._source

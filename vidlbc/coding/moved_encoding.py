@@ -28,6 +28,7 @@ from vidlbc.coding.moved_priors import MovedPriors
 from vidlbc.coding.moving import FrameKind, Look, Past, after, look, no_motion
 from vidlbc.coding.rdo import choose_level
 from vidlbc.entropy import coder
+from vidlbc.motion.field import LIMIT
 from vidlbc.motion.search import DEFAULT, Effort, search
 from vidlbc.prior.grid import require_exact_products
 from vidlbc.prior.topdown import Distribution
@@ -147,7 +148,7 @@ class MovedChooser:
         rounded = [y.round().to(torch.int32) for y in scaled]
         picture = self._priors.reference(rounded, self._gains, self._qp)
         with self._priors.clock.stage("motion search"):
-            field = search(picture, past.reference, self._qp, past.field, self._settings.effort)
+            field = search(picture, past.reference, self._qp, past.field, self._settings.effort).clamp(-LIMIT, LIMIT)
         kind = FrameKind.MOVED if bool(field.any()) else FrameKind.STILL
         vectors = CodedField.of(self._priors, self._qp, past.field, field) if kind is FrameKind.MOVED else None
         given = look(self._priors, past, field)

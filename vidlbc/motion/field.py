@@ -9,7 +9,7 @@ from torch import Tensor
 
 BLOCK = 8
 QUARTERS = 4
-LIMIT = 1 << 14  # of a vector's parts: 4096 pixels
+LIMIT = (1 << 14) - 1  # of a vector's parts: almost 4096 pixels; a difference of two is still a symbol
 
 
 def pyramid(field: Tensor, strides: tuple[int, ...] = (8, 16, 32)) -> dict[int, Tensor]:

@@ -76,7 +76,8 @@ class ReferenceSynthesis(nn.Module):
         picture = snap(up)
         if moved is not None:
             before = space_to_depth(moved, STRIDES[0])
-            y = snap(self.enter(torch.cat([x, picture, before - picture], -1)))
+            # The difference of two values of the grid reaches to 24, where sums would not be exact.
+            y = snap(self.enter(torch.cat([x, picture, snap(before - picture)], -1)))
             y = snap(y * (1 + self._rows(self.trust, qp)))
             picture = snap(picture + self.leave(self.fuse(y)))
         return depth_to_space(picture, STRIDES[0])

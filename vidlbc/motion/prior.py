@@ -10,8 +10,8 @@ the first guess, nor as the second - and, where both are set, the differences to
 others, 0 or 1, under a discretised logistic distribution.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -217,7 +217,7 @@ def _corner(large: Tensor) -> Tensor:
     return torch.stack([large[:, a[:, None], b] for a, b in pairs], 3)
 
 
-@cache
+@lru_cache(maxsize=8)  # of the latest sizes: a stream costs nothing to forge, and each may have another
 def passes_of(rows: int, columns: int) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
     """Of each pass: places of its blocks (n,), those of their four neighbours (n, 4), and which of these there are."""
     return tuple(_places(rows, columns, *one) for one in _PASSES)
@@ -226,23 +226,18 @@ def passes_of(rows: int, columns: int) -> tuple[tuple[Tensor, Tensor, Tensor], .
 def _places(
     rows: int, columns: int, step: int, offsets: Sequence[tuple[int, int]], around: Sequence[tuple[int, int]]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    here, near, valid = [], [], []
-    for y, x in _blocks(rows, columns, step, offsets):
-        here.append(y * columns + x)
-        places = [_inside(y, x, dy, dx, rows, columns) for dy, dx in around] + [None] * (_NEIGHBOURS - len(around))
-        near.append([0 if p is None else p for p in places])
-        valid.append([p is not None for p in places])
-    index = torch.tensor(near, dtype=torch.long).view(-1, _NEIGHBOURS)
-    return torch.tensor(here, dtype=torch.long), index, torch.tensor(valid, dtype=torch.bool).view(-1, _NEIGHBOURS)
+    down, right = torch.arange(rows), torch.arange(columns)
+    y, x = torch.cat([torch.cartesian_prod(down[top::step], right[left::step]) for top, left in offsets]).unbind(-1)
+    near = torch.zeros(len(y), _NEIGHBOURS, dtype=torch.long)
+    valid = torch.zeros(len(y), _NEIGHBOURS, dtype=torch.bool)
+    for k, (dy, dx) in enumerate(around):
+        row, column = _across(y, dy, rows), _across(x, dx, columns)
+        valid[:, k] = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+        near[:, k] = torch.where(valid[:, k], row * columns + column, 0)
+    return y * columns + x, near, valid
 
 
-def _blocks(rows: int, columns: int, step: int, offsets: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    for top, left in offsets:
-        for y in range(top, rows, step):
-            yield from ((y, x) for x in range(left, columns, step))
-
-
-def _inside(y: int, x: int, dy: int, dx: int, rows: int, columns: int) -> int | None:
-    """A neighbour's place; past a border that of the one across, if there is."""
-    y, x = y + dy if 0 <= y + dy < rows else y - dy, x + dx if 0 <= x + dx < columns else x - dx
-    return y * columns + x if 0 <= y < rows and 0 <= x < columns else None
+def _across(place: Tensor, step: int, count: int) -> Tensor:
+    """A neighbour's place; past a border that of the one across, which may be none either."""
+    there = place + step
+    return torch.where((there >= 0) & (there < count), there, place - step)
