@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import vidlbc
-from tests.codec.small_models import save_small_model
+from tests.codec.small_models import save_small_model, wild_field
 from vidlbc.codec import Codec
 
 
@@ -39,3 +39,13 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Codec:
     """The same architecture with other weights, kind `none`."""
     folder = save_small_model(tmp_path_factory.mktemp("models") / "other", seed=100, kinds=())
     return vidlbc.load(folder, device="cpu")
+
+
+@pytest.fixture
+def wandering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wild_field` in place of the search for vectors."""
+
+    def search(frames, references, qp, before, effort):
+        return wild_field(int(frames.sum()) + int(before.abs().sum()), before)
+
+    monkeypatch.setattr("vidlbc.coding.moved_encoding.search", search)

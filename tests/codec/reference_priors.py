@@ -61,14 +61,21 @@ class Network:
     def reach(row: Array, bias: np.float64, k: int) -> float:
         return float(np.abs(np.rint(row * 2.0**k)).sum() * 2**12 + abs(np.rint(bias * 2.0 ** (k + ACTIVATION))))
 
+    @staticmethod
+    def on_grid(x: Array) -> Array:
+        """float64 of activations, which must be whole units in range: else no sum would be sure to be exact."""
+        units = x.astype(np.float64) * 2.0**ACTIVATION
+        assert np.array_equal(units, np.rint(units)) and (units.size == 0 or np.abs(units).max() <= 2**12)
+        return x.astype(np.float64)
+
     def linear(self, name: str, x: Array) -> Array:
         bias = self.w.get(f"{name}.bias", np.float64(0))
-        return exactly(x.astype(np.float64) @ self.w[f"{name}.weight"].T + bias)
+        return exactly(self.on_grid(x) @ self.w[f"{name}.weight"].T + bias)
 
     def depthwise(self, name: str, x: Array) -> Array:
         weight = self.w[f"{name}.weight"][:, 0]
         k, (h, w, _) = weight.shape[1], x.shape
-        padded = np.pad(x.astype(np.float64), ((k // 2, k // 2), (k // 2, k // 2), (0, 0)))
+        padded = np.pad(self.on_grid(x), ((k // 2, k // 2), (k // 2, k // 2), (0, 0)))
         taps = (padded[i : i + h, j : j + w] * weight[:, i, j] for i in range(k) for j in range(k))
         return exactly(sum(taps) + self.w[f"{name}.bias"])
 
@@ -100,7 +107,7 @@ class Prior:
         # Rows gain, step, log2 gain of this QP.
         self.coding = [image[f"coding.{i}"][:, stream.qp] for i in range(len(self.levels))]
 
-    def frame(self, height: int, width: int, past: dict[int, Array]) -> Generator[tuple[Array, Array], Array, None]:
+    def frame(self, height: int, width: int, past: dict[int, Any]) -> Generator[tuple[Array, Array], Array, None]:
         """Yields the distribution of each level, coarse to fine, and is sent its latents; `past`: the memory."""
         t, top = self.trunk, self.work[-1]
         start = snap(t.w["start_vector"] + t.qp_vector(f"qp_vector.{top}.anchors", self.qp))
@@ -115,7 +122,10 @@ class Prior:
                 hidden = t.block(f"blocks.{i}.{j}", hidden)
                 j += 1
             head = t.linear(f"heads.{i}", hidden)
-            mean, scale = (fold(half, r) for half in np.split(head, 2, axis=-1))
+            mean, scale = np.split(head, 2, axis=-1)
+            if past:
+                mean = self.expected(i, hidden, mean, past[work])
+            mean, scale = fold(mean, r), fold(scale, r)
             latent = yield mean * gain, scale + (F(-3) + log2_gain)
             if i:
                 hidden = snap(hidden + t.linear(f"embed.{i}", unfold(latent, r)))
@@ -143,8 +153,11 @@ class Prior:
         nulls = {s: snap(self.rest.w[f"null.{s}"]) for s in self.work}
         return {s: np.broadcast_to(v, (height // s, width // s, v.size)) for s, v in nulls.items()}
 
-    def read(self, i: int, hidden: Array, memory: Array) -> Array:
+    def read(self, i: int, hidden: Array, memory: Any) -> Array:
         return snap(hidden + self.rest.linear(f"readers.{i}", memory))
+
+    def expected(self, i: int, hidden: Array, mean: Array, memory: Any) -> Array:
+        return mean
 
 
 class NonePrior(Prior):
@@ -166,19 +179,18 @@ class LSTMPrior(Prior):
         return {s: self.rest.block(f"refine.{s}", hidden) for s, (hidden, _) in state.items()}
 
     def update(self, state: Any, latents: list[Array]) -> Any:
-        def ramp(x: Array) -> Array:
-            return np.clip(F(0.5) + F(0.25) * x, 0, 1)
+        return {s: lstm_cell(self.rest, f"cells.{s}", x, *state[s]) for s, x in self.features(latents).items()}
 
-        after = {}
-        for s, x in self.features(latents).items():
-            hidden, cell = state[s]
-            joined = np.concatenate([x, hidden], -1)
-            spread = snap(joined + self.rest.depthwise(f"cells.{s}.spread", joined))
-            gates = self.rest.linear(f"cells.{s}.gates", spread)
-            into, keep, show, candidate = np.split(gates, 4, axis=-1)
-            cell = snap(ramp(keep) * cell + ramp(into) * np.clip(candidate, -4, 4))
-            after[s] = snap(ramp(show) * np.clip(cell, -8, 8)), cell
-        return after
+
+def lstm_cell(net: Network, name: str, x: Array, hidden: Array, cell: Array) -> tuple[Array, Array]:
+    def ramp(z: Array) -> Array:
+        return np.clip(F(0.5) + F(0.25) * z, 0, 1)
+
+    joined = np.concatenate([x, hidden], -1)
+    gates = net.linear(f"{name}.gates", snap(joined + net.depthwise(f"{name}.spread", joined)))
+    into, keep, show, candidate = np.split(gates, 4, axis=-1)
+    cell = snap(ramp(keep) * cell + ramp(into) * np.clip(candidate, -4, 4))
+    return snap(ramp(show) * np.clip(cell, -8, 8)), cell
 
 
 class TransformerPrior(Prior):
@@ -234,18 +246,24 @@ KINDS: dict[str, type[Any]] = {
 }
 
 
-def decode(data: bytes, model: Path) -> list[list[Array]]:
-    """Symbols (H_l, W_l, C_l) of every frame and level (fine to coarse) of the padded picture."""
+def read(data: bytes, model: Path) -> tuple[Stream, dict[str, Array], dict[str, Array] | None, dict[str, Any]]:
+    """The stream; tensors of its image and temporal stage, which must be those that wrote it; the latter's options."""
     stream = parse(data)
     image_digest, image, _ = digest(model / "image_stage")
     temporal_digest, temporal, options = b"", None, {}
     if stream.kind != "none":
         temporal_digest, temporal, config = digest(model / "temporal" / stream.kind)
-        options = {k: v for k, v in config["options"].items() if k == "margin"}
+        options = config["options"]
         assert config["image_stage"] == image_digest.hex()
     assert hashlib.sha256(image_digest + temporal_digest).digest()[:16] == stream.fingerprint
+    return stream, image, temporal, options
+
+
+def decode(data: bytes, model: Path) -> list[list[Array]]:
+    """Symbols (H_l, W_l, C_l) of every frame and level (fine to coarse) of the padded picture. Versions 2 to 4."""
+    stream, image, temporal, options = read(data, model)
     multiple = max(s for s, _ in stream.levels)
-    prior = KINDS[stream.kind](image, temporal, stream, **options)
+    prior = KINDS[stream.kind](image, temporal, stream, **{k: v for k, v in options.items() if k == "margin"})
     height, width = (side + -side % multiple for side in (stream.height, stream.width))
     frames, null = [], prior.start(height, width)
     state = null

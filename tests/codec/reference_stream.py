@@ -26,6 +26,7 @@ Array = np.ndarray
 
 @dataclass
 class Stream:
+    version: int
     height: int
     width: int
     qp: int
@@ -40,7 +41,7 @@ class Stream:
     sections: list[tuple[range, list[Packet]]]  # levels and packets of each section
 
 
-# frames, CRC of the symbols, checks, modes (bits at the levels' own places), payload
+# frames, CRC of the symbols, checks, modes (bits at the levels' own places; version 5: kinds of frames), payload
 Packet = tuple[int, int, bytes, list[int], bytes]
 
 
@@ -71,7 +72,7 @@ def parse(data: bytes) -> Stream:
     b = Bytes(data)
     assert b.take(4) == b"VLBC"
     version, flags, qp = b.take(3)
-    assert version in (2, 3, 4)
+    assert version in (2, 3, 4, 5)
     height, width, _, _ = (b.varint() for _ in range(4))
     fingerprint = b.take(16)
     kind = b.take(b.varint()).decode()
@@ -79,13 +80,16 @@ def parse(data: bytes) -> Stream:
     kept, base = ([b.varint() for _ in levels], b.varint()) if version > 2 else ([c for _, c in levels], 0)
     one, skip = (b.varint(), b.varint()) if version > 3 else (1, 0)
     b.check()
-    assert one == 1
+    assert one == 1 and (version < 5 or base == skip == 0)
     cut = len(levels) - base
     parts = [range(cut, len(levels)), range(cut)] if base else [range(len(levels))]
     sections = [(part, section(b, part, version)) for part in parts]
     (frames,) = {sum(p[0] for p in packets) for _, packets in sections}
     assert b.at == len(data)
-    return Stream(height, width, qp, bool(flags & 1), kind, fingerprint, levels, kept, base, skip, frames, sections)
+    context = bool(flags & 1)
+    return Stream(
+        version, height, width, qp, context, kind, fingerprint, levels, kept, base, skip, frames, sections
+    )
 
 
 def section(b: Bytes, levels: range, version: int) -> list[Packet]:
@@ -102,15 +106,26 @@ def section(b: Bytes, levels: range, version: int) -> list[Packet]:
         assert tag == b"P"
         size = b.varint()
         (crc,) = struct.unpack("<I", b.take(4))
-        checks, marked = b.take(count), b.take((count + 7) // 8)
-        flagged = [t for t in range(count) if marked[t // 8] >> t % 8 & 1]
-        bits, modes = b.take((len(flagged) * len(levels) + 7) // 8), [0] * count
-        for i, t in enumerate(flagged):
-            for level in range(len(levels)):
-                place = i * len(levels) + level
-                modes[t] |= (bits[place // 8] >> place % 8 & 1) << levels[level]
+        checks = b.take(count)
+        modes = frame_kinds(b, count) if version > 4 else frame_modes(b, count, levels)
         packets.append((count, crc, checks, modes, b.take(size)))
         b.check()
+
+
+def frame_modes(b: Bytes, count: int, levels: range) -> list[int]:
+    marked = b.take((count + 7) // 8)
+    flagged = [t for t in range(count) if marked[t // 8] >> t % 8 & 1]
+    bits, modes = b.take((len(flagged) * len(levels) + 7) // 8), [0] * count
+    for i, t in enumerate(flagged):
+        for level in range(len(levels)):
+            place = i * len(levels) + level
+            modes[t] |= (bits[place // 8] >> place % 8 & 1) << levels[level]
+    return modes
+
+
+def frame_kinds(b: Bytes, count: int) -> list[int]:
+    bits = b.take((count + 3) // 4)
+    return [bits[t // 4] >> 2 * (t % 4) & 3 for t in range(count)]
 
 
 # -- weights -----------------------------------------------------------------------------------------------------------

@@ -109,3 +109,20 @@ def noisy_frames(count: int, height: int, width: int, seed: int = 0) -> np.ndarr
         picture = (picture + np.roll(picture, 1, axis) + np.roll(picture, 2, axis)) / 3
     clip = np.stack([picture[t : t + height, t : t + width] for t in range(count)])
     return (clip + rng.normal(0, 4, clip.shape)).clip(0, 255).astype(np.uint8)
+
+
+def wild_field(key: int, before: Tensor) -> Tensor:
+    """Vectors that no search would find, some far outside of the picture: any decode. Random weights show no motion.
+
+    `before`: the field of the frame before, int32 (1, H/8, W/8, 2), which some blocks keep. Of the same shape.
+    """
+    _, rows, columns, _ = before.shape
+    bits = torch.from_numpy(raw_bits(key, 3 * rows * columns)).view(3, 1, rows, columns).int()
+    large = bits[:2, :, ::2, ::2].permute(1, 2, 3, 0) % 80 - 40
+    # Two in three blocks of 16x16 as the one on their left: else no guess would ever be right.
+    kept = bits[2, :, ::2, ::2, None] % 3 > 0
+    for column in range(1, columns // 2):
+        large[:, :, column] = torch.where(kept[:, :, column], large[:, :, column - 1], large[:, :, column])
+    field = large.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    odd = bits[2, ..., None] // 3
+    return torch.where(odd < 80, 700 - 9 * field, torch.where(odd < 400, before, field)).contiguous()

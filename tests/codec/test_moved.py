@@ -41,21 +41,6 @@ def moved_codec(folder: Path) -> Callable[[str], MovedCodec]:
     return codecs.__getitem__
 
 
-@pytest.fixture
-def wandering(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Vectors that no search would find, some far outside of the picture: any decode. Random weights show no motion."""
-
-    def search(frames, references, qp, before, effort):
-        rows, columns = frames.shape[1] // 8, frames.shape[2] // 8
-        generator = torch.Generator().manual_seed(int(frames.sum()) + int(before.abs().sum()))
-        large = torch.randint(-40, 40, (1, rows // 2, columns // 2, 2), generator=generator, dtype=torch.int32)
-        field = large.repeat_interleave(2, 1).repeat_interleave(2, 2)
-        odd = torch.rand(1, rows, columns, 1, generator=generator)
-        return torch.where(odd < 0.1, 700 - 9 * field, torch.where(odd < 0.4, before, field))
-
-    monkeypatch.setattr("vidlbc.coding.moved_encoding.search", search)
-
-
 def kinds_of(data: bytes) -> list[FrameKind]:
     return [FrameKind(k) for p in Reader(data).packets() for k in unpack_kinds(p.modes, p.frames)]
 
