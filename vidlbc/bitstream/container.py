@@ -48,7 +48,7 @@ class Header:
     kept: tuple[int, ...] = ()  # channels coded of each level, the first ones; () is all of them
     base: int = 0  # how many of the coarsest levels form the base layer; 0: no layers
     skip: int = 0  # symbols whose scale index is below it are not coded: they are the rounded mean
-    moved: bool = False  # frames are predicted from moved pictures: packets tell the kind of each, not its levels' priors
+    moved: bool = False  # frames are predicted from moved pictures: packets tell the kind of each, no levels' priors
 
     @property
     def coded(self) -> tuple[int, ...]:

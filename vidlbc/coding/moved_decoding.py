@@ -46,7 +46,7 @@ def decode_moved(
             given: Look | None = None
             vectors: Tensor | None = None
             if kind is not FrameKind.KEY:
-                if past is None:
+                if past is None or not header.context:
                     raise BitstreamError(f"damaged bitstream: frame {done + t} has a past, and no frame is before it")
                 if kind is FrameKind.MOVED:
                     vectors = priors.temporal.motion.vectors.walk(qp, past.field, source.vectors)

@@ -38,8 +38,8 @@ PACKET_FRAMES = 16
 
 @dataclass(frozen=True)
 class MovedSettings:
-    """`price`: of errors, in bits (vidlbc.coding.rdo); None: symbols are rounded. `keyint`: frames from one key frame to
-    the next, 0: only where the past is of no use."""
+    """`price`: of errors, in bits (vidlbc.coding.rdo); None: symbols are rounded. `keyint`: frames from one key frame
+    to the next, 0: only where the past is of no use."""
 
     price: float | None = None
     effort: Effort = DEFAULT
@@ -229,8 +229,9 @@ class MovedWriter:
         h, bits = self._header, self._bits
         self._write(end_bytes(len(bits), h.version))
         return EncodeReport(
-            len(bits), self._bytes, None, h.qp, self._variant, sum(bits), h.height, h.width, tuple(bits), self._vector_bits
-        )
+            len(bits), self._bytes, None, h.qp, self._variant, sum(bits), h.height, h.width, tuple(bits),
+            self._vector_bits,
+        )  # fmt: skip
 
     def _write(self, data: bytes) -> None:
         self._sink.write(data)

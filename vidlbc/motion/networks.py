@@ -47,7 +47,12 @@ class ReferenceSynthesis(nn.Module):
     """`forward(latents, qp, moved)` -> the reference picture of a frame; `moved` is None where it has no past."""
 
     def __init__(
-        self, levels: Sequence[Level], widths: Sequence[int], blocks: Sequence[int], fusion: int = 64, fusion_blocks: int = 2
+        self,
+        levels: Sequence[Level],
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        fusion: int = 64,
+        fusion_blocks: int = 2,
     ):
         """`widths` and `blocks` of the strides, fine to coarse; `fusion`: width of what mixes in the moved picture."""
         super().__init__()
@@ -140,7 +145,8 @@ def take_over(synthesis: ReferenceSynthesis, analysis: PredictionAnalysis, stage
 
 
 def _take_blocks(target: nn.Sequential, source: nn.Sequential) -> None:
-    blocks = [block for block in source if type(block).__name__ == "DepthwiseBlock" and block.expand.out_channels == block.expand.in_channels]
+    plain = [block for block in source if type(block).__name__ == "DepthwiseBlock"]
+    blocks = [block for block in plain if block.expand.out_channels == block.expand.in_channels]
     for mine, theirs in zip(target, blocks, strict=False):
         mine.depthwise.weight.copy_(theirs.depthwise.weight)
         mine.depthwise.bias.copy_(theirs.depthwise.bias)

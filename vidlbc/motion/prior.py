@@ -5,9 +5,9 @@ before (merging as in HEVC, but both sides of a block are known in most passes, 
     blocks of 8x8:    which blocks have vectors of their own in their parts, and those
 
 A block's *first guess* is the median of its candidates (the vectors around it and the one at its place in the frame
-before): the candidate that is least far from all others. The *second* is the next that differs. Coded are flags - not as
-the first guess, nor as the second - and, where both are set, the differences to the first. Flags are symbols like any
-others, 0 or 1, under a discretised logistic distribution.
+before): the candidate that is least far from all others. The *second* is the next that differs. Coded are flags - not
+as the first guess, nor as the second - and, where both are set, the differences to the first. Flags are symbols like
+any others, 0 or 1, under a discretised logistic distribution.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,8 @@ _PASSES = (
 )
 _NEIGHBOURS = 4
 _CANDIDATES = _NEIGHBOURS + 1
-# Of a block: candidates less the first guess, the guess, how many candidates it has, which neighbours were not as guessed.
+# Of a block: candidates less the first guess, the guess, the second less the first, how many candidates agree, whether
+# there is a second, which neighbours were not as guessed.
 _FEATURES = 2 * _CANDIDATES + 2 + 2 + 1 + 1 + _NEIGHBOURS
 _VIEW = 1.0 / 16  # vectors as networks see them: quarters of a pixel over 16, up to 64 pixels
 _SYMBOLS = 4  # flag, flag, down, across
@@ -101,7 +102,8 @@ class VectorPrior(nn.Module):
             truth = None if wanted is None else wanted[:, here]
             vectors, flags = _code_vectors(network, guess, qp, code, truth, None)
             large[:, here], fresh[:, here] = vectors, flags
-        return self._parts(qp, large.unflatten(1, (rows, columns)), fresh.unflatten(1, (rows, columns)), before, code, field)
+        large, fresh = large.unflatten(1, (rows, columns)), fresh.unflatten(1, (rows, columns))
+        return self._parts(qp, large, fresh, before, code, field)
 
     def _parts(
         self, qp: Tensor, large: Tensor, fresh: Tensor, before: Tensor, code: Code, field: Tensor | None
@@ -112,7 +114,8 @@ class VectorPrior(nn.Module):
         mixed = (before != enlarged(commonest(before))).any(-1)
         was = F.max_pool2d(mixed.float()[:, None], 2)[:, 0] > 0
         candidates = torch.cat([around, large[..., None, :]], 3).flatten(1, 2)
-        features = _features(candidates, large.flatten(1, 2), flags.flatten(1, 2), was.flatten(1, 2), fresh.flatten(1, 2))
+        of_blocks = (x.flatten(1, 2) for x in (large, flags, was, fresh))
+        features = _features(candidates, *of_blocks)
         means, scales = self.split(features, qp)
         truth = None
         if field is not None:
@@ -122,7 +125,8 @@ class VectorPrior(nn.Module):
         whole, inside = enlarged(large), enlarged(split[..., None])[..., 0].flatten(1, 2)
         outer = _corner(large)
         near = torch.cat([outer, before[..., None, :], whole[..., None, :]], 3).flatten(1, 2)
-        guess = _guess(near, torch.zeros(near.shape[:3], dtype=torch.bool, device=near.device)[..., :_NEIGHBOURS], whole.flatten(1, 2))
+        no_flags = torch.zeros(*near.shape[:2], _NEIGHBOURS, dtype=torch.bool, device=near.device)
+        guess = _guess(near, no_flags, whole.flatten(1, 2))
         wanted = None if field is None else field.flatten(1, 2)
         vectors, _ = _code_vectors(self.small, guess, qp, code, wanted, inside)
         vectors = torch.where(inside[..., None], vectors, whole.flatten(1, 2))
@@ -176,7 +180,7 @@ def _guess(candidates: Tensor, fresh: Tensor, first: Tensor | None = None) -> _G
     other = (candidates != first[..., None, :]).any(-1)
     second = _pick(candidates, torch.where(other, rank, 16 * _FAR).argmin(-1))
     differs = other.any(-1)
-    return _Guess(first, second, differs, _features(candidates[..., -_CANDIDATES:, :], first, fresh, differs, None, second))
+    return _Guess(first, second, differs, _features(candidates, first, fresh, differs, None, second))
 
 
 def _features(
@@ -208,7 +212,7 @@ def _beside(x: Tensor) -> Tensor:
 
 
 def _corner(large: Tensor) -> Tensor:
-    """(B, h, w, 2) -> (B, 2h, 2w, 3, 2): of each part of a block the blocks above or below it, beside it, and beyond."""
+    """(B, h, w, 2) -> (B, 2h, 2w, 3, 2): of each part the blocks above or below its own, beside it, and beyond."""
     batch, rows, columns, _ = large.shape
     y, x = torch.arange(2 * rows, device=large.device), torch.arange(2 * columns, device=large.device)
     row, column = y // 2, x // 2
