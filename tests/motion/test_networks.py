@@ -6,11 +6,9 @@ import torch
 from vidlbc import models
 from vidlbc.image_stage.base import channels_first, channels_last
 from vidlbc.motion.networks import PredictionAnalysis, ReferenceSynthesis, take_over
-from vidlbc.motion.prior import VectorPrior
 from vidlbc.motion.stage import MotionStage, motion_options, start_from
 from vidlbc.motion.warp import CONTRAST, seen
 from vidlbc.prior.grid import check_exact, to_grid
-from vidlbc.prior.topdown import symbol_bits
 
 
 @pytest.fixture(scope="module")
@@ -84,22 +82,6 @@ def test_of_more_blocks_the_first_are_taken_and_of_fewer_all(image):
     assert torch.equal(synthesis.decode[1][0].expand.bias, image.stage.decode[1][0].expand.bias)
     assert torch.equal(analysis.encode[1][2].depthwise.weight, image.stage.encode[1][2].depthwise.weight)
     assert not analysis.encode[1][3].reduce.weight.any()  # one of its own: as if it were not there
-
-
-def test_vectors_that_go_on_as_before_cost_least():
-    torch.manual_seed(0)
-    prior, qp = to_grid(VectorPrior()), torch.tensor([32])
-    generator = torch.Generator().manual_seed(1)
-    before = torch.randint(-60, 60, (1, 2, 3, 2), generator=generator, dtype=torch.int32).repeat_interleave(4, 1).repeat_interleave(4, 2)
-    from vidlbc.motion.field import to_levels
-
-    with torch.inference_mode():
-        costs = []
-        for field in (before, -before):
-            levels = to_levels(field)
-            out = prior(levels, qp, before)
-            costs.append(sum(float(symbol_bits(q.float(), d).sum()) for q, d in zip(levels, out, strict=True)))
-    assert costs[0] < 0.5 * costs[1]
 
 
 def test_other_strides_are_refused(image):
