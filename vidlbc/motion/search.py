@@ -28,14 +28,16 @@ _SPLIT_BITS = 4.0  # of a block of 16x16 that has vectors of its own in its part
 
 @dataclass(frozen=True)
 class Effort:
-    """`reach`: pixels that vectors are looked for; `passes`: over neighbours' vectors; `split`: blocks of 8x8 too."""
+    """`reach`: pixels that vectors are looked for; `stride`: of the displacements tried there, in quarter-size pixels;
+    `passes`: over neighbours' vectors; `split`: blocks of 8x8 too."""
 
     reach: int = 60
+    stride: int = 1
     passes: int = 2
     split: bool = True
 
 
-FAST, DEFAULT, BEST = Effort(32, 1, False), Effort(), Effort(100, 4)
+FAST, DEFAULT, BEST = Effort(32, 2, 1, False), Effort(), Effort(100, 1, 4)
 
 
 def price_of_bits(qp: Tensor) -> Tensor:
@@ -76,13 +78,10 @@ class _Search:
             early = before[:, ::2, ::2]
             candidates += [early[..., None, :], before[:, 1::2, 1::2][..., None, :], _neighbours(early)]
         field = self._best(_LARGE, torch.cat(candidates, -2), coarse)
-        for step in (8, 4, 2, 1):
-            for _ in range(2 if step == 4 else 1):
-                field = self._best(_LARGE, _around(field, step), field)
+        for step in (8, 4, 4, 2, 1) if self.effort.stride == 1 else (16, 8, 4, 2, 1):
+            field = self._best(_LARGE, _around(field, step), field)
         for turn in range(2 * self.effort.passes):
-            near = _neighbours(field)
-            far = _neighbours(near[..., 0, :])[..., 2:, :], _neighbours(near[..., 1, :])[..., 2:, :]
-            field = self._best(_LARGE, torch.cat([field[..., None, :], near, *far, zero], -2), field, turn)
+            field = self._best(_LARGE, torch.cat([field[..., None, :], _neighbours(field), zero], -2), field, turn)
             if 0 < turn < 2 * self.effort.passes - 2:
                 field = self._best(_LARGE, _around(field, 1), field, turn)
         return self._split(field) if self.effort.split else enlarged(field)
@@ -90,10 +89,8 @@ class _Search:
     def _split(self, field: Tensor) -> Tensor:
         """Blocks of 8x8 where they are cheaper than the one of 16x16 that holds them."""
         whole = enlarged(field)
-        near = _neighbours(whole)
-        far = _neighbours(near[..., 0, :])[..., 2:, :], _neighbours(near[..., 1, :])[..., 2:, :]
-        small = self._best(BLOCK, torch.cat([whole[..., None, :], near, *far], -2), whole)
-        for step in (8, 4, 2, 1):
+        small = self._best(BLOCK, torch.cat([whole[..., None, :], _neighbours(whole)], -2), whole)
+        for step in (4, 2, 1):
             small = self._best(BLOCK, _around(small, step), whole)
         both = self._cost(BLOCK, torch.stack([whole, small], -2), whole)
         gain = F.avg_pool2d((both[..., 0] - both[..., 1])[:, None], 2)[:, 0] * 4
@@ -155,18 +152,20 @@ class _Search:
     def _coarse(self) -> Tensor:
         """The displacement of each block of 16x16 that fits best at a quarter of the size; (B, h, w, 2)."""
         small, reference = (F.avg_pool2d(x[:, None], _SMALL_SIDE) for x in (self.luma, self.reference))
-        reach = max(1, min(self.effort.reach, max(self.height, self.width) // 2) // _SMALL_SIDE)
+        stride = self.effort.stride
+        reach = max(1, min(self.effort.reach, max(self.height, self.width) // 2) // _SMALL_SIDE // stride) * stride
         padded = F.pad(reference, (reach,) * 4, mode="replicate")
         side = _LARGE // _SMALL_SIDE
-        steps = torch.arange(-reach, reach + 1, device=self.device)
-        shifts = padded.unfold(3, small.shape[3], 1)  # (B, 1, h + 2 reach, displacements, w)
+        steps = torch.arange(-reach, reach + 1, stride, device=self.device)
+        shifts = padded.unfold(3, small.shape[3], 1)[..., ::stride, :]  # (B, 1, h + 2 reach, displacements, w)
         best: Tensor | None = None
-        for down in range(2 * reach + 1):
+        for number, down in enumerate(range(0, 2 * reach + 1, stride)):
             row = shifts[:, 0, down : down + small.shape[2]].transpose(1, 2)  # (B, displacements, h, w)
             cost = F.avg_pool2d((row - small).abs(), 2 * side, side, side // 2, count_include_pad=False)
-            cost = cost * (_LARGE**2) + self.price * _bits(torch.stack([(steps[down] * 16).expand_as(steps), steps * 16], -1))[:, None, None]
+            move = torch.stack([steps[number].expand_as(steps), steps], -1) * (_SMALL_SIDE * QUARTERS)
+            cost = cost * _LARGE**2 + self.price * _bits(move)[:, None, None]
             lowest, where = cost.min(1)
-            vector = torch.stack([torch.full_like(where, down) - reach, where - reach], -1) * (_SMALL_SIDE * QUARTERS)
+            vector = move[where]
             if best is None:
                 best, least = vector, lowest
             else:
