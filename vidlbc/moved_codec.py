@@ -1,7 +1,7 @@
 """The codec of temporal stages that predict from moved pictures (vidlbc.motion, vidlbc.coding.moving).
 
-Bytes depend on the search for vectors, which is plain floating point and may differ in a last bit between machines; what
-a bitstream decodes to does not.
+Bytes depend on the search for vectors, which is plain floating point and may differ in a last bit between machines;
+what a bitstream decodes to does not.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,7 +33,9 @@ class MovedCodec(Codec):
 
     def _make_priors(self) -> Priors:
         if self.stage.base_levels:
-            raise InputError("a base layer cannot stand alone where frames are predicted from pictures: use temporal=none")
+            raise InputError(
+                "a base layer cannot stand alone where frames are predicted from pictures: use temporal=none"
+            )
         return MovedPriors(self.image, cast(MovedStage, self.temporal), self._pool)
 
     @property

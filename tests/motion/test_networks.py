@@ -25,7 +25,8 @@ def motion(image):
 
 def picture(size: int = 96) -> torch.Tensor:
     ramp = torch.linspace(0, 9, size)
-    wave = torch.stack([torch.sin(ramp[:, None] + ramp), torch.cos(2 * ramp[:, None] - ramp), torch.sin(ramp * ramp)[None].expand(size, -1)])
+    down = ramp[:, None]
+    wave = torch.stack([torch.sin(down + ramp), torch.cos(2 * down - ramp), torch.sin(ramp * ramp + 0 * down)])
     return ((wave * 0.4 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -77,7 +78,8 @@ def test_fresh_fusion_leaves_the_reference_as_it_is_and_a_trained_one_does_not(m
 
 def test_of_more_blocks_the_first_are_taken_and_of_fewer_all(image):
     levels, widths = image.stage.levels, [layer.out_channels for layer in image.stage.down]
-    synthesis, analysis = ReferenceSynthesis(levels, widths, (1, 1, 1, 1)), PredictionAnalysis(levels, widths, (2, 4, 4, 3))
+    synthesis = ReferenceSynthesis(levels, widths, (1, 1, 1, 1))
+    analysis = PredictionAnalysis(levels, widths, (2, 4, 4, 3))
     take_over(synthesis, analysis, image.stage)
     assert torch.equal(synthesis.decode[1][0].expand.bias, image.stage.decode[1][0].expand.bias)
     assert torch.equal(analysis.encode[1][2].depthwise.weight, image.stage.encode[1][2].depthwise.weight)

@@ -57,7 +57,8 @@ def test_vectors_that_go_on_as_before_cost_least(prior):
     before, other = fields(8, 12, seed=1)
     still = torch.zeros_like(before)
     with torch.inference_mode():
-        costs = [float(prior.bits(QP, past, field, symbol_bits)) for past, field in ((before, before), (still, before), (before, other))]
+        pairs = ((before, before), (still, before), (before, other))
+        costs = [float(prior.bits(QP, past, field, symbol_bits)) for past, field in pairs]
     assert costs[0] < 0.5 * min(costs[1:])
 
 

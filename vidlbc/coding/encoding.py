@@ -268,8 +268,9 @@ class PacketWriter:
             section.sink.close()
         size, base = sum(section.bytes for section in self._sections), self._sections[0].bytes
         return EncodeReport(
-            len(bits), size, base if h.base else None, h.qp, self._variant, sum(bits), h.height, h.width, tuple(bits), 0.0
-        )
+            len(bits), size, base if h.base else None, h.qp, self._variant, sum(bits), h.height, h.width, tuple(bits),
+            vector_bits=0.0,
+        )  # fmt: skip
 
 
 def crc_bytes(q: Tensor) -> bytes:

@@ -136,7 +136,9 @@ class MovedPriors(Priors):
         expected = None
         if past:
             memory = {index: past}
-            hidden = self.temporal.reader(memory)(index, hidden)
+            reader = self.temporal.reader(memory)
+            assert reader is not None
+            hidden = reader(index, hidden)
             expected = self.temporal.expectation(memory)
         distribution, hidden = self.trunk(by_intra).distribution(index, hidden, Gains(*rows), expected)
         return hidden, distribution

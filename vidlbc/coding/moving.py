@@ -2,8 +2,9 @@
 
     past of t (reference picture, field, state) --field of t--> what t may read --symbols of t--> past of t+1
 
-A frame is of one of three kinds. A *key* frame has no past: the image stage's own prior codes it, and a decoder may begin
-there. A *moved* frame has vectors of its own; a *still* one has none, and is predicted from the reference as it is.
+A frame is of one of three kinds. A *key* frame has no past: the image stage's own prior codes it, and a decoder may
+begin there. A *moved* frame has vectors of its own; a *still* one has none, and is predicted from the reference as it
+is.
 """
 
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ class Past:
 
 @dataclass(frozen=True)
 class Look:
-    """What one frame is given: its field, what the moved picture shows, the state moved, and the memory of each level."""
+    """What a frame is given: its field, what the moved picture shows, the state moved, and the memory of each level."""
 
     field: Tensor
     seen: Seen
@@ -65,7 +66,12 @@ def look(priors: MovedPriors, past: Past, field: Tensor) -> Look:
 
 
 def after(
-    priors: MovedPriors, symbols: Sequence[Tensor], gains: Sequence[Gains], qp: Tensor, given: Look | None, still: Tensor
+    priors: MovedPriors,
+    symbols: Sequence[Tensor],
+    gains: Sequence[Gains],
+    qp: Tensor,
+    given: Look | None,
+    still: Tensor,
 ) -> Past:
     """The past of the next frame; `given`: what this one was coded from, None for a key frame; `still`: `no_motion`.
 

@@ -162,6 +162,6 @@ _CHOOSE = Traced(_choose)
 
 def choose_level(scaled: Tensor, distribution: Distribution, price: float) -> Tensor:
     """Symbols of one level of one frame under `distribution`, all of them coded; `scaled`: gain * y. int32."""
-    nothing = torch.tensor(0, device=scaled.device)
-    q: Tensor = _CHOOSE(scaled, distribution.mean, distribution.log2_scale, nothing, torch.tensor(price, device=scaled.device))[0]
+    nothing, worth = torch.tensor(0, device=scaled.device), torch.tensor(price, device=scaled.device)
+    q: Tensor = _CHOOSE(scaled, distribution.mean, distribution.log2_scale, nothing, worth)[0]
     return q

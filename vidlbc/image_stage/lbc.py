@@ -70,6 +70,7 @@ class LBC(ImageStage):
         if not 0 <= base_levels < len(levels):
             raise ValueError(f"base_levels is {base_levels}, expected 0 to {len(levels) - 1}")
         self.base_levels = base_levels
+        self.widths = tuple(widths)
         inputs = [3 * 16, *[4 * w for w in widths[:-1]]]
         self.down = nn.ModuleList([nn.Conv2d(i, w, 1) for i, w in zip(inputs, widths, strict=True)])
 

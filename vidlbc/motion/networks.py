@@ -11,12 +11,13 @@ stay those of the image stage. A frame's sides are multiples of its coarsest str
 Shapes: pictures (B, H, W, 3) as vidlbc.motion.warp makes them; latents (B, H_l, W_l, C_l); channels last.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidlbc.image_stage.blocks import DepthwiseBlock
 from vidlbc.image_stage.lbc import LBC, STRIDES
 from vidlbc.motion.warp import CONTRAST
 from vidlbc.prior.grid import DepthwiseConv, Linear, depth_to_space, snap, space_to_depth
@@ -126,37 +127,38 @@ def _stack(width: int, count: int) -> nn.Sequential:
     return nn.Sequential(*[PictureBlock(width) for _ in range(count)])
 
 
-@torch.no_grad()
 def take_over(synthesis: ReferenceSynthesis, analysis: PredictionAnalysis, stage: LBC) -> None:
     """Set both to the image stage's own transforms, as far as they have its layers: of more blocks than there are here
     the first ones, of blocks of another kind than the depth-wise none."""
+    theirs = {n: x[..., 0, 0] if x.shape[2:] == (1, 1) else x for n, x in stage.state_dict().items()}
     for index, ratio in enumerate(_RATIOS):
         scale = CONTRAST if index == 0 else 1.0
-        down, up = stage.down[index], stage.up[index]
-        weight = _folded(down.weight[..., 0, 0], ratio, 1)
-        _set(analysis.down[index], weight / scale, down.bias)
-        weight, bias = _folded(up.weight[..., 0, 0], ratio, 0), _folded(up.bias[:, None], ratio, 0)[:, 0]
-        _set(synthesis.up[index], weight * scale, bias * scale)
-        _set(analysis.project[index], stage.project[index].weight[..., 0, 0], stage.project[index].bias)
-        _set(synthesis.lift[index], stage.lift[index].weight[..., 0, 0], stage.lift[index].bias)
-        synthesis.modulate[index].anchors.copy_(stage.modulate[index].anchors)
-        _take_blocks(analysis.encode[index], stage.encode[index])
-        _take_blocks(synthesis.decode[index], stage.decode[index])
+        down, up, bias = (theirs[name] for name in (f"down.{index}.weight", f"up.{index}.weight", f"up.{index}.bias"))
+        _set(analysis, f"down.{index}.weight", _folded(down, ratio, 1) / scale)
+        _set(analysis, f"down.{index}.bias", theirs[f"down.{index}.bias"])
+        _set(synthesis, f"up.{index}.weight", _folded(up, ratio, 0) * scale)
+        _set(synthesis, f"up.{index}.bias", _folded(bias[:, None], ratio, 0)[:, 0] * scale)
+        _set(synthesis, f"modulate.{index}.anchors", theirs[f"modulate.{index}.anchors"])
+        for kind in ("weight", "bias"):
+            _set(analysis, f"project.{index}.{kind}", theirs[f"project.{index}.{kind}"])
+            _set(synthesis, f"lift.{index}.{kind}", theirs[f"lift.{index}.{kind}"])
+        _take_blocks(analysis, "encode", index, stage.encode[index], theirs)
+        _take_blocks(synthesis, "decode", index, stage.decode[index], theirs)
 
 
-def _take_blocks(target: nn.Sequential, source: nn.Sequential) -> None:
-    plain = [block for block in source if type(block).__name__ == "DepthwiseBlock"]
-    blocks = [block for block in plain if block.expand.out_channels == block.expand.in_channels]
-    for mine, theirs in zip(target, blocks, strict=False):
-        mine.depthwise.weight.copy_(theirs.depthwise.weight)
-        mine.depthwise.bias.copy_(theirs.depthwise.bias)
-        _set(mine.expand, theirs.expand.weight[..., 0, 0], theirs.expand.bias)
-        _set(mine.reduce, theirs.reduce.weight[..., 0, 0], theirs.reduce.bias)
+def _take_blocks(target: nn.Module, name: str, index: int, stack: nn.Module, theirs: Mapping[str, Tensor]) -> None:
+    known = [place for place, block in stack.named_children() if isinstance(block, DepthwiseBlock)]
+    mine = {key for key, _ in target.named_parameters()}
+    for number, place in enumerate(known):
+        for part in ("depthwise", "expand", "reduce"):
+            for kind in ("weight", "bias"):
+                if (key := f"{name}.{index}.{number}.{part}.{kind}") in mine:
+                    _set(target, key, theirs[f"{name}.{index}.{place}.{part}.{kind}"])
 
 
-def _set(layer: nn.Linear, weight: Tensor, bias: Tensor) -> None:
-    layer.weight.copy_(weight)
-    layer.bias.copy_(bias)
+@torch.no_grad()
+def _set(module: nn.Module, name: str, value: Tensor) -> None:
+    module.get_parameter(name).copy_(value)
 
 
 def _folded(weight: Tensor, ratio: int, dim: int) -> Tensor:

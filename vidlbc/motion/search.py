@@ -45,10 +45,12 @@ def price_of_bits(qp: Tensor) -> Tensor:
     return 56.0 * (18.0 / 56.0) ** ((qp.float() - 8) / 48)
 
 
-def search(frames: Tensor, references: Tensor, qp: Tensor, before: Tensor | None = None, effort: Effort = DEFAULT) -> Tensor:
-    """uint8 (B, H, W, 3) each, sides multiples of 32; qp (B,); `before`: fields of the frames before. -> (B, H/8, W/8, 2).
+def search(
+    frames: Tensor, references: Tensor, qp: Tensor, before: Tensor | None = None, effort: Effort = DEFAULT
+) -> Tensor:
+    """uint8 (B, H, W, 3) each, sides multiples of 32; qp (B,) -> fields (vidlbc.motion.field), int32 (B, H/8, W/8, 2).
 
-    A vector is (down, right) in quarters of a pixel, int32.
+    `before`: fields of the frames before.
     """
     return _Search(frames, references, price_of_bits(qp).to(frames.device), effort).field(before)
 

@@ -1,6 +1,6 @@
-"""What a temporal stage that predicts from moved pictures has beside its prior: networks for pictures, and for vectors."""
+"""What a temporal stage that predicts from moved pictures has beside its prior."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -20,7 +20,8 @@ class Prediction(NamedTuple):
 
 
 class MotionStage(nn.Module):
-    """`synthesis`: latents to a reference picture; `analysis`: a moved picture to a prediction; `vectors`: their prior."""
+    """`synthesis`: latents to a reference picture; `analysis`: a moved picture to a prediction; `vectors`: their
+    prior."""
 
     def __init__(
         self,
@@ -48,14 +49,15 @@ def motion_options(stage: ImageStage) -> dict[str, list[int]] | None:
     """Widths and blocks of the image stage's own networks; None where it is of another family."""
     if not isinstance(stage, LBC):
         return None
-    return {
-        "widths": [layer.out_channels for layer in stage.down],
-        "encoder_blocks": [len(blocks) for blocks in stage.encode],
-        "decoder_blocks": [len(blocks) for blocks in stage.decode],
-    }
+    blocks = {"encoder_blocks": _counts(stage.encode), "decoder_blocks": _counts(stage.decode)}
+    return {"widths": list(stage.widths), **blocks}
 
 
 def start_from(motion: MotionStage, stage: ImageStage) -> None:
     """Set the networks for pictures to the image stage's own, where it has such."""
-    if isinstance(stage, LBC) and tuple(layer.out_channels for layer in stage.down) == motion.feature_widths:
+    if isinstance(stage, LBC) and tuple(stage.widths) == motion.feature_widths:
         take_over(motion.synthesis, motion.analysis, stage)
+
+
+def _counts(stacks: Iterable[nn.Module]) -> list[int]:
+    return [len(list(stack.children())) for stack in stacks]

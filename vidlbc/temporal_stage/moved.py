@@ -10,6 +10,7 @@ Where a window reader (vidlbc.temporal_stage.transformer) looks for motion among
 lies where the frame needs it: a key a frame, and that of the moved picture.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from vidlbc.motion.field import pyramid
 from vidlbc.motion.stage import MotionStage, Prediction
 from vidlbc.prior.grid import Block, Linear, RMSNorm, snap, space_to_depth
 from vidlbc.prior.topdown import Context, Distribution, Expected, Gains, Level
-from vidlbc.temporal_stage.base import Features, Maps, Memory, State, TemporalStage
+from vidlbc.temporal_stage.base import Features, Memory, State, TemporalStage
 from vidlbc.temporal_stage.lstm import ConvLSTMCell
 from vidlbc.temporal_stage.transformer import attention_weights
 
@@ -58,9 +59,10 @@ class MovedStage(TemporalStage):
             finest = max(self.levels_at(stride))
             self.enter[str(stride)] = Linear(inputs + seen[finest], size)
             self.block[str(stride)] = Block(size, expand=2)
-        self.leave = nn.ModuleList([_zero(Linear(sizes[level.work_stride], sizes[level.work_stride])) for level in levels])
-        gates = [Linear(sizes[level.work_stride], level.channels * level.fold**2) for level in levels]
-        self.gates = nn.ModuleList([_zero(gate) for gate in gates])
+        works = [sizes[level.work_stride] for level in levels]
+        self.leave = nn.ModuleList([_zero(Linear(width, width)) for width in works])
+        gates = zip(works, levels, strict=True)
+        self.gates = nn.ModuleList([_zero(Linear(w, level.channels * level.fold**2)) for w, level in gates])
 
     def token(self, stride: int, prediction: Prediction) -> Tensor:
         """The map of the moved picture at one working stride."""
@@ -74,9 +76,19 @@ class MovedStage(TemporalStage):
         """One stride's state where the frame to come needs it."""
         return tuple(moved_cells(x, vectors, stride) for x in state)
 
+    @abstractmethod
     def begin_at(self, stride: int, observed: Tensor) -> tuple[Tensor, ...]:
         """One stride's state after a frame without a past."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def memory_from(self, stride: int, state: Sequence[Tensor], prediction: Prediction) -> Memory:
+        """What the frame to come may read, for each level worked on at a stride; `state` is moved already."""
+
+    def start(self, batch: int, height: int, width: int) -> State:
+        raise NotImplementedError("a frame without a past has the image stage's own prior")
+
+    def memory_at(self, stride: int, state: Sequence[Tensor]) -> Memory:
+        raise NotImplementedError("what a frame reads of the past depends on its vectors: see memory_from")
 
     def expectation(self, memory: Memory) -> Expected:
         """`memory`: its last tensor of a level holds the predicted latents, folded."""
@@ -96,7 +108,13 @@ class MovedStage(TemporalStage):
         return moved, memory
 
     def given_past(
-        self, latents: Sequence[Tensor], qp: Tensor, gains: Sequence[Gains], frames: int, fields: Tensor, seen: Prediction
+        self,
+        latents: Sequence[Tensor],
+        qp: Tensor,
+        gains: Sequence[Gains],
+        frames: int,
+        fields: Tensor,
+        seen: Prediction,
     ) -> list[Distribution]:
         """Distributions of all frames but the first of each of B clips, the symbols being known (training).
 
@@ -150,12 +168,13 @@ class MovedTransformer(MovedStage):
         return (observed, *state[: self.context - 1])
 
     def memory_from(self, stride: int, state: Sequence[Tensor], prediction: Prediction) -> Memory:
-        """What the frame to come may read, for each level worked on at a stride; `state` is moved already."""
         token = self.token(stride, prediction)
         past = torch.stack([token, *state], -2)
         memory: Memory = {}
         for index in self.levels_at(stride):
-            keys, values = self.readers[index].prepare(past)
+            reader = self.readers[index]
+            assert isinstance(reader, TimeReader)
+            keys, values = reader.prepare(past)
             memory[index] = (keys, values, self.leave[index](token), self.predicted(index, prediction))
         return memory
 
@@ -200,7 +219,7 @@ class TimeReader(nn.Module):
 
 
 class MovedLSTM(MovedStage):
-    """The state is (hidden, cell) a working stride, moved by the vectors of each frame before it is read and updated."""
+    """The state is (hidden, cell) a working stride, moved by each frame's vectors before it is read and updated."""
 
     kind = "lstm"
 

@@ -112,7 +112,8 @@ class MotionRate:
             at = self.image.gains(qp.repeat_interleave(count))
             latents = [q * g.step[:, None, None] for q, g in zip(everything, at, strict=True)]
             coded = [q.unflatten(0, (clips, count))[:, 1:].flatten(0, 1) for q in everything]
-            given = Prediction(*[list(map(_side_by_side, zip(*one, strict=True))) for one in zip(*walk.predictions, strict=True)])
+            kinds = zip(*walk.predictions, strict=True)
+            given = Prediction(*[list(map(_side_by_side, zip(*levels, strict=True))) for levels in kinds])
             out = temporal.given_past(latents, later, self.image.gains(later), count, fields, given)
             bits = torch.stack([symbol_bits(q, d).sum((1, 2, 3)) for q, d in zip(coded, out, strict=True)]).sum(0)
         if measures or _learns(motion.vectors.parameters()):
@@ -189,7 +190,8 @@ class _Chooser:
         return [q * g.step[:, None, None] for q, g in zip(symbols, self._gains, strict=True)]
 
     def _choose(self, trunk: TopDownPrior, scaled: Sequence[Tensor], memory: Memory) -> list[Tensor]:
-        reader, expected = (self._temporal.reader(memory), self._temporal.expectation(memory)) if memory else (None, None)
+        reader = self._temporal.reader(memory) if memory else None
+        expected = self._temporal.expectation(memory) if memory else None
         symbols: list[Tensor] = [torch.empty(0)] * len(scaled)
         hidden = trunk.start(self._qp, *scaled[-1].shape[1:3])
         for index in reversed(range(len(scaled))):
