@@ -59,7 +59,7 @@ def symbols(name: str = "") -> list[Tensor]:
 
 
 def all_symbols(frames: int = FRAMES, shapes: Sequence[tuple[int, int, int]] = SHAPES) -> list[Tensor]:
-    """int32 (frames, H_l, W_l, C_l) of the padded frame: mostly small, some slow in time, a few far out of any table."""
+    """int32 (frames, H_l, W_l, C_l) of the padded frame: mostly small, some slow in time, some far out of any table."""
     levels = []
     for key, shape in enumerate(shapes):
         still = raw_bits(100 + key, int(np.prod(shape))).reshape(shape) % 9 - 4
