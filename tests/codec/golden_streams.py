@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from vidlbc.image_stage.base import truncated
 FOLDER = Path(__file__).resolve().parents[1] / "goldens"
 SEED = 7  # of the weights
 FRAMES, HEIGHT, WIDTH, QP, FPS = 19, 20, 37, 37, Fraction(30000, 1001)
+SHAPES = [(8, 16, 1), (4, 8, 3), (2, 4, 4), (1, 2, 5)]
 NAMES = {
     "none": ("none", True),
     "lstm": ("lstm", True),
@@ -57,12 +58,12 @@ def symbols(name: str = "") -> list[Tensor]:
     return [truncated(q, k, -1) for q, k in zip(all_symbols(), kept, strict=True)]
 
 
-def all_symbols() -> list[Tensor]:
-    """int32 (19, H_l, W_l, C_l) of the padded frame: mostly small, some slow in time, a few far out of any table."""
+def all_symbols(frames: int = FRAMES, shapes: Sequence[tuple[int, int, int]] = SHAPES) -> list[Tensor]:
+    """int32 (frames, H_l, W_l, C_l) of the padded frame: mostly small, some slow in time, some far out of any table."""
     levels = []
-    for key, shape in enumerate([(8, 16, 1), (4, 8, 3), (2, 4, 4), (1, 2, 5)]):
+    for key, shape in enumerate(shapes):
         still = raw_bits(100 + key, int(np.prod(shape))).reshape(shape) % 9 - 4
-        moving = raw_bits(200 + key, FRAMES * still.size).reshape(FRAMES, *shape)
+        moving = raw_bits(200 + key, frames * still.size).reshape(frames, *shape)
         q = still + moving % 3 - 1
         q = np.where(moving % 199 == 0, (moving - 2048) * 15, q)
         q = np.where(moving == 2, 32767, np.where(moving == 3, -32767, q))
@@ -108,13 +109,14 @@ def fitted(codec: Codec, name: str) -> list[Tensor]:
     return RateDistortionQuantiser(codec._priors, header, 1e9).choose([q.float() for q in symbols(name)])
 
 
-def write(names: Sequence[str]) -> None:
+def write(names: Sequence[str], encode: Callable[[Path, str], bytes] = encode, **options: Any) -> None:
+    """`options`: more of `save_small_model`."""
     FOLDER.mkdir(exist_ok=True)
     place = FOLDER / "fingerprints.json"
     fingerprints = json.loads(place.read_text()) if place.is_file() else {}
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
-            model = save_small_model(Path(folder) / name, SEED, MODEL_KINDS, **options_of(name))
+            model = save_small_model(Path(folder) / name, SEED, MODEL_KINDS, **options_of(name), **options)
             data = encode(model, name)
             (FOLDER / f"{name}.vlbc").write_bytes(data)
             fingerprints[name] = vidlbc.inspect(data).fingerprint

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vidlbc.bitstream import Reader, unpack_kinds
 from vidlbc.errors import InputError, ShardError, VidlbcError
 from vidlbc.fuzz import FuzzSettings, guided, run, run_fuzz, run_guided, targets
 from vidlbc.fuzz.corpus import EXTREME, STREAMS, Corpus, make_corpus
@@ -32,7 +33,10 @@ Tool = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.mark.slow
 def test_the_corpus_is_of_every_kind_and_version_and_passes(corpus: Corpus, tmp_path: Path) -> None:
     assert {kind for _, kind, _ in STREAMS.values()} == {"none", "lstm", "transformer"}
-    assert {data[4] for data in corpus.streams.values()} == {2, 3, 4}
+    assert {data[4] for data in corpus.streams.values()} == {2, 3, 4, 5}
+    moved = {"moved_transformer": [0, 2, 2, 2, 2], "moved_extreme": [0, 2], "moved_no_context": [0] * 5}
+    for name, kinds in moved.items():
+        assert [k for p in Reader(corpus.streams[name]).packets() for k in unpack_kinds(p.modes, p.frames)] == kinds
     assert len(corpus.streams) == len(STREAMS) + len(EXTREME)
     assert make_corpus(corpus.folder).streams == corpus.streams
     for case in valid_cases(corpus):
@@ -58,6 +62,8 @@ def test_a_case_is_a_function_of_seed_and_number(corpus: Corpus) -> None:
     assert {case.target for case in one} == set(SHARES)
     assert one != [make_case(corpus, 4, number) for number in range(200)]
     streams = [mutate_stream(np.random.Generator(np.random.Philox(n)), corpus.streams) for n in range(300)]
+    changed = [parse(data)[0] for name, data in streams if name.startswith("moved")]
+    assert len({record.get("kinds") for records in changed for record in records}) > 10
     assert sum(data == corpus.streams[name] for name, data in streams) < 30
     assert sum(data == mended(data) for _, data in streams) > 150  # whose checksums hold, as far as there are any
 

@@ -148,13 +148,17 @@ class MovedChooser:
         rounded = [y.round().to(torch.int32) for y in scaled]
         picture = self._priors.reference(rounded, self._gains, self._qp)
         with self._priors.clock.stage("motion search"):
-            field = search(picture, past.reference, self._qp, past.field, self._settings.effort).clamp(-LIMIT, LIMIT)
+            field = self.search(picture, past).clamp(-LIMIT, LIMIT)
         kind = FrameKind.MOVED if bool(field.any()) else FrameKind.STILL
         vectors = CodedField.of(self._priors, self._qp, past.field, field) if kind is FrameKind.MOVED else None
         given = look(self._priors, past, field)
         symbols, coded, cost = self._under(scaled, given)
         cost += 0.0 if vectors is None else vectors.bits
         return _Choice(MovedFrame(kind, symbols, coded, vectors, field), given, cost)
+
+    def search(self, picture: Tensor, past: Past) -> Tensor:
+        """Vectors of a frame that looks like `picture`, uint8 (1, H, W, 3): any decode."""
+        return search(picture, past.reference, self._qp, past.field, self._settings.effort)
 
     def _under(self, scaled: Sequence[Tensor], given: Look | None) -> tuple[list[Tensor], CodedFrame, float]:
         """Symbols under the prior that is given the past, or under the image stage's own; their bits; their cost."""

@@ -1,6 +1,6 @@
 """What is mutated: valid bitstreams of every kind and format version, a shard folder and a cache entry, made here.
 
-FOLDER/models/{plain,layered}    small untrained models
+FOLDER/models/{plain,layered,moved}    small untrained models
 FOLDER/streams/NAME.vlbc         their bitstreams
 FOLDER/shards/                   two shards, by the layered model
 FOLDER/entry.symbols             of the shards' first clip
@@ -8,6 +8,7 @@ FOLDER/entry.symbols             of the shards' first clip
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from dataclasses import dataclass
@@ -18,14 +19,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vidlbc import codec as codecs
 from vidlbc import models
-from vidlbc.bitstream import Reader
+from vidlbc.bitstream import Header, Reader
 from vidlbc.codec import Codec
+from vidlbc.coding.moved_encoding import MovedChooser, MovedSettings
+from vidlbc.coding.moving import Past
+from vidlbc.coding.rdo import ERROR_PRICE
 from vidlbc.entropy.coder import SYMBOL_LIMIT
 from vidlbc.image_stage import build_image_stage
+from vidlbc.moved_codec import MovedCodec
 from vidlbc.shards.encode import encode_shard
 from vidlbc.shards.layout import write_atomic
 from vidlbc.shards.manifest import write_manifest
@@ -46,7 +51,9 @@ _IMAGE: dict[str, Any] = {
     "variants": {"short": [1, 2, 0, 3]},
 }
 _TEMPORAL: dict[str, dict[str, Any]] = {"lstm": {}, "transformer": {"context": 2, "margin": 2}}
-# Name: model, kind, options of `compress_stream`; format versions 2, 3 and 4.
+_MOTION = {name: _IMAGE[name] for name in ("widths", "encoder_blocks", "decoder_blocks")} | {"fusion": 8}
+_MOVED: dict[str, dict[str, Any]] = {"lstm": {"motion": _MOTION}, "transformer": {"context": 2, "motion": _MOTION}}
+# Name: model, kind, options of `compress_stream`; format versions 2 to 5.
 STREAMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "none": ("plain", "none", {}),
     "lstm": ("plain", "lstm", {"fps": Fraction(30000, 1001)}),
@@ -56,11 +63,14 @@ STREAMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "none_layers": ("layered", "none", {"variant": "short"}),
     "transformer_layers": ("layered", "transformer", {}),
     "transformer_skip": ("plain", "transformer", {"rdo": True, "skip": 40}),
+    "moved_lstm": ("moved", "lstm", {}),
+    "moved_transformer": ("moved", "transformer", {"variant": "short", "rdo": True}),
+    "moved_no_context": ("moved", "lstm", {"context": False}),
 }
 LONG = "lstm"  # the one that has two packets
 LAYERED = tuple(name for name, (model, _, _) in STREAMS.items() if model == "layered")
-# Streams of their kind whose symbols are as large as they get, which no picture has.
-EXTREME = ("transformer_extreme",)
+# Streams whose symbols are as large as they get, which no picture has; and whose codec they are of.
+EXTREME = {"transformer_extreme": "transformer", "moved_extreme": "moved_lstm"}
 _SHARDS = ("layered", "transformer")
 
 
@@ -94,7 +104,7 @@ class Corpus:
             if (model, kind) not in made:
                 made[model, kind] = codecs.load(self.folder / "models" / model, "cpu", kind)
         known = {name: made[model, kind] for name, (model, kind, _) in STREAMS.items()}
-        return known | {name: known[name.partition("_")[0]] for name in EXTREME}
+        return known | {name: known[own] for name, own in EXTREME.items()}
 
     @cached_property
     def shard_codec(self) -> Codec:
@@ -109,14 +119,15 @@ def make_corpus(folder: Path) -> Corpus:
     shutil.rmtree(folder, ignore_errors=True)
     _save_model(folder / "models" / "plain", ("lstm", "transformer"))
     _save_model(folder / "models" / "layered", ("transformer",), base_levels=2)
+    _save_model(folder / "models" / "moved", ("lstm", "transformer"), _MOVED)
     for name, (_, _, options) in STREAMS.items():
         frames = _frames(18 if name == LONG else FRAMES, len(name))
         path = folder / "streams" / f"{name}.vlbc"
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as sink:
-            corpus.codecs[name].compress_stream([frames], sink, qp=20, **options)
+            _encoder(corpus.codecs[name]).compress_stream([frames], sink, qp=20, **options)
     for name in EXTREME:
-        write_atomic(folder / "streams" / f"{name}.vlbc", _extreme(corpus.codecs[name]))
+        write_atomic(folder / "streams" / f"{name}.vlbc", _extreme(_encoder(corpus.codecs[name])))
     plan = _write_shards(folder, corpus.shard_codec)
     shards = LatentShards(plan.output, mode="symbols", codec=corpus.shard_codec, shuffle=False)
     cache = SymbolCache(folder / "cache")
@@ -136,7 +147,9 @@ def own_codec(corpus: Corpus, name: str, data: bytes) -> Codec:
 
 
 @torch.no_grad()
-def _save_model(folder: Path, kinds: tuple[str, ...], **options: Any) -> None:
+def _save_model(
+    folder: Path, kinds: tuple[str, ...], temporal: dict[str, dict[str, Any]] = _TEMPORAL, **options: Any
+) -> None:
     image_options = _IMAGE | options
     torch.manual_seed(0)
     stage = build_image_stage("lbc", **image_options)
@@ -144,8 +157,8 @@ def _save_model(folder: Path, kinds: tuple[str, ...], **options: Any) -> None:
     models.save_image_stage(stage, folder / "image_stage", {"family": "lbc", "options": image_options})
     image = models.load_image_stage(folder / "image_stage")
     for kind in kinds:
-        described = {"kind": kind, "options": _TEMPORAL[kind]}
-        made = models.build_temporal(kind, image.stage, **_TEMPORAL[kind])
+        described = {"kind": kind, "options": temporal[kind]}
+        made = models.build_temporal(kind, image.stage, **temporal[kind])
         _stir(made)
         models.save_temporal(made, folder / "temporal" / kind, described, image.digest)
     (folder / "config.json").write_text(json.dumps({"format": models.FORMAT, "temporal": kinds[-1]}))
@@ -156,6 +169,34 @@ def _stir(module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         if parameter.dim() > 1 and not name.endswith("log2_gain"):
             parameter.add_(torch.randn_like(parameter) * parameter[0].numel() ** -0.5)
+
+
+class _FarChooser(MovedChooser):
+    """Vectors of all sizes, as far as they get, where a search would find few."""
+
+    def search(self, picture: Tensor, past: Past) -> Tensor:
+        draw = np.random.Generator(np.random.Philox(int(picture.sum())))
+        rows, columns = past.field.shape[1:3]
+        size = 2.0 ** draw.integers(1, 16, (1, rows // 2, columns // 2, 1))
+        large = (draw.uniform(-1, 1, (1, rows // 2, columns // 2, 2)) * size).round().astype(np.int32)
+        field = torch.from_numpy(large).repeat_interleave(2, 1).repeat_interleave(2, 2)
+        still, part = (torch.from_numpy(draw.random((1, rows, columns, 1)) < share) for share in (0.3, 0.1))
+        return torch.where(part, -field, torch.where(still, past.field, field))
+
+
+class _FarCodec(MovedCodec):
+    def _chooser(self, header: Header, rdo: bool) -> MovedChooser:
+        return _FarChooser(self._moved, header, MovedSettings(ERROR_PRICE if rdo else None))
+
+
+def _encoder(codec: Codec) -> Codec:
+    """The codec itself; of a moved kind one that moves further, and always predicts where it can."""
+    if not isinstance(codec, MovedCodec):
+        return codec
+    far = copy.copy(codec)
+    far.__class__ = _FarCodec
+    far._priors.intra_frames = False  # of untrained priors the intra prior is always the better one
+    return far
 
 
 def _frames(count: int, seed: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from vidlbc.bitstream.container import varint
+from vidlbc.bitstream.container import pack_kinds, varint
 from vidlbc.fuzz.records import VARINTS, Record, join, mended, parse, resized, value_of
 
 Draw = np.random.Generator
@@ -41,7 +41,7 @@ def restructured(draw: Draw, data: bytes, other: bytes) -> bytes:
     records, rest = parse(data)
     if not records:
         return data
-    _pick(draw, (_one_field, _one_field, _one_field, _size, _payload, _payload, _reorder, _graft))(
+    _pick(draw, (_one_field, _one_field, _one_field, _size, _payload, _payload, _kinds, _reorder, _graft))(
         draw, records, parse(other)[0]
     )
     return join(records, rest)
@@ -175,6 +175,17 @@ def _payload(draw: Draw, records: list[Record], others: list[Record]) -> None:
         frames = value_of(packet.get("frames"))
         packet.set("checks", draw.bytes(frames) if frames < 256 else b"")
         packet.set("symbol_crc", zlib.crc32(payload).to_bytes(4, "little"))
+
+
+def _kinds(draw: Draw, records: list[Record], others: list[Record]) -> None:
+    """Frames of other kinds, of a stream that has them: with a past that is not there, or vectors that are none."""
+    packets = [record for record in records if record.get("kinds")]
+    if not packets:
+        _payload(draw, records, others)
+        return
+    packet = packets[draw.integers(len(packets))]
+    kinds = [int(draw.integers(3)) for _ in range(4 * len(packet.get("kinds")))]
+    packet.set("kinds", pack_kinds(kinds))
 
 
 def _reorder(draw: Draw, records: list[Record], others: list[Record]) -> None:

@@ -49,7 +49,7 @@ def parse(data: bytes) -> tuple[list[Record], bytes]:
             if tag not in (_PACKET, _END):
                 break
             levels = _levels(records[0], sum(record.tag == _END for record in records))
-            records.append(_packet(cursor, levels) if tag == _PACKET else _end(cursor, records[0]))
+            records.append(_packet(cursor, records[0], levels) if tag == _PACKET else _end(cursor, records[0]))
             done = cursor.at
     except _Short:
         pass
@@ -129,7 +129,7 @@ def _header(cursor: _Cursor) -> Record:
     return record
 
 
-def _packet(cursor: _Cursor, levels: int) -> Record:
+def _packet(cursor: _Cursor, header: Record, levels: int) -> Record:
     record = Record(_PACKET)
     add = record.fields.append
     add(("frames", cursor.varint()))
@@ -137,9 +137,12 @@ def _packet(cursor: _Cursor, levels: int) -> Record:
     frames, size = value_of(record.get("frames")), value_of(record.get("size"))
     add(("symbol_crc", cursor.take(4)))
     add(("checks", cursor.take(frames)))
-    flags = cursor.take(-(-frames // 8))
-    flagged = (int.from_bytes(flags, "little") & ((1 << frames) - 1)).bit_count()
-    add(("modes", flags + cursor.take(-(-flagged * levels // 8))))
+    if header.get("version")[0] >= 5:
+        add(("kinds", cursor.take(-(-frames // 4))))
+    else:
+        flags = cursor.take(-(-frames // 8))
+        flagged = (int.from_bytes(flags, "little") & ((1 << frames) - 1)).bit_count()
+        add(("modes", flags + cursor.take(-(-flagged * levels // 8))))
     add(("payload", cursor.take(size)))
     record.crc = cursor.take(4)
     return record

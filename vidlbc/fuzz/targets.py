@@ -5,6 +5,7 @@ A case is a function of (corpus, seed, number). Targets are called with a folder
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from vidlbc.shards.symbol_cache import SymbolCache
 
 # How often of 20 numbers each is drawn.
 SHARES = {"container": 5, "decoder": 8, "shards": 6, "cache": 1}
-_WAYS = ("symbols", "base", "latents", "decompress", "padded", "lengths", "batch")
+_WAYS = ("symbols", "base", "latents", "decompress", "padded", "lengths", "batch", "references")
 _MODES = ("bitstream", "symbols", "latents", "frames")
 
 
@@ -45,7 +46,7 @@ def make_case(corpus: Corpus, seed: int, number: int, targets: tuple[str, ...] =
     target = targets[draw.choice(len(targets), p=shares / shares.sum())]
     if target in ("container", "decoder"):
         name, data = mutate_stream(draw, corpus.streams)
-        ways = _WAYS if name in LAYERED else [way for way in _WAYS if way != "base"]
+        ways = [way for way in _WAYS if _is_one(way, name)]
         return Case(target, {"mutated.vlbc": data}, {"name": name, "way": ways[draw.integers(len(ways))]})
     options = draw_options(draw)
     if target == "cache":
@@ -59,11 +60,16 @@ def valid_cases(corpus: Corpus) -> list[Case]:
         Case(target, {"mutated.vlbc": data}, {"name": name, "way": way})
         for name, data in corpus.streams.items()
         for target, way in [("container", ""), *[("decoder", way) for way in _WAYS]]
-        if way != "base" or name in LAYERED
+        if _is_one(way, name)
     ]
     options = [{"mode": mode, "base": False, "cache": False} for mode in _MODES]
     options += [{"mode": "latents", "base": base, "cache": True} for base in (False, True)]
     return cases + [Case("shards", {}, o) for o in options] + [Case("cache", {"mutated.symbols": corpus.entry}, {})]
+
+
+def _is_one(way: str, name: str) -> bool:
+    """Can stream `name` be read that way?"""
+    return (way != "base" or name in LAYERED) and (way != "references" or name.startswith("moved"))
 
 
 def draw_options(draw: Draw) -> dict[str, Any]:
@@ -106,7 +112,9 @@ def _decoder(corpus: Corpus, case: Case, folder: Path) -> None:
     elif way == "batch":
         codec.symbols([corpus.streams[name], data])
     else:
-        for _ in codec.decompress_stream(data):
+        shown = copy.copy(codec)
+        shown.shows_references = codec.moves and way == "references"
+        for _ in shown.decompress_stream(data):
             pass
 
 

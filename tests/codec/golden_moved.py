@@ -1,0 +1,62 @@
+"""The golden bitstreams of moved kinds: given symbols and given fields under fixed weights.
+
+    python -m tests.codec.golden_moved NAME ...  # writes these: only new ones, or all for a new format version
+
+Fields are given, not searched for: what a search finds may differ between machines. So may what RDO chooses: of those
+streams only the decoding is golden.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from itertools import count
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+import vidlbc
+from tests.codec.golden_streams import FPS, QP, all_symbols, write
+from tests.codec.small_models import wild_field
+from vidlbc.moved_codec import MovedCodec
+
+# Blocks of 16x16: 6 by 6, so that every pass has some.
+FRAMES, HEIGHT, WIDTH, KEYINT = 9, 70, 83, 5
+SHAPES = [(24, 24, 1), (12, 12, 3), (6, 6, 4), (3, 3, 5)]
+STILL = 2  # of the frames that are no key frames
+NAMES = {
+    "moved_lstm": "lstm",
+    "moved_transformer": "transformer",
+    "moved_lstm_rdo": "lstm",
+    "moved_transformer_rdo": "transformer",
+}
+KINDS = "KMMSMKMMM"
+
+
+def symbols() -> list[Tensor]:
+    """int32 (9, H_l, W_l, C_l)."""
+    return all_symbols(FRAMES, SHAPES)
+
+
+def encode(model: Path, name: str) -> bytes:
+    codec, turn = vidlbc.load(model, device="cpu", temporal=NAMES[name]), count()
+    assert isinstance(codec, MovedCodec)
+    codec._priors.intra_frames, codec.keyint = False, KEYINT
+
+    def fields(frames: Tensor, references: Tensor, qp: Tensor, before: Tensor, effort: object) -> Tensor:
+        t = next(turn)
+        return torch.zeros_like(before) if t == STILL else wild_field(900 + t, before)
+
+    with patch("vidlbc.coding.moved_encoding.search", fields):
+        if not name.endswith("rdo"):
+            return codec.compress_symbols(symbols(), QP, HEIGHT, WIDTH, fps=FPS)[0]
+        sink, header = io.BytesIO(), codec._header(HEIGHT, WIDTH, QP, FPS, True, ())
+        scaled = [q + (7 * q % 15 - 7) / 16.0 for q in symbols()]
+        codec._finish(codec._chooser(header, True).packets([scaled]), sink, header, None)
+        return sink.getvalue()
+
+
+if __name__ == "__main__":
+    write(sys.argv[1:], encode, moved=True)

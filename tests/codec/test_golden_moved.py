@@ -1,0 +1,92 @@
+"""Golden bitstreams of moved kinds: as tests/codec/test_golden.py, but for RDO only what is decoded is fixed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vidlbc
+from tests.codec import golden_moved, golden_streams, reference_moved
+from tests.codec.small_models import save_small_model
+from vidlbc.bitstream import Reader, unpack_kinds
+from vidlbc.coding.moving import FrameKind
+
+# SHA-256 of the file, and of its symbols: int32, level after level.
+SHA256 = {
+    "moved_lstm": (
+        "334b283a3a0905d35b6f265de8c0b366ee87c4720f4b4805f5fba16a652b4e6a",
+        "cad47a31f567e2d2e3def970be523ff6951112b228289449f59e573419dc47fa",
+    ),
+    "moved_transformer": (
+        "739a0ba56165363ed242ca4eb1b9b212372909a93053f9201a807c09fb0a2132",
+        "cad47a31f567e2d2e3def970be523ff6951112b228289449f59e573419dc47fa",
+    ),
+    "moved_lstm_rdo": (
+        "2f9364d2d452fc84b0b96d29a98fe4d93bcd6adf04918ae766e3aa8b8dd67bb3",
+        "780f82aee2104dfae0c95617b6d5040cc566fa924a6666283e5b0fa3db0cf0d3",
+    ),
+    "moved_transformer_rdo": (
+        "e6ba776406ce89952f51758870b02ddd43670ca714ea4ed982c48c0b67c5b668",
+        "a00dcc132a3b2cd5c924fe975361b1ae288303f1e7b7d6d2df307621695b3402",
+    ),
+}
+FIXED = [name for name in golden_moved.NAMES if not name.endswith("rdo")]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, kinds = tmp_path_factory.mktemp("golden") / "moved", golden_streams.MODEL_KINDS
+    return save_small_model(folder, golden_streams.SEED, kinds, moved=True)
+
+
+def golden(name: str) -> bytes:
+    return (golden_streams.FOLDER / f"{name}.vlbc").read_bytes()
+
+
+def digest(levels: list[np.ndarray]) -> str:
+    return hashlib.sha256(b"".join(level.astype("<i4").tobytes() for level in levels)).hexdigest()
+
+
+def test_weights_have_their_golden_fingerprints(model: Path) -> None:
+    expected = json.loads((golden_streams.FOLDER / "fingerprints.json").read_text())
+    for name, kind in golden_moved.NAMES.items():
+        assert vidlbc.load(model, "cpu", kind).fingerprint == vidlbc.inspect(golden(name)).fingerprint == expected[name]
+
+
+@pytest.mark.parametrize("name", golden_moved.NAMES)
+def test_files_are_those_that_were_written(name: str) -> None:
+    data = golden(name)
+    assert hashlib.sha256(data).hexdigest() == SHA256[name][0]
+    info = vidlbc.inspect(data)
+    assert (info.version, info.frames, info.height, info.width, info.fps) == (5, 9, 70, 83, golden_streams.FPS)
+    kinds = [FrameKind(k).name[0] for p in Reader(data).packets() for k in unpack_kinds(p.modes, p.frames)]
+    assert "".join(kinds) == golden_moved.KINDS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FIXED)
+def test_symbols_and_fields_become_the_golden_bytes(model: Path, name: str) -> None:
+    assert golden_moved.encode(model, name) == golden(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", golden_moved.NAMES)
+def test_golden_bytes_become_the_symbols(model: Path, name: str) -> None:
+    codec = vidlbc.load(model, "cpu", golden_moved.NAMES[name])
+    decoded = codec.padded_symbols(golden(name))
+    assert digest([q.numpy() for q in decoded]) == SHA256[name][1]
+    if name in FIXED:
+        assert all(torch.equal(a, b) for a, b in zip(decoded, golden_moved.symbols(), strict=True))
+    assert int(max(q.abs().max() for q in decoded)) == 32767
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", golden_moved.NAMES)
+def test_the_specification_decodes_them(model: Path, name: str) -> None:
+    frames = reference_moved.decode(golden(name), model)
+    assert digest([np.stack(level) for level in zip(*frames, strict=True)]) == SHA256[name][1]
