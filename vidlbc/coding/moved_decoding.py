@@ -49,7 +49,7 @@ def decode_moved(
                 if past is None or not header.context:
                     raise BitstreamError(f"damaged bitstream: frame {done + t} has a past, and no frame is before it")
                 if kind is FrameKind.MOVED:
-                    vectors = priors.temporal.motion.vectors.walk(qp, past.field, source.vectors)
+                    vectors = priors.vectors(qp, past.field, source.vectors)
                 given = look(priors, past, still if vectors is None else vectors)
             symbols = _decode_frame(priors, source, header, qp, given)
             source.check(t, vectors, symbols)

@@ -70,7 +70,7 @@ class CodedField:
             runs.append((symbols.reshape(-1).int().cpu().numpy(), coder.quantise(own)))
             return truth
 
-        priors.temporal.motion.vectors.walk(qp, before, code, field)
+        priors.vectors(qp, before, code, field)
         return cls(runs, bits, crc_bytes(field))
 
 

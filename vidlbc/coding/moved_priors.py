@@ -10,6 +10,7 @@ from torch import Tensor
 from vidlbc.coding.priors import Priors, dequantised
 from vidlbc.frame_pool import FramePool
 from vidlbc.models import ImageModel
+from vidlbc.motion.prior import Code
 from vidlbc.motion.stage import Prediction
 from vidlbc.motion.warp import moved, shown
 from vidlbc.prior.topdown import Distribution, Gains
@@ -39,6 +40,7 @@ class MovedPriors(Priors):
         super().__init__(image, temporal, pool)
         self._reference, self._see = Traced(self._reference_step), Traced(self._see_step)
         self._remember = {s: Traced(partial(self._remember_step, s)) for s in self.strides}
+        self._vectors = {name: Traced(step) for name, step in temporal.motion.vectors.steps.items()}
         self._begin = {s: Traced(partial(self._begin_step, s)) for s in self.strides}
 
     # -- pictures ----------------------------------------------------------------------------------------------------
@@ -58,6 +60,11 @@ class MovedPriors(Priors):
         picture, *rest = self._see(reference, field)
         count = len(self.levels)
         return Seen(picture, Prediction(rest[:count], rest[count:]))
+
+    @in_stage("temporal stage")
+    def vectors(self, qp: Tensor, before: Tensor, code: Code, field: Tensor | None = None) -> Tensor:
+        """VectorPrior.walk."""
+        return self.temporal.motion.vectors.walk(qp, before, code, field, lambda step, *x: self._vectors[step](*x))
 
     # -- the past ----------------------------------------------------------------------------------------------------
 

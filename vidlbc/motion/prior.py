@@ -11,7 +11,7 @@ any others, 0 or 1, under a discretised logistic distribution.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
@@ -42,6 +42,7 @@ _FAR = 1 << 20
 
 # Codes symbols where a mask is set (None: everywhere): (distributions, values or None, mask) -> values.
 Code = Callable[[Distribution, Tensor | None, Tensor | None], Tensor]
+Run = Callable[..., tuple[Tensor, ...]]
 
 
 class _Guess(NamedTuple):
@@ -49,6 +50,16 @@ class _Guess(NamedTuple):
     second: Tensor
     differs: Tensor  # (B, n): whether there is a second
     features: Tensor  # (B, n, _FEATURES)
+
+
+class _Asked(NamedTuple):
+    """What is asked of blocks: guesses as of `_Guess`, and distributions of their symbols, (B, n, _SYMBOLS)."""
+
+    first: Tensor
+    second: Tensor
+    differs: Tensor
+    mean: Tensor
+    log2_scale: Tensor
 
 
 class _Network(nn.Module):
@@ -84,53 +95,70 @@ class VectorPrior(nn.Module):
         self.split = _Network(1, width)
         self.small = _Network(_SYMBOLS, width)
 
-    def walk(self, qp: Tensor, before: Tensor, code: Code, field: Tensor | None = None) -> Tensor:
+    def walk(
+        self, qp: Tensor, before: Tensor, code: Code, field: Tensor | None = None, run: Run | None = None
+    ) -> Tensor:
         """Code a field, or decode it where it is None; `before`: fields of the frames before, int32 (B, H/8, W/8, 2).
 
-        `code` is called for one kind of symbols of one pass after another.
+        `code` is called for one kind of symbols of one pass after another. `run(step, *tensors)` computes a step of
+        `steps`; None: by calling it.
         """
+        run = run or (lambda step, *tensors: self.steps[step](*tensors))
         batch, rows, columns = before.shape[0], before.shape[1] // 2, before.shape[2] // 2
-        past = commonest(before).flatten(1, 2)
         wanted = None if field is None else commonest(field).flatten(1, 2)
+        (past,) = run("past", before)
         large = torch.zeros_like(past)
-        fresh = torch.zeros(batch, rows * columns, dtype=torch.bool, device=past.device)
-        for network, places in zip(self.large, passes_of(rows, columns), strict=True):
-            here, around, valid = (x.to(past.device) for x in places)
-            own = past[:, here]
-            near = torch.where(valid[..., None], large[:, around], own[:, :, None])
-            guess = _guess(torch.cat([near, own[:, :, None]], 2), fresh[:, around] & valid)
+        fresh = torch.zeros(batch, rows, columns, dtype=torch.bool, device=past.device)
+        for number, (here, _, _) in enumerate(passes_of(rows, columns)):
+            here = here.to(past.device)
+            asked = _Asked(*run(f"large{number}", qp, past, large, fresh))
             truth = None if wanted is None else wanted[:, here]
-            vectors, flags = _code_vectors(network, guess, qp, code, truth, None)
-            large[:, here], fresh[:, here] = vectors, flags
-        large, fresh = large.unflatten(1, (rows, columns)), fresh.unflatten(1, (rows, columns))
-        return self._parts(qp, large, fresh, before, code, field)
+            vectors, flags = _code_vectors(asked, code, truth, None)
+            large.flatten(1, 2)[:, here], fresh.flatten(1, 2)[:, here] = vectors, flags
+        means, scales = run("split", qp, before, large, fresh)
+        truth = None if field is None else _parted(field, enlarged(large)).flatten(1, 2).int()
+        split = code(Distribution(means, scales), truth, None).bool().view_as(fresh)
+        inside = enlarged(split[..., None])[..., 0].flatten(1, 2)
+        asked = _Asked(*run("small", qp, before, large))
+        vectors, _ = _code_vectors(asked, code, None if field is None else field.flatten(1, 2), inside)
+        whole = enlarged(large)
+        return torch.where(inside[..., None], vectors, whole.flatten(1, 2)).view_as(whole)
 
-    def _parts(
-        self, qp: Tensor, large: Tensor, fresh: Tensor, before: Tensor, code: Code, field: Tensor | None
-    ) -> Tensor:
-        """Vectors of blocks of 8x8 from those of 16x16."""
-        around = _beside(large)
-        flags = _beside(fresh[..., None])[..., 0]
+    @property
+    def steps(self) -> dict[str, Callable[..., tuple[Tensor, ...]]]:
+        """What is computed between symbols, as functions of tensors."""
+        large = {f"large{number}": partial(self._large_step, number) for number in range(len(_PASSES))}
+        return {"past": self._past_step, "split": self._split_step, "small": self._small_step, **large}
+
+    def _past_step(self, before: Tensor) -> tuple[Tensor, ...]:
+        return (commonest(before),)
+
+    def _large_step(self, number: int, qp: Tensor, past: Tensor, large: Tensor, fresh: Tensor) -> tuple[Tensor, ...]:
+        """Of the blocks of 16x16 of one pass; `past` (B, h, w, 2) is the field before of such blocks."""
+        places = passes_of(*past.shape[1:3])[number]
+        here, around, valid = (x.to(past.device) for x in places)
+        own = past.flatten(1, 2)[:, here]
+        near = torch.where(valid[..., None], large.flatten(1, 2)[:, around], own[:, :, None])
+        guess = _guess(torch.cat([near, own[:, :, None]], 2), fresh.flatten(1, 2)[:, around] & valid)
+        return (*guess[:3], *self.large[number](guess.features, qp))
+
+    def _split_step(self, qp: Tensor, before: Tensor, large: Tensor, fresh: Tensor) -> tuple[Tensor, ...]:
+        """Of whether each block of 16x16 has vectors of its own in its parts, (B, n)."""
         mixed = (before != enlarged(commonest(before))).any(-1)
         was = F.max_pool2d(mixed.float()[:, None], 2)[:, 0] > 0
-        candidates = torch.cat([around, large[..., None, :]], 3).flatten(1, 2)
-        of_blocks = (x.flatten(1, 2) for x in (large, flags, was, fresh))
-        features = _features(candidates, *of_blocks)
-        means, scales = self.split(features, qp)
-        truth = None
-        if field is not None:
-            truth = _parted(field, enlarged(large)).flatten(1, 2).int()
-        split = code(Distribution(means[..., 0], scales[..., 0]), truth, None).bool().unflatten(1, large.shape[1:3])
-        # The part's own neighbours: the blocks that its corner touches, and the one beyond the corner.
-        whole, inside = enlarged(large), enlarged(split[..., None])[..., 0].flatten(1, 2)
-        outer = _corner(large)
-        near = torch.cat([outer, before[..., None, :], whole[..., None, :]], 3).flatten(1, 2)
+        flags = _beside(fresh[..., None])[..., 0]
+        candidates = torch.cat([_beside(large), large[..., None, :]], 3).flatten(1, 2)
+        features = _features(candidates, *(x.flatten(1, 2) for x in (large, flags, was, fresh)))
+        return tuple(x[..., 0] for x in self.split(features, qp))
+
+    def _small_step(self, qp: Tensor, before: Tensor, large: Tensor) -> tuple[Tensor, ...]:
+        """Of the parts, as if every block had its own: near each are the blocks that its corner touches, and the one
+        beyond the corner."""
+        whole = enlarged(large)
+        near = torch.cat([_corner(large), before[..., None, :], whole[..., None, :]], 3).flatten(1, 2)
         no_flags = torch.zeros(*near.shape[:2], _NEIGHBOURS, dtype=torch.bool, device=near.device)
         guess = _guess(near, no_flags, whole.flatten(1, 2))
-        wanted = None if field is None else field.flatten(1, 2)
-        vectors, _ = _code_vectors(self.small, guess, qp, code, wanted, inside)
-        vectors = torch.where(inside[..., None], vectors, whole.flatten(1, 2))
-        return vectors.unflatten(1, whole.shape[1:3])
+        return (*guess[:3], *self.small(guess.features, qp))
 
     def bits(self, qp: Tensor, before: Tensor, field: Tensor, cost: Callable[[Tensor, Distribution], Tensor]) -> Tensor:
         """Bits of each of B fields; `cost`: of symbols under their distributions (topdown.symbol_bits)."""
@@ -147,26 +175,23 @@ class VectorPrior(nn.Module):
         return total
 
 
-def _code_vectors(
-    network: nn.Module, guess: _Guess, qp: Tensor, code: Code, truth: Tensor | None, mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _code_vectors(asked: _Asked, code: Code, truth: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Vectors (B, n, 2) of the blocks of a mask, and whether each is not as its first guess."""
-    means, scales = network(guess.features, qp)
-    symbols = [Distribution(means[..., i], scales[..., i]) for i in range(_SYMBOLS)]
+    symbols = [Distribution(asked.mean[..., i], asked.log2_scale[..., i]) for i in range(_SYMBOLS)]
     first = second = None
     if truth is not None:
-        first, second = ((truth != g).any(-1).int() for g in (guess.first, guess.second))
+        first, second = ((truth != guess).any(-1).int() for guess in (asked.first, asked.second))
     other = code(symbols[0], first, mask).bool()
     other = other if mask is None else other & mask
-    asked = other & guess.differs
-    neither = code(symbols[1], second, asked).bool() & asked | other & ~guess.differs
+    open_ = other & asked.differs
+    neither = code(symbols[1], second, open_).bool() & open_ | other & ~asked.differs
     parts = []
     for axis in (0, 1):
-        off = None if truth is None else truth[..., axis] - guess.first[..., axis]
+        off = None if truth is None else truth[..., axis] - asked.first[..., axis]
         parts.append(code(symbols[2 + axis], off, neither))
     # A forged stream's vectors shall not grow from frame to frame.
-    new = (guess.first + torch.stack(parts, -1)).clamp(-LIMIT, LIMIT)
-    vectors = torch.where(other[..., None], torch.where(neither[..., None], new, guess.second), guess.first)
+    new = (asked.first + torch.stack(parts, -1)).clamp(-LIMIT, LIMIT)
+    vectors = torch.where(other[..., None], torch.where(neither[..., None], new, asked.second), asked.first)
     return vectors, other
 
 
