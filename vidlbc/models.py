@@ -154,8 +154,8 @@ def save_temporal(temporal: TemporalStage, folder: Path, config: Mapping[str, An
 
 
 def build_temporal(kind: str, stage: ImageStage, **options: Any) -> TemporalStage:
-    """A temporal stage on top of `stage`, its trunk set to the stage's intra prior; its networks for pictures, where the
-    options hold those of `motion`, to the stage's transforms. Raises InputError.
+    """A temporal stage on top of `stage`, its trunk set to the stage's intra prior; its networks for pictures, where
+    the options hold those of `motion`, to the stage's transforms. Raises InputError.
     """
     known: Mapping[str, type[TemporalStage]] = MOVED_KINDS if "motion" in options else KINDS
     if kind not in known:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from vidlbc.bitstream import Header, Packet, end_bytes, pack_kinds
 from vidlbc.coding.encoding import NEAR_INTRA, CodedFrame, EncodeReport, crc_bytes, ideal_bits
-from vidlbc.coding.moved_priors import MovedPriors
+from vidlbc.coding.moved_priors import Alone, MovedPriors
 from vidlbc.coding.moving import FrameKind, Look, Past, after, look, no_motion
 from vidlbc.coding.rdo import choose_level
 from vidlbc.entropy import coder
@@ -57,21 +57,24 @@ class CodedField:
     @classmethod
     def of(cls, priors: MovedPriors, qp: Tensor, before: Tensor, field: Tensor) -> "CodedField":
         """The vectors of one frame; `before`: the field of the frame before."""
-        runs: list[tuple[np.ndarray, coder.CodedParameters]] = []
-        bits = 0.0
+        runs: list[tuple[Tensor, Tensor, Tensor]] = []
 
         def code(distribution: Distribution, truth: Tensor | None, mask: Tensor | None) -> Tensor:
-            nonlocal bits
             assert truth is not None
             here = (...,) if mask is None else mask
-            own = Distribution(distribution.mean[here], distribution.log2_scale[here])
-            symbols = truth[here]
-            bits += float(ideal_bits(symbols.float(), own).sum(dtype=torch.float64))
-            runs.append((symbols.reshape(-1).int().cpu().numpy(), coder.quantise(own)))
+            mean, log2_scale = distribution.mean[here], distribution.log2_scale[here]
+            runs.append((truth[here].reshape(-1), mean.reshape(-1), log2_scale.reshape(-1)))
             return truth
 
         priors.vectors(qp, before, code, field)
-        return cls(runs, bits, crc_bytes(field))
+        # All at once: a run is often of a handful of symbols.
+        symbols, *rest = (torch.cat(parts) for parts in zip(*runs, strict=True))
+        distribution = Distribution(*rest)
+        bits = float(ideal_bits(symbols.float(), distribution).sum(dtype=torch.float64))
+        values, parameters = symbols.int().cpu().numpy(), coder.quantise(distribution)
+        ends = np.cumsum([0, *(len(truth) for truth, _, _ in runs)])
+        places = [np.arange(start, stop) for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+        return cls([(values[here], parameters.at(here)) for here in places], bits, crc_bytes(field))
 
 
 @dataclass(frozen=True)
@@ -122,21 +125,30 @@ class MovedChooser:
     @torch.inference_mode()
     def _choose(self, scaled: Sequence[Tensor]) -> list[MovedFrame]:
         require_exact_products()
-        return [self._frame([y[t : t + 1] for y in scaled]) for t in range(len(scaled[0]))]
+        frames = [[y[t : t + 1] for y in scaled] for t in range(len(scaled[0]))]
+        if not self._header.context:
+            return [self._frame(frame, None) for frame in frames]
+        # What frames show by themselves is known before any is coded: side by side, while those before are.
+        seen = self._priors.pool.each(lambda t: self._alone(frames[t]), len(frames))
+        return [self._frame(frame, alone.result()) for frame, alone in zip(frames, seen, strict=True)]
 
-    def _frame(self, scaled: Sequence[Tensor]) -> MovedFrame:
+    def _alone(self, scaled: Sequence[Tensor]) -> Alone:
+        return self._priors.alone([y.round().to(torch.int32) for y in scaled], self._gains, self._qp)
+
+    def _frame(self, scaled: Sequence[Tensor], alone: Alone | None) -> MovedFrame:
         keyint = self._settings.keyint
-        if self._past is None or not self._header.context or (keyint and self._since_key >= keyint):
+        if self._past is None or alone is None or (keyint and self._since_key >= keyint):
             chosen = self._key(scaled)
         else:
-            chosen = self._inter(scaled, self._past)
+            chosen = self._inter(scaled, alone, self._past)
             if self._priors.intra_frames and chosen.frame.bits >= NEAR_INTRA * self._intra_bits:
                 other = self._key(scaled)
                 chosen = other if other.cost < chosen.cost else chosen
         self._since_key = 1 if chosen.given is None else self._since_key + 1
         symbols = chosen.frame.symbols
-        if self._header.context:
-            self._past = after(self._priors, symbols, self._gains, self._qp, chosen.given, self._still)
+        if alone is not None:
+            known = alone if self._settings.price is None else None
+            self._past = after(self._priors, symbols, self._gains, self._qp, chosen.given, self._still, known)
         return chosen.frame
 
     def _key(self, scaled: Sequence[Tensor]) -> _Choice:
@@ -144,11 +156,9 @@ class MovedChooser:
         self._intra_bits = coded.bits
         return _Choice(MovedFrame(FrameKind.KEY, symbols, coded, None, self._still), None, cost)
 
-    def _inter(self, scaled: Sequence[Tensor], past: Past) -> _Choice:
-        rounded = [y.round().to(torch.int32) for y in scaled]
-        picture = self._priors.reference(rounded, self._gains, self._qp)
+    def _inter(self, scaled: Sequence[Tensor], alone: Alone, past: Past) -> _Choice:
         with self._priors.clock.stage("motion search"):
-            field = self.search(picture, past).clamp(-LIMIT, LIMIT)
+            field = self.search(alone.shown, past).clamp(-LIMIT, LIMIT)
         kind = FrameKind.MOVED if bool(field.any()) else FrameKind.STILL
         vectors = CodedField.of(self._priors, self._qp, past.field, field) if kind is FrameKind.MOVED else None
         given = look(self._priors, past, field)

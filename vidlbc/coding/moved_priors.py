@@ -27,6 +27,15 @@ class Seen(NamedTuple):
     prediction: Prediction
 
 
+class Alone(NamedTuple):
+    """What a frame's own symbols show: features and the picture, as ReferenceSynthesis.alone gives them, and that
+    picture as a reference, uint8 (B, H, W, 3)."""
+
+    features: Tensor
+    folded: Tensor
+    shown: Tensor
+
+
 class MovedPriors(Priors):
     """As `Priors`; a frame is predicted from `Seen`.
 
@@ -38,7 +47,7 @@ class MovedPriors(Priors):
 
     def __init__(self, image: ImageModel, temporal: MovedStage, pool: FramePool):
         super().__init__(image, temporal, pool)
-        self._reference, self._see = Traced(self._reference_step), Traced(self._see_step)
+        self._alone, self._mix, self._see = (Traced(f) for f in (self._alone_step, self._mix_step, self._see_step))
         self._remember = {s: Traced(partial(self._remember_step, s)) for s in self.strides}
         self._vectors = {name: Traced(step) for name, step in temporal.motion.vectors.steps.items()}
         self._begin = {s: Traced(partial(self._begin_step, s)) for s in self.strides}
@@ -46,12 +55,16 @@ class MovedPriors(Priors):
     # -- pictures ----------------------------------------------------------------------------------------------------
 
     @in_stage("temporal stage")
-    def reference(
-        self, symbols: Sequence[Tensor], gains: Sequence[Gains], qp: Tensor, picture: Tensor | None = None
-    ) -> Tensor:
-        """The reference picture of a coded frame; `picture`: the moved one that it was predicted from, if any."""
-        before = () if picture is None else (picture,)
-        out: Tensor = self._reference(qp, *symbols, *[g.step for g in gains], *before)
+    def alone(self, symbols: Sequence[Tensor], gains: Sequence[Gains], qp: Tensor) -> Alone:
+        """What a coded frame's own symbols show."""
+        return Alone(*self._alone(qp, *symbols, *[g.step for g in gains]))
+
+    @in_stage("temporal stage")
+    def reference(self, alone: Alone, qp: Tensor, moved_picture: Tensor | None) -> Tensor:
+        """The reference picture of a frame; `moved_picture`: what it was predicted from, if it has a past."""
+        if moved_picture is None:
+            return alone.shown
+        out: Tensor = self._mix(alone.features, alone.folded, qp, moved_picture)
         return out
 
     @in_stage("temporal stage")
@@ -100,10 +113,16 @@ class MovedPriors(Priors):
 
     # -- what is traced ----------------------------------------------------------------------------------------------
 
-    def _reference_step(self, qp: Tensor, *tensors: Tensor) -> Tensor:
+    def _alone_step(self, qp: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         count = len(self.levels)
-        latents = [dequantised(*pair) for pair in zip(tensors[:count], tensors[count : 2 * count], strict=True)]
-        return shown(self.temporal.motion.synthesis(latents, qp, *tensors[2 * count :]))
+        latents = [dequantised(*pair) for pair in zip(tensors[:count], tensors[count:], strict=True)]
+        synthesis = self.temporal.motion.synthesis
+        features, folded = synthesis.alone(latents, qp)
+        return features, folded, shown(synthesis.picture(folded))
+
+    def _mix_step(self, features: Tensor, folded: Tensor, qp: Tensor, moved_picture: Tensor) -> Tensor:
+        synthesis = self.temporal.motion.synthesis
+        return shown(synthesis.picture(synthesis.mixed(features, folded, qp, moved_picture)))
 
     def _see_step(self, reference: Tensor, field: Tensor) -> tuple[Tensor, ...]:
         picture = moved(reference, field)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vidlbc.bitstream import Header
-from vidlbc.coding.moved_priors import MovedPriors, Seen
+from vidlbc.coding.moved_priors import Alone, MovedPriors, Seen
 from vidlbc.motion.field import BLOCK, pyramid
 from vidlbc.prior.topdown import Gains
 from vidlbc.temporal_stage import Memory, State
@@ -72,13 +72,19 @@ def after(
     qp: Tensor,
     given: Look | None,
     still: Tensor,
+    alone: Alone | None = None,
 ) -> Past:
-    """The past of the next frame; `given`: what this one was coded from, None for a key frame; `still`: `no_motion`.
+    """The past of the next frame; `given`: what this one was coded from, None for a key frame; `still`: `no_motion`;
+    `alone`: what the symbols show, where that is known.
 
     The reference picture takes longest, and is made beside the rest.
     """
     picture = None if given is None else given.seen.picture
-    reference = priors.pool.beside(lambda: priors.reference(symbols, gains, qp, picture))
+
+    def make() -> Tensor:
+        return priors.reference(priors.alone(symbols, gains, qp) if alone is None else alone, qp, picture)
+
+    reference = priors.pool.beside(make)
     state: State = {}
     coarser: Tensor | None = None
     for stride in reversed(priors.strides):

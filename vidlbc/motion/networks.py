@@ -70,6 +70,11 @@ class ReferenceSynthesis(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, latents: Sequence[Tensor], qp: Tensor, moved: Tensor | None = None) -> Tensor:
+        features, picture = self.alone(latents, qp)
+        return self.picture(picture if moved is None else self.mixed(features, picture, qp, moved))
+
+    def alone(self, latents: Sequence[Tensor], qp: Tensor) -> tuple[Tensor, Tensor]:
+        """From a frame's own latents: features and the picture, folded, (B, H/4, W/4, C) each."""
         x: Tensor | None = None
         for index in reversed(range(len(self.lift))):
             lifted = self.lift[index](snap(latents[index].clone()))
@@ -79,14 +84,20 @@ class ReferenceSynthesis(nn.Module):
             if index:
                 x = depth_to_space(up, _RATIOS[index])
         assert x is not None
-        picture = snap(up)
-        if moved is not None:
-            before = space_to_depth(moved, STRIDES[0])
-            # The difference of two values of the grid reaches to 24, where sums would not be exact.
-            y = snap(self.enter(torch.cat([x, picture, snap(before - picture)], -1)))
-            y = snap(y * (1 + self._rows(self.trust, qp)))
-            picture = snap(picture + self.leave(self.fuse(y)))
-        return depth_to_space(picture, STRIDES[0])
+        return x, snap(up)
+
+    def mixed(self, features: Tensor, picture: Tensor, qp: Tensor, moved: Tensor) -> Tensor:
+        """What `alone` gave, and the moved picture -> the reference, folded."""
+        before = space_to_depth(moved, STRIDES[0])
+        # The difference of two values of the grid reaches to 24, where sums would not be exact.
+        y = snap(self.enter(torch.cat([features, picture, snap(before - picture)], -1)))
+        y = snap(y * (1 + self._rows(self.trust, qp)))
+        return snap(picture + self.leave(self.fuse(y)))
+
+    @staticmethod
+    def picture(folded: Tensor) -> Tensor:
+        """(B, H/4, W/4, 48) -> (B, H, W, 3)."""
+        return depth_to_space(folded, STRIDES[0])
 
     @property
     def own(self) -> tuple[nn.Module, ...]:
