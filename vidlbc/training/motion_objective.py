@@ -54,7 +54,8 @@ class Measured:
 class MotionRate:
     """Called by the loop on (frames uint8 (B, T, 3, S, S), qp (B,)); S a multiple of 32.
 
-    `price`: of errors, where symbols are chosen for rate and distortion (vidlbc.coding.rdo); None: they are rounded.
+    `price`: of errors, where symbols of every second step are chosen for rate and distortion (vidlbc.coding.rdo); None:
+    all are rounded.
     `pictures`: weight of the references' error beside bits, where their synthesis is trained.
     """
 
@@ -70,7 +71,7 @@ class MotionRate:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         assert isinstance(temporal, MovedStage)
         frames, qp = batch
-        found = self.measure(temporal, frames, qp)
+        found = self.measure(temporal, frames, qp, self.price if step % 2 else None)
         weight = ((qp_lambda(torch.tensor(32.0)) / qp_lambda(qp)) ** RATE_EXPONENT)[:, None]
         loss = (weight * (found.symbols + found.vectors)).mean()
         decibels = -10 * found.errors.detach().clamp_min(1e-9).log10()
@@ -96,11 +97,11 @@ class MotionRate:
         found = self.measure(temporal, whole, qp)
         return (found.symbols + found.vectors) * (len(rows) * len(columns) / (height * width))
 
-    def measure(self, temporal: MovedStage, frames: Tensor, qp: Tensor) -> Measured:
-        """frames uint8 (B, T, 3, H, W), sides multiples of 32; qp (B,)."""
+    def measure(self, temporal: MovedStage, frames: Tensor, qp: Tensor, price: float | None = None) -> Measured:
+        """frames uint8 (B, T, 3, H, W), sides multiples of 32; qp (B,); symbols chosen at this price, None: rounded."""
         clips, count = frames.shape[:2]
         pixels = frames.shape[-2] * frames.shape[-1]
-        walk = self.walk(temporal, frames, qp)
+        walk = self.walk(temporal, frames, qp, price)
         errors = torch.stack(walk.errors, 1)
         later, fields = qp.repeat_interleave(count - 1), torch.stack(walk.fields, 1)
         bits = vectors = torch.zeros(len(later), device=frames.device)
@@ -121,13 +122,13 @@ class MotionRate:
             vectors = motion.vectors.bits(later, before, fields.flatten(0, 1), symbol_bits)
         return Measured((bits / pixels).view(clips, -1), (vectors / pixels).view(clips, -1), errors)
 
-    def walk(self, temporal: MovedStage, frames: Tensor, qp: Tensor) -> Walk:
-        """frames uint8 (B, T, 3, H, W), qp (B,)."""
+    def walk(self, temporal: MovedStage, frames: Tensor, qp: Tensor, price: float | None = None) -> Walk:
+        """As `measure`."""
         motion, walk = temporal.motion, Walk()
         gains = self.image.gains(qp)
         scaled = self._scaled(frames, gains)
         pictures = frames.permute(0, 1, 3, 4, 2).contiguous()
-        chooser = None if self.price is None else _Chooser(self.image, temporal, qp, gains, self.price)
+        chooser = None if price is None else _Chooser(self.image, temporal, qp, gains, price)
         synthesis, analysis = _learns(motion.synthesis.parameters()), _learns(motion.analysis.parameters())
         for t in range(frames.shape[1]):
             before: Tensor | None = None
