@@ -1,7 +1,8 @@
 """The loss of a temporal stage that predicts from moved pictures, in a closed loop: references are decoded pictures.
 
     frames --frozen image stage--> gain * y
-    frame by frame: reference of t-1 --search, moved--> picture --analysis--> prediction of t
+    frame by frame: gain * y of t, rounded --synthesis--> what it looks like, searched for in the reference of t-1
+                    reference of t-1 --moved--> picture --analysis--> prediction of t
                     gain * y of t --rounded, or chosen under the priors--> symbols
                     symbols of t, moved picture --synthesis--> reference of t        error against the frame
     all frames at once: bits of symbols and of vectors
@@ -111,7 +112,7 @@ class MotionRate:
         if measures or _learns(own) or _learns(motion.analysis.parameters()):
             everything = [_side_by_side([frame[i] for frame in walk.symbols]) for i in range(len(temporal.levels))]
             at = self.image.gains(qp.repeat_interleave(count))
-            latents = [q * g.step[:, None, None] for q, g in zip(everything, at, strict=True)]
+            latents = _latents(everything, at)
             coded = [q.unflatten(0, (clips, count))[:, 1:].flatten(0, 1) for q in everything]
             kinds = zip(*walk.predictions, strict=True)
             given = Prediction(*[list(map(_side_by_side, zip(*levels, strict=True))) for levels in kinds])
@@ -133,22 +134,26 @@ class MotionRate:
         for t in range(frames.shape[1]):
             before: Tensor | None = None
             wanted = [y[:, t] for y in scaled]
+            symbols = [y.round() for y in wanted]
+            with torch.set_grad_enabled(synthesis and torch.is_grad_enabled()):
+                alone = motion.synthesis.alone(_latents(symbols, gains), qp)
             if t:
                 with torch.no_grad():
+                    looks = shown(motion.synthesis.picture(alone[1].detach()))
                     last = walk.fields[-1] if walk.fields else None
-                    walk.fields.append(search(pictures[:, t], walk.references[-1], qp, last, self.effort))
+                    walk.fields.append(search(looks, walk.references[-1], qp, last, self.effort))
                     before = moved(walk.references[-1], walk.fields[-1])
                 with torch.set_grad_enabled(analysis and torch.is_grad_enabled()):
                     walk.predictions.append(motion.predict(before))
-            if chooser is None:
-                symbols = [y.round() for y in wanted]
-            else:
-                symbols = chooser.symbols(wanted, walk.fields[-1], walk.predictions[-1]) if t else chooser.first(wanted)
-            walk.symbols.append(symbols)
-            latents = [q * g.step[:, None, None] for q, g in zip(symbols, gains, strict=True)]
             with torch.set_grad_enabled(synthesis and torch.is_grad_enabled()):
-                picture = motion.synthesis(latents, qp, before)
+                if chooser is not None:
+                    given = (walk.fields[-1], walk.predictions[-1]) if t else None
+                    symbols = chooser.symbols(wanted, given)
+                    alone = motion.synthesis.alone(_latents(symbols, gains), qp)
+                folded = alone[1] if before is None else motion.synthesis.mixed(*alone, qp, before)
+                picture = motion.synthesis.picture(folded)
                 walk.errors.append((picture - seen(pictures[:, t])).square().mean((1, 2, 3)) / CONTRAST**2)
+            walk.symbols.append(symbols)
             walk.references.append(shown(picture.detach()))
         return walk
 
@@ -171,24 +176,21 @@ class _Chooser:
         self._state: State = {}
 
     @torch.no_grad()
-    def first(self, scaled: Sequence[Tensor]) -> list[Tensor]:
-        """Of a frame without a past, under the intra prior."""
-        symbols = self._choose(self._intra, scaled, {})
-        maps = self._temporal.observe(self._latents(symbols))
-        self._state = {s: self._temporal.begin_at(s, observed) for s, observed in maps.items()}
+    def symbols(self, scaled: Sequence[Tensor], given: tuple[Tensor, Prediction] | None) -> list[Tensor]:
+        """Of the next frame; `given`: its field and prediction, None for the first, which has the intra prior."""
+        temporal, state = self._temporal, self._state
+        if given is None:
+            symbols = self._choose(self._intra, scaled, {})
+        else:
+            state, memory = temporal.look(state, *given)
+            symbols = self._choose(temporal.trunk, scaled, memory)
+        maps = temporal.observe(_latents(symbols, self._gains))
+        for stride, seen_there in maps.items():
+            if given is None:
+                self._state[stride] = temporal.begin_at(stride, seen_there)
+            else:
+                self._state[stride] = temporal.advance_at(stride, state[stride], seen_there)
         return symbols
-
-    @torch.no_grad()
-    def symbols(self, scaled: Sequence[Tensor], vectors: Tensor, prediction: Prediction) -> list[Tensor]:
-        temporal = self._temporal
-        state, memory = temporal.look(self._state, vectors, prediction)
-        symbols = self._choose(temporal.trunk, scaled, memory)
-        maps = temporal.observe(self._latents(symbols))
-        self._state = {s: temporal.advance_at(s, state[s], observed) for s, observed in maps.items()}
-        return symbols
-
-    def _latents(self, symbols: Sequence[Tensor]) -> list[Tensor]:
-        return [q * g.step[:, None, None] for q, g in zip(symbols, self._gains, strict=True)]
 
     def _choose(self, trunk: TopDownPrior, scaled: Sequence[Tensor], memory: Memory) -> list[Tensor]:
         reader = self._temporal.reader(memory) if memory else None
@@ -203,6 +205,10 @@ class _Chooser:
             if index:
                 hidden = trunk.absorb(index, hidden, symbols[index] * gains.step[:, None, None], self._qp)
         return symbols
+
+
+def _latents(symbols: Sequence[Tensor], gains: Sequence[Gains]) -> list[Tensor]:
+    return [q * g.step[:, None, None] for q, g in zip(symbols, gains, strict=True)]
 
 
 def _learns(parameters: Iterable[nn.Parameter]) -> bool:

@@ -1,0 +1,108 @@
+"""The loss of moved kinds: bits in a closed loop, and which parts learn from it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.codec.small_models import MOVED_OPTIONS, noisy_frames, save_small_model
+from vidlbc import models
+from vidlbc.coding.rdo import ERROR_PRICE
+from vidlbc.errors import InputError
+from vidlbc.job.train import PARTS, train_parts
+from vidlbc.moved_codec import MovedCodec
+from vidlbc.training.motion_objective import MotionRate
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    return models.load_image_stage(save_small_model(tmp_path_factory.mktemp("m") / "small", kinds=()) / "image_stage")
+
+
+@pytest.fixture(params=["transformer", "lstm"])
+def stage(request, image):
+    torch.manual_seed(0)
+    return models.build_temporal(request.param, image.stage, **MOVED_OPTIONS[request.param])
+
+
+def clips(count: int = 2, frames: int = 4, size: int = 64) -> torch.Tensor:
+    drawn = np.stack([noisy_frames(frames, size, size, seed) for seed in range(count)])
+    return torch.from_numpy(drawn).permute(0, 1, 4, 2, 3)
+
+
+QP = torch.tensor([20, 40])
+
+
+def gradients(stage) -> set[str]:
+    return {name for name, p in stage.named_parameters() if p.grad is not None and bool(p.grad.any())}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_learns_by_itself(image, stage, part):
+    train_parts(stage, [part])
+    with torch.no_grad():
+        for gate in stage.gates:  # fresh ones let nothing through
+            gate.bias.fill_(0.5)
+    loss, figures = MotionRate(image)(stage, (clips(), QP), 0)
+    loss.backward()
+    learned = gradients(stage)
+    assert learned and torch.isfinite(loss) and set(figures) >= {"bpp", "bpp_vectors", "psnr", "psnr_first"}
+    places = {
+        "prior": "", "vectors": "motion.vectors.", "analysis": "motion.analysis.",
+        "fusion": "motion.synthesis.leave.", "synthesis": "motion.synthesis.lift.",
+    }  # fmt: skip
+    assert any(name.startswith(places[part]) for name in learned)
+    assert all(p.grad is None for p in stage.parameters() if not p.requires_grad)
+    if part == "prior":
+        assert not any(name.startswith("motion.") for name in learned)
+
+
+def test_unknown_parts_are_one_line(stage):
+    for parts in (["everything"], []):
+        with pytest.raises(InputError, match="expected some of prior, vectors, fusion, synthesis, analysis"):
+            train_parts(stage, parts)
+
+
+def test_a_few_steps_lower_the_bits_of_what_they_see(image, stage):
+    train_parts(stage, None)
+    rate, batch = MotionRate(image), (clips(), QP)
+    optimiser = torch.optim.Adam([p for p in stage.parameters() if p.requires_grad], lr=3e-3)
+    losses = []
+    for step in range(20):
+        loss, _ = rate(stage, batch, step)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert min(losses[-3:]) < 0.97 * losses[0]
+
+
+def test_chosen_symbols_take_fewer_bits_and_more_error(image, stage):
+    stage.requires_grad_(False)
+    rate = MotionRate(image)
+    plain, chosen = (rate.measure(stage, clips(), QP, price) for price in (None, ERROR_PRICE))
+    assert bool((chosen.symbols.sum(1) < plain.symbols.sum(1)).all())
+    walk = rate.walk(stage, clips(), QP, ERROR_PRICE)
+    assert len(walk.symbols) == len(walk.references) == 4 and len(walk.fields) == len(walk.predictions) == 3
+
+
+def test_what_training_measures_is_what_coding_takes(image, stage):
+    """Estimated bits of the loss beside those of the codec's own report, on symbols that were rounded."""
+    stage.requires_grad_(False)
+    frames = noisy_frames(4, 64, 64)
+    codec = MovedCodec(image, stage.eval(), b"", device="cpu")
+    codec._priors.intra_frames = False
+    _, report = codec.compress_symbols(codec.analyse(frames, 30), 30, 64, 64)
+    clip = torch.from_numpy(frames).permute(0, 3, 1, 2)[None]
+    measured = MotionRate(image).bpp(codec.temporal, clip, torch.tensor([30]))
+    assert float(measured.sum()) * 64 * 64 == pytest.approx(sum(report.frame_bits[1:]), rel=0.03)
+
+
+def test_frames_of_any_size_are_measured_and_clips_alone_as_in_a_batch(image, stage):
+    stage.requires_grad_(False)
+    rate, frames = MotionRate(image), clips(size=40)
+    together = rate.bpp(stage, frames, QP)
+    assert together.shape == (2, 3)
+    alone = [rate.bpp(stage, frames[i : i + 1], QP[i : i + 1]) for i in range(2)]
+    assert torch.allclose(together, torch.cat(alone), rtol=1e-4)
