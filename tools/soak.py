@@ -4,7 +4,9 @@
     python tools/soak.py kills   input=VIDEOS out=FOLDER    kill encoding runs at random moments
 
 symbols: devices, threads, instruction sets, precisions of the analysis and batch sizes are drawn at random; every
-encoder and every decoder is a process of its own. A bitstream that decodes to other symbols is kept.
+encoder and every decoder is a process of its own. Half of the rounds are coded as no encoder would: every frame that
+can be is predicted, of kinds that have vectors from as far as these reach. A bitstream that decodes to other symbols is
+kept.
 kills: SIGKILL hits the launcher or a worker of tools/encode.py; after each, whatever bears a final name is compared
 with an undisturbed run, and after the last run all of it.
 

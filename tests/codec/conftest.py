@@ -11,6 +11,7 @@ import pytest
 import vidlbc
 from tests.codec.small_models import save_small_model, wild_field
 from vidlbc.codec import Codec
+from vidlbc.moved_codec import MovedCodec
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +40,26 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Codec:
     """The same architecture with other weights, kind `none`."""
     folder = save_small_model(tmp_path_factory.mktemp("models") / "other", seed=100, kinds=())
     return vidlbc.load(folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def moved_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Kinds that predict from moved pictures."""
+    folder = tmp_path_factory.mktemp("models") / "moved"
+    return save_small_model(folder, moved=True, variants={"short": [0, 2, 2, 3]})
+
+
+@pytest.fixture
+def moved_codec(moved_folder: Path) -> Callable[[str], MovedCodec]:
+    """`moved_codec(kind)`: a new one, which codes no frame by the intra prior but those that it has to."""
+
+    def load(kind: str) -> MovedCodec:
+        codec = vidlbc.load(moved_folder, "cpu", temporal=kind)
+        assert isinstance(codec, MovedCodec)
+        codec._priors.intra_frames = False
+        return codec
+
+    return load
 
 
 @pytest.fixture

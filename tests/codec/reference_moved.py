@@ -84,8 +84,9 @@ class MovedTransformer(MovedPrior):
         age = snap(net.w[f"{name}.age"] * F(1 / 16), 19, 1)
         bits = 16 - next(b for b in range(16) if len(past) <= 2**b)
         mixed = np.zeros_like(hidden)
+        size = hidden.shape[-1] // age.shape[1]
         for head in range(age.shape[1]):
-            part = slice(16 * head, 16 * head + 16)
+            part = slice(size * head, size * head + size)
             q = query[..., part].astype(np.float64)
             logits = [exactly((q * k[..., part]).sum(-1) + age[t, head]) for t, k in enumerate(keys)]
             least = np.max(logits, 0) - F(1)

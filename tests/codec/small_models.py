@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vidlbc import models
+from vidlbc.codec import Codec
 from vidlbc.image_stage import ImageStage, build_image_stage
 
 KINDS = ("none", "lstm", "transformer")
@@ -109,6 +110,13 @@ def noisy_frames(count: int, height: int, width: int, seed: int = 0) -> np.ndarr
         picture = (picture + np.roll(picture, 1, axis) + np.roll(picture, 2, axis)) / 3
     clip = np.stack([picture[t : t + height, t : t + width] for t in range(count)])
     return (clip + rng.normal(0, 4, clip.shape)).clip(0, 255).astype(np.uint8)
+
+
+def large_symbols(codec: Codec, count: int, height: int, width: int) -> list[Tensor]:
+    """int32 (count, H_l, W_l, C_l): symbols as large as they get, and nothing."""
+    shapes = [q.shape for q in codec.analyse(noisy_frames(count, height, width), 20)]
+    bits = [raw_bits(key, int(np.prod(shape))).reshape(shape) for key, shape in enumerate(shapes)]
+    return [torch.from_numpy(((b % 3 - 1) * 32767).astype(np.int32)) for b in bits]
 
 
 def wild_field(key: int, before: Tensor) -> Tensor:

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.codec.small_models import save_small_model
+from vidlbc.bitstream import Reader, unpack_kinds
+from vidlbc.coding.moving import FrameKind
 from vidlbc.errors import InputError, VidlbcError
-from vidlbc.soak import SoakSettings, all_conditions, run, run_soak
+from vidlbc.soak import Conditions, SoakSettings, all_conditions, run, run_soak
 from vidlbc.soak.worker import Request
 
 Tool = Callable[..., subprocess.CompletedProcess[str]]
@@ -41,6 +43,29 @@ def test_the_tool_counts_every_symbol_once(run_tool: Tool, settings: SoakSetting
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"{4 * one_clip:,} symbols of lstm, none under " in done.stdout and ": 0 mismatches" in done.stdout
+
+
+@pytest.mark.slow
+def test_kinds_that_have_vectors(settings: SoakSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rounds of this seed have far vectors; their decoders take the clips one by one and as a batch."""
+    honest, kinds = run._in_process, set()
+
+    def note(request: Request, conditions: Conditions) -> list[tuple[str, int]]:
+        entries = honest(request, conditions)
+        if request.video:
+            assert request.far
+            for path in Path(request.folder).glob("*.vlbc"):
+                kinds.update(k for p in Reader(path.read_bytes()).packets() for k in unpack_kinds(p.modes, p.frames))
+        return entries
+
+    monkeypatch.setattr(run, "_in_process", note)
+    moved = save_small_model(tmp_path / "moved", moved=True)
+    one_round = 2 * 3 * (1 * 10 * 14 + 3 * 5 * 7 + 4 * 3 * 4 + 5 * 2 * 2)
+    both = replace(settings, model=str(moved), kinds=("lstm", "transformer"), symbols=2 * one_round, seed=20)
+    tallies = run_soak(both)
+    assert sum(tally.symbols for tally in tallies.values()) == 2 * one_round
+    assert not sum(tally.mismatches for tally in tallies.values())
+    assert kinds == {FrameKind.KEY, FrameKind.MOVED} and {("batch" in name) for name in tallies} == {False, True}
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def test_a_case_is_a_function_of_seed_and_number(corpus: Corpus) -> None:
     assert one != [make_case(corpus, 4, number) for number in range(200)]
     streams = [mutate_stream(np.random.Generator(np.random.Philox(n)), corpus.streams) for n in range(300)]
     changed = [parse(data)[0] for name, data in streams if name.startswith("moved")]
-    assert len({record.get("kinds") for records in changed for record in records}) > 10
+    assert len({record.get("kinds") for records in changed for record in records}) > 5
     assert sum(data == corpus.streams[name] for name, data in streams) < 30
     assert sum(data == mended(data) for _, data in streams) > 150  # whose checksums hold, as far as there are any
 

@@ -89,7 +89,7 @@ class _Packet:
         self._crc = 0
 
     def vectors(self, distribution: Distribution, truth: Tensor | None, mask: Tensor | None) -> Tensor:
-        """For `VectorPrior.walk`."""
+        """For `MovedPriors.vectors`."""
         mean, log2_scale = distribution.mean, distribution.log2_scale
         values = torch.zeros(mean.shape, dtype=torch.int32, device=mean.device)
         here = torch.ones(mean.shape, dtype=torch.bool, device=mean.device) if mask is None else mask

@@ -17,7 +17,7 @@ from vidlbc.prior.topdown import Distribution, Gains
 from vidlbc.stage_clock import in_stage
 from vidlbc.temporal_stage import Memory
 from vidlbc.temporal_stage.moved import MovedStage
-from vidlbc.traced import Traced
+from vidlbc.traced import Traced, uncompiled
 
 
 class Seen(NamedTuple):
@@ -75,6 +75,7 @@ class MovedPriors(Priors):
         return Seen(picture, Prediction(rest[:count], rest[count:]))
 
     @in_stage("temporal stage")
+    @uncompiled
     def vectors(self, qp: Tensor, before: Tensor, code: Code, field: Tensor | None = None) -> Tensor:
         """VectorPrior.walk."""
         return self.temporal.motion.vectors.walk(qp, before, code, field, lambda step, *x: self._vectors[step](*x))

@@ -8,7 +8,6 @@ FOLDER/entry.symbols             of the shards' first clip
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from dataclasses import dataclass
@@ -19,18 +18,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vidlbc import codec as codecs
 from vidlbc import models
-from vidlbc.bitstream import Header, Reader
+from vidlbc.bitstream import Reader
 from vidlbc.codec import Codec
-from vidlbc.coding.moved_encoding import MovedChooser, MovedSettings
-from vidlbc.coding.moving import Past
-from vidlbc.coding.rdo import ERROR_PRICE
 from vidlbc.entropy.coder import SYMBOL_LIMIT
+from vidlbc.fuzz.far import far_encoder
 from vidlbc.image_stage import build_image_stage
-from vidlbc.moved_codec import MovedCodec
 from vidlbc.shards.encode import encode_shard
 from vidlbc.shards.layout import write_atomic
 from vidlbc.shards.manifest import write_manifest
@@ -125,9 +121,9 @@ def make_corpus(folder: Path) -> Corpus:
         path = folder / "streams" / f"{name}.vlbc"
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as sink:
-            _encoder(corpus.codecs[name]).compress_stream([frames], sink, qp=20, **options)
+            _encoder(corpus, name).compress_stream([frames], sink, qp=20, **options)
     for name in EXTREME:
-        write_atomic(folder / "streams" / f"{name}.vlbc", _extreme(_encoder(corpus.codecs[name])))
+        write_atomic(folder / "streams" / f"{name}.vlbc", _extreme(_encoder(corpus, name)))
     plan = _write_shards(folder, corpus.shard_codec)
     shards = LatentShards(plan.output, mode="symbols", codec=corpus.shard_codec, shuffle=False)
     cache = SymbolCache(folder / "cache")
@@ -171,32 +167,8 @@ def _stir(module: nn.Module) -> None:
             parameter.add_(torch.randn_like(parameter) * parameter[0].numel() ** -0.5)
 
 
-class _FarChooser(MovedChooser):
-    """Vectors of all sizes, as far as they get, where a search would find few."""
-
-    def search(self, picture: Tensor, past: Past) -> Tensor:
-        draw = np.random.Generator(np.random.Philox(int(picture.sum())))
-        rows, columns = past.field.shape[1:3]
-        size = 2.0 ** draw.integers(1, 16, (1, rows // 2, columns // 2, 1))
-        large = (draw.uniform(-1, 1, (1, rows // 2, columns // 2, 2)) * size).round().astype(np.int32)
-        field = torch.from_numpy(large).repeat_interleave(2, 1).repeat_interleave(2, 2)
-        still, part = (torch.from_numpy(draw.random((1, rows, columns, 1)) < share) for share in (0.3, 0.1))
-        return torch.where(part, -field, torch.where(still, past.field, field))
-
-
-class _FarCodec(MovedCodec):
-    def _chooser(self, header: Header, rdo: bool) -> MovedChooser:
-        return _FarChooser(self._moved, header, MovedSettings(ERROR_PRICE if rdo else None))
-
-
-def _encoder(codec: Codec) -> Codec:
-    """The codec itself; of a moved kind one that moves further, and always predicts where it can."""
-    if not isinstance(codec, MovedCodec):
-        return codec
-    far = copy.copy(codec)
-    far.__class__ = _FarCodec
-    far._priors.intra_frames = False  # of untrained priors the intra prior is always the better one
-    return far
+def _encoder(corpus: Corpus, name: str) -> Codec:
+    return far_encoder(corpus.codecs[name]) if name.startswith("moved") else corpus.codecs[name]
 
 
 def _frames(count: int, seed: int) -> np.ndarray:

@@ -73,11 +73,13 @@ def run_soak(settings: SoakSettings, on_round: Callable[[int], None] = lambda sy
         clip = clips[number % len(clips)].path
         kind = settings.kinds[number % len(settings.kinds)]
         encoder, decoder = (c[int(draw.integers(len(c)))] for c in (settings.encoding, settings.decoding))
-        qp, rdo = int(draw.integers(NUM_QP)), bool(draw.integers(2))
+        qp, rdo, far = int(draw.integers(NUM_QP)), bool(draw.integers(2)), bool(draw.integers(2))
         tally = tallies.setdefault(f"{encoder} -> {decoder}", Tally())
         with tempfile.TemporaryDirectory(prefix="vidlbc-soak-") as work:
             base = Request(model=settings.model, kind=kind, folder=work)
-            told = replace(base, video=str(clip), frames=settings.frames, length=settings.length, qp=qp, rdo=rdo)
+            told = replace(
+                base, video=str(clip), frames=settings.frames, length=settings.length, qp=qp, rdo=rdo, far=far
+            )
             written = _in_process(told, encoder)
             read = _in_process(replace(base, count=len(written)), decoder)
             for place, (mine, theirs) in enumerate(zip(written, read, strict=True)):

@@ -14,13 +14,14 @@ from vidlbc.codec import Codec, load
 from vidlbc.coding import SKIP
 from vidlbc.errors import VidlbcError
 from vidlbc.evaluation.clips import Clip
+from vidlbc.fuzz.far import far_encoder
 from vidlbc.job.verify import symbols_digest
 
 
 @dataclass(frozen=True)
 class Request:
     """With a `video`: encode at most `frames` of it, in clips of `length`, into `folder`. Without: decode the `count`
-    bitstreams there, `batch` at once."""
+    bitstreams there, `batch` at once. `far`: every frame that can be is predicted, from as far as vectors reach."""
 
     model: str
     kind: str
@@ -34,6 +35,7 @@ class Request:
     length: int = 1
     qp: int = 32
     rdo: bool = False
+    far: bool = False
     count: int = 0
 
 
@@ -43,6 +45,7 @@ Entry = tuple[str, int]
 def _encode(codec: Codec, request: Request) -> list[Entry]:
     frames = Clip("", Path(request.video)).read(request.frames).frames
     length = min(request.length, len(frames))
+    codec = far_encoder(codec) if request.far else codec
     entries: list[Entry] = []
     # Clips of one length, so that they can be decoded as one batch.
     for number, start in enumerate(range(0, len(frames) - length + 1, length)):

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidlbc.errors import InputError
 from vidlbc.motion.field import pyramid
 from vidlbc.motion.stage import MotionStage, Prediction
 from vidlbc.prior.grid import Block, Linear, RMSNorm, snap, space_to_depth
@@ -195,6 +196,8 @@ class TimeReader(nn.Module):
     def __init__(self, channels: int, frames: int, head_channels: int = 16):
         super().__init__()
         self.heads = channels // head_channels
+        if not self.heads or channels % self.heads:
+            raise InputError(f"prior width {channels}: attention needs {head_channels} or more, in equal heads")
         self.norm_hidden, self.norm_past = RMSNorm(channels), RMSNorm(channels)
         self.query = Linear(channels, channels)
         self.key = Linear(channels, channels, bias=False)
