@@ -10,6 +10,7 @@ The *coding tables* (gain, step and log2 gain of every QP and channel, multiples
 once, when a stage is saved, and stored: they are part of the format, not recomputed by a decoder.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from vidlbc.errors import RETIRED, InputError
 from vidlbc.image_stage import ImageStage, build_image_stage
 from vidlbc.motion.stage import start_from
+from vidlbc.prior.grid import as_integers, from_integers, to_grid
 from vidlbc.prior.topdown import NUM_QP, Gains
 from vidlbc.temporal_stage import KINDS, MOVED_KINDS, MovedStage, NoContext, TemporalStage
 from vidlbc.training.checkpoint import load_tensors, save_tensors
@@ -147,10 +149,13 @@ def stored_digest(folder: Path) -> bytes:
 
 
 def save_temporal(temporal: TemporalStage, folder: Path, config: Mapping[str, Any], image_digest: bytes) -> None:
-    """`config`: {"kind": ..., "options": {...}}."""
+    """`config`: {"kind": ..., "options": {...}}. Kinds that predict from moved pictures are stored as they decode, as
+    integers; others in float32, as they always were."""
     image = image_digest.hex()
+    moves = isinstance(temporal, MovedStage)
+    state = as_integers(to_grid(copy.deepcopy(temporal).cpu())) if moves else temporal.state_dict()
     _write_json(folder / "config.json", {"format": FORMAT, "image_stage": image, **config})
-    save_tensors(folder / "model.safetensors", temporal.state_dict(), {})
+    save_tensors(folder / "model.safetensors", state, {})
 
 
 def build_temporal(kind: str, stage: ImageStage, **options: Any) -> TemporalStage:
@@ -185,7 +190,7 @@ def load_temporal(folder: Path, image: ImageModel, any_image: bool = False) -> t
     tensors, _ = load_tensors(folder / "model.safetensors")
     with _options_of(folder):
         temporal = build_temporal(config["kind"], image.stage, **config.get("options", {}))
-    _load_state(temporal, tensors, folder)
+    _load_state(temporal, from_integers(tensors), folder)
     return temporal.eval().requires_grad_(False), digest(tensors, config)
 
 

@@ -130,7 +130,12 @@ def frame_kinds(b: Bytes, count: int) -> list[int]:
 
 # -- weights -----------------------------------------------------------------------------------------------------------
 
-SIZES = {"F32": (np.float32, "torch.float32"), "F16": (np.float16, "torch.float16")}
+SIZES = {
+    "F32": (np.float32, "torch.float32"),
+    "F16": (np.float16, "torch.float16"),
+    "I16": (np.int16, "torch.int16"),
+    "I8": (np.int8, "torch.int8"),
+}
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
@@ -153,6 +158,11 @@ def digest(folder: Path) -> tuple[bytes, dict[str, Array], dict[str, Any]]:
     for name in sorted(tensors):
         shape = str(tuple(tensors[name].shape))
         sha.update(f"{name}|{types[name]}|{shape}|".encode() + tensors[name].tobytes())
+    for name in [n for n in tensors if n.endswith(".bits")]:
+        # Stored as integers, with the fractional bits of each row.
+        weight, bits = f"{name[:-5]}.weight", tensors.pop(name).astype(np.float64)
+        rows = tensors[weight].astype(np.float64)
+        tensors[weight] = (rows * 2.0 ** -bits.reshape(-1, *[1] * (rows.ndim - 1))).astype(np.float32)
     return sha.digest(), tensors, config
 
 

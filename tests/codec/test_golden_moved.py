@@ -19,19 +19,19 @@ from vidlbc.coding.moving import FrameKind
 # SHA-256 of the file, and of its symbols: int32, level after level.
 SHA256 = {
     "moved_lstm": (
-        "334b283a3a0905d35b6f265de8c0b366ee87c4720f4b4805f5fba16a652b4e6a",
+        "4bd6eab80a80a4d99f3c4c0e5f791a7ff0402387408d8c5a7092e2ff87ab01dc",
         "cad47a31f567e2d2e3def970be523ff6951112b228289449f59e573419dc47fa",
     ),
     "moved_transformer": (
-        "739a0ba56165363ed242ca4eb1b9b212372909a93053f9201a807c09fb0a2132",
+        "d3dcc38a14d252ccf877fe383eb02b837f7be13d856c1707f075f962192c807b",
         "cad47a31f567e2d2e3def970be523ff6951112b228289449f59e573419dc47fa",
     ),
     "moved_lstm_rdo": (
-        "2f9364d2d452fc84b0b96d29a98fe4d93bcd6adf04918ae766e3aa8b8dd67bb3",
+        "a6d6b77cc9132c4cead97ce760d2ac90639796fce8b8de161f57f9390054e18f",
         "780f82aee2104dfae0c95617b6d5040cc566fa924a6666283e5b0fa3db0cf0d3",
     ),
     "moved_transformer_rdo": (
-        "e6ba776406ce89952f51758870b02ddd43670ca714ea4ed982c48c0b67c5b668",
+        "706471760a97f52043d0281aeeda74c588a0533c2228715a87461b6c3c1b26a8",
         "a00dcc132a3b2cd5c924fe975361b1ae288303f1e7b7d6d2df307621695b3402",
     ),
 }

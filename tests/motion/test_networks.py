@@ -8,7 +8,7 @@ from vidlbc.image_stage.base import channels_first, channels_last
 from vidlbc.motion.networks import PredictionAnalysis, ReferenceSynthesis, take_over
 from vidlbc.motion.stage import MotionStage, motion_options, start_from
 from vidlbc.motion.warp import CONTRAST, seen
-from vidlbc.prior.grid import check_exact, to_grid
+from vidlbc.prior.grid import as_integers, check_exact, from_integers, to_grid
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +91,13 @@ def test_other_strides_are_refused(image):
 
     with pytest.raises(ValueError, match="strides 4, 8, 16, 32"):
         MotionStage([Level(8, 3), Level(16, 3)], **motion_options(image.stage))
+
+
+def test_integers_are_the_weights_that_decode(motion):
+    state = motion.state_dict()
+    stored = as_integers(motion)
+    weights = [name.removesuffix(".bits") for name in stored if name.endswith(".bits")]
+    assert weights and all(stored[f"{name}.weight"].dtype == torch.int16 for name in weights)
+    back = from_integers(stored)
+    assert set(back) == set(state) and all(torch.equal(back[name], tensor) for name, tensor in state.items())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in from_integers(state).items())

@@ -16,6 +16,7 @@ The layers train as usual: tensors that carry gradients are not rounded (the gri
 Tensors are channels-last, (B, H, W, C): a 1x1 convolution is then one matrix product.
 """
 
+from collections.abc import Mapping
 from functools import cache
 from operator import attrgetter
 from typing import TypeVar
@@ -65,6 +66,32 @@ def to_grid(module: M) -> M:
             layer.fix()
     check_exact(module)
     return module
+
+
+def as_integers(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a module that `to_grid` made exact: weights of its layers as int16, and beside each, as `bits`, the
+    fractional bits of every output channel, int8; all else as it is."""
+    state = dict(module.state_dict())
+    for name, layer in module.named_modules():
+        if isinstance(layer, Linear | DepthwiseConv):
+            rows, _ = _rows(layer)
+            bits = torch.full((len(rows),), _COARSEST_WEIGHT_BITS, device=rows.device)
+            while bool((part := (rows * torch.exp2(bits.double())[:, None]).frac().any(1)).any()):
+                bits = bits + part.long()
+            whole = (rows * torch.exp2(bits.double())[:, None]).view_as(layer.weight)
+            state[f"{name}.weight"], state[f"{name}.bits"] = whole.to(torch.int16), bits.to(torch.int8)
+    return state
+
+
+def from_integers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `as_integers` was given; a state without integers is as it was."""
+    out = {name: tensor for name, tensor in state.items() if not name.endswith(".bits")}
+    for name in state:
+        if name.endswith(".bits"):
+            weight = f"{name.removesuffix('.bits')}.weight"
+            unit = torch.exp2(-state[name].double())
+            out[weight] = (state[weight].double() * unit.view(-1, *[1] * (state[weight].dim() - 1))).float()
+    return out
 
 
 class Fixable(nn.Module):
