@@ -3,7 +3,8 @@
     python datasets/make_default_corpus.py DATA LIST.csv
 
 DATA holds `clips/` (unlabelled videos), `fights/labels.csv` and `actions/labels.csv` (path,label,group,split) and `rd/`
-(test sequences). Train: all clips, the fights' train split, every fourth clip of the actions' train split. Test: `rd/`.
+(test sequences); where there is `train_video/` (clips of moving cameras), its own too. Train: all clips, the fights'
+train split, every fourth clip of the actions' train split, nine of ten of `train_video/`. Val: the tenth. Test: `rd/`.
 """
 
 import argparse
@@ -19,6 +20,9 @@ def rows(data: Path) -> Iterator[tuple[str, str]]:
     for path in sorted((data / "clips").iterdir()):
         if is_video(path.name):
             yield str(path.resolve()), "train"
+    moving = sorted((data / "train_video").glob("*.mp4"))
+    for number, path in enumerate(moving):
+        yield str(path.resolve()), "val" if number % 10 == 5 else "train"
     for name, every in (("fights", 1), ("actions", 4)):
         with open(data / name / "labels.csv", newline="") as file:
             listed = [row["path"] for row in csv.DictReader(file) if row["split"] == "train"]
