@@ -15,7 +15,7 @@ from vidlbc.bitstream import Header, Reader
 from vidlbc.codec import Codec
 from vidlbc.coding import EncodeReport, OnLevel, Priors
 from vidlbc.coding.moved_decoding import decode_moved
-from vidlbc.coding.moved_encoding import MovedChooser, MovedSettings, MovedWriter
+from vidlbc.coding.moved_encoding import MovedChooser, MovedFrame, MovedSettings, MovedWriter
 from vidlbc.coding.moved_priors import MovedPriors
 from vidlbc.coding.rdo import ERROR_PRICE
 from vidlbc.errors import InputError
@@ -65,7 +65,9 @@ class MovedCodec(Codec):
         scaled = ([q.float() for q in packet] for packet in packets)
         return self._finish(self._chooser(header, False).packets(scaled), sink, header, variant)
 
-    def _finish(self, frames, sink: BinaryIO, header: Header, variant: str | None) -> EncodeReport:
+    def _finish(
+        self, frames: Iterable[Sequence[MovedFrame]], sink: BinaryIO, header: Header, variant: str | None
+    ) -> EncodeReport:
         writer = MovedWriter(sink, header, variant)
         for packet in frames:
             with self.clock.stage("entropy coding"):
