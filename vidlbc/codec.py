@@ -352,6 +352,7 @@ class Codec(ImageCodec):
     ) -> Header:
         levels = tuple((level.stride, level.channels) for level in self.levels)
         base, rate = self.stage.base_levels, frame_rate(fps)
+        skip = 0 if self.moves else skip
         return Header(height, width, qp, self._digest, self.kind, levels, rate, context, kept, base, skip, self.moves)
 
     def _check(self, header: Header) -> None:

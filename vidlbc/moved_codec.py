@@ -42,10 +42,6 @@ class MovedCodec(Codec):
     def _moved(self) -> MovedPriors:
         return cast(MovedPriors, self._priors)
 
-    def _header(self, *arguments: object, **named: object) -> Header:
-        header = super()._header(*arguments, **named)  # type: ignore[arg-type]
-        return header if not header.skip else Header(**{**header.__dict__, "skip": 0})
-
     def _chooser(self, header: Header, rdo: bool) -> MovedChooser:
         return MovedChooser(self._moved, header, MovedSettings(ERROR_PRICE if rdo else None, self.effort, self.keyint))
 

@@ -84,7 +84,7 @@ class MovedFrame:
     kind: FrameKind
     symbols: list[Tensor]
     coded: CodedFrame
-    vectors: "CodedField | None"
+    vectors: CodedField | None
     field: Tensor
 
     @property
@@ -205,7 +205,6 @@ class MovedWriter:
         """`variant`: the name of what `header.kept` keeps, for the report."""
         self._sink, self._header, self._variant = sink, header, variant
         self._waiting: list[MovedFrame] = []
-        self._frames: list[MovedFrame] = []
         self._bytes = 0
         self._bits: list[float] = []
         self._vector_bits = 0.0

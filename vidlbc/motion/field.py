@@ -34,3 +34,10 @@ def commonest(field: Tensor) -> Tensor:
     # argmax takes any of several largest: the first is asked for by what earlier ones have on top.
     first = (equal * 4 + torch.arange(3, -1, -1, device=field.device)).argmax(-1)
     return four.gather(3, first[..., None, None].expand(-1, -1, -1, 1, 2))[..., 0, :]
+
+
+def neighbours(x: Tensor) -> Tensor:
+    """(B, h, w, C) -> (B, h, w, 4, C): what is above, below, left and right; at a border the block's own."""
+    above, below = torch.cat([x[:, :1], x[:, :-1]], 1), torch.cat([x[:, 1:], x[:, -1:]], 1)
+    left, right = torch.cat([x[:, :, :1], x[:, :, :-1]], 2), torch.cat([x[:, :, 1:], x[:, :, -1:]], 2)
+    return torch.stack([above, below, left, right], 3)

@@ -15,33 +15,15 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vidlbc.image_stage.blocks import DepthwiseBlock
 from vidlbc.image_stage.lbc import LBC, STRIDES
 from vidlbc.motion.warp import CONTRAST
-from vidlbc.prior.grid import DepthwiseConv, Linear, depth_to_space, snap, space_to_depth
+from vidlbc.prior.grid import Block, Linear, depth_to_space, snap, space_to_depth
 from vidlbc.prior.topdown import Level, QPTable
 
 _RATIOS = (STRIDES[0], *(coarse // fine for fine, coarse in zip(STRIDES[:-1], STRIDES[1:], strict=True)))
 _PIXELS = 3 * STRIDES[0] ** 2
-
-
-class PictureBlock(nn.Module):
-    """The image stage's depth-wise block (vidlbc.image_stage.blocks.DepthwiseBlock) on the grid."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.depthwise = DepthwiseConv(channels)
-        self.expand = Linear(channels, channels)
-        self.reduce = Linear(channels, channels)
-        nn.init.zeros_(self.reduce.weight)
-        nn.init.zeros_(self.reduce.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.expand(snap(self.depthwise(x)))
-        y = snap(F.leaky_relu(y, 0.1) if y.requires_grad else F.leaky_relu_(y, 0.1))
-        return snap(x + self.reduce(y))
 
 
 class ReferenceSynthesis(nn.Module):
@@ -135,7 +117,8 @@ class PredictionAnalysis(nn.Module):
 
 
 def _stack(width: int, count: int) -> nn.Sequential:
-    return nn.Sequential(*[PictureBlock(width) for _ in range(count)])
+    """The image stage's depth-wise blocks (vidlbc.image_stage.blocks.DepthwiseBlock) on the grid."""
+    return nn.Sequential(*[Block(width, slope=0.1) for _ in range(count)])
 
 
 def take_over(synthesis: ReferenceSynthesis, analysis: PredictionAnalysis, stage: LBC) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidlbc.motion.field import LIMIT, commonest, enlarged
+from vidlbc.motion.field import LIMIT, commonest, enlarged, neighbours
 from vidlbc.prior.grid import Linear, snap
 from vidlbc.prior.topdown import Distribution, QPTable
 
@@ -146,8 +146,8 @@ class VectorPrior(nn.Module):
         """Of whether each block of 16x16 has vectors of its own in its parts, (B, n)."""
         mixed = (before != enlarged(commonest(before))).any(-1)
         was = F.max_pool2d(mixed.float()[:, None], 2)[:, 0] > 0
-        flags = _beside(fresh[..., None])[..., 0]
-        candidates = torch.cat([_beside(large), large[..., None, :]], 3).flatten(1, 2)
+        flags = neighbours(fresh[..., None])[..., 0]
+        candidates = torch.cat([neighbours(large), large[..., None, :]], 3).flatten(1, 2)
         features = _features(candidates, *(x.flatten(1, 2) for x in (large, flags, was, fresh)))
         return tuple(x[..., 0] for x in self.split(features, qp))
 
@@ -227,13 +227,6 @@ def _pick(candidates: Tensor, index: Tensor) -> Tensor:
 def _parted(field: Tensor, whole: Tensor) -> Tensor:
     """bool (B, h, w): blocks of 16x16 whose parts are not all as the whole."""
     return F.max_pool2d((field != whole).any(-1).float()[:, None], 2)[:, 0] > 0
-
-
-def _beside(x: Tensor) -> Tensor:
-    """(B, h, w, C) -> (B, h, w, 4, C): above, below, left, right; at a border the block's own."""
-    above, below = torch.cat([x[:, :1], x[:, :-1]], 1), torch.cat([x[:, 1:], x[:, -1:]], 1)
-    left, right = torch.cat([x[:, :, :1], x[:, :, :-1]], 2), torch.cat([x[:, :, 1:], x[:, :, -1:]], 2)
-    return torch.stack([above, below, left, right], 3)
 
 
 def _corner(large: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidlbc.motion.field import BLOCK, QUARTERS, enlarged
+from vidlbc.motion.field import BLOCK, QUARTERS, enlarged, neighbours
 from vidlbc.motion.warp import TAPS
 
 _LARGE = 2 * BLOCK
@@ -75,15 +75,15 @@ class _Search:
         rows, columns = self.height // _LARGE, self.width // _LARGE
         zero = torch.zeros(self.batch, rows, columns, 1, 2, dtype=torch.int32, device=self.device)
         coarse = self._coarse()
-        candidates = [zero, coarse[..., None, :], *(_neighbours(coarse)[..., k : k + 1, :] for k in range(4))]
+        candidates = [zero, coarse[..., None, :], *(neighbours(coarse)[..., k : k + 1, :] for k in range(4))]
         if before is not None:
             early = before[:, ::2, ::2]
-            candidates += [early[..., None, :], before[:, 1::2, 1::2][..., None, :], _neighbours(early)]
+            candidates += [early[..., None, :], before[:, 1::2, 1::2][..., None, :], neighbours(early)]
         field = self._best(_LARGE, torch.cat(candidates, -2), coarse)
         for step in (8, 4, 4, 2, 1) if self.effort.stride == 1 else (16, 8, 4, 2, 1):
             field = self._best(_LARGE, _around(field, step), field)
         for turn in range(2 * self.effort.passes):
-            field = self._best(_LARGE, torch.cat([field[..., None, :], _neighbours(field), zero], -2), field, turn)
+            field = self._best(_LARGE, torch.cat([field[..., None, :], neighbours(field), zero], -2), field, turn)
             if 0 < turn < 2 * self.effort.passes - 2:
                 field = self._best(_LARGE, _around(field, 1), field, turn)
         return self._split(field) if self.effort.split else enlarged(field)
@@ -91,13 +91,13 @@ class _Search:
     def _split(self, field: Tensor) -> Tensor:
         """Blocks of 8x8 where they are cheaper than the one of 16x16 that holds them."""
         whole = enlarged(field)
-        small = self._best(BLOCK, torch.cat([whole[..., None, :], _neighbours(whole)], -2), whole)
+        small = self._best(BLOCK, torch.cat([whole[..., None, :], neighbours(whole)], -2), whole)
         for step in (4, 2, 1):
             small = self._best(BLOCK, _around(small, step), whole)
         both = self._cost(BLOCK, torch.stack([whole, small], -2), whole)
         gain = F.avg_pool2d((both[..., 0] - both[..., 1])[:, None], 2)[:, 0] * 4
         worth = gain > _SPLIT_BITS * self.price[..., 0]
-        return torch.where(worth.repeat_interleave(2, 1).repeat_interleave(2, 2)[..., None], small, whole)
+        return torch.where(enlarged(worth[..., None]), small, whole)
 
     def _best(self, side: int, candidates: Tensor, near: Tensor, turn: int | None = None) -> Tensor:
         """The cheapest of candidates (B, h, w, N, 2); their bits are those of their differences to `near`'s."""
@@ -115,12 +115,12 @@ class _Search:
         differences = self._differences(side, candidates)
         if side == BLOCK:
             return differences + self.price * _bits(candidates - near[..., None, :])
-        neighbours = _neighbours(near)
-        values = neighbours.float()
+        beside = neighbours(near)
+        values = beside.float()
         expected = (values.sum(3) - values.amax(3) - values.amin(3)) / 2  # between the middle two
         bits = _bits(candidates - expected[..., None, :])
         # As one of the neighbours: a network that sees them expects it.
-        same = (candidates[..., None, :] == neighbours[..., None, :, :]).all(-1).any(-1)
+        same = (candidates[..., None, :] == beside[..., None, :, :]).all(-1).any(-1)
         return differences + self.price * torch.where(same, bits.clamp_max(2.0), bits)
 
     def _differences(self, side: int, vectors: Tensor) -> Tensor:
@@ -210,15 +210,6 @@ def _bits(difference: Tensor) -> Tensor:
     """About what a vector's difference, in quarters of a pixel, takes to code; the last axis is that of the vector."""
     size = difference.abs().float()
     return torch.where(size < 0.5, 0.4, 2.2 + 1.7 * size.clamp_min(1).log2()).sum(-1)
-
-
-def _neighbours(field: Tensor) -> Tensor:
-    """(B, h, w, 2) -> (B, h, w, 4, 2): the vectors above, below, left and right; at a border the block's own."""
-    above = torch.cat([field[:, :1], field[:, :-1]], 1)
-    below = torch.cat([field[:, 1:], field[:, -1:]], 1)
-    left = torch.cat([field[:, :, :1], field[:, :, :-1]], 2)
-    right = torch.cat([field[:, :, 1:], field[:, :, -1:]], 2)
-    return torch.stack([above, below, left, right], 3)
 
 
 def _around(field: Tensor, step: int) -> Tensor:

@@ -235,8 +235,10 @@ class RMSNorm(nn.Module):
 class Block(nn.Module):
     """Residual block: depth-wise k x k, then a two-layer 1x1 network. The last layer starts at zero (identity)."""
 
-    def __init__(self, channels: int, expand: int = 1, kernel: int = 3):
+    def __init__(self, channels: int, expand: int = 1, kernel: int = 3, slope: float = 0.125):
+        """`slope`: of the activation below zero."""
         super().__init__()
+        self.slope = slope
         self.depthwise = DepthwiseConv(channels, kernel)
         self.expand = Linear(channels, channels * expand)
         self.reduce = Linear(channels * expand, channels)
@@ -245,7 +247,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.expand(snap(self.depthwise(x)))
-        y = snap(F.leaky_relu(y, 0.125) if y.requires_grad else F.leaky_relu_(y, 0.125))
+        y = snap(F.leaky_relu(y, self.slope) if y.requires_grad else F.leaky_relu_(y, self.slope))
         return snap(x + self.reduce(y))
 
 
