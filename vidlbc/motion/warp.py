@@ -46,15 +46,18 @@ def moved(reference: Tensor, field: Tensor) -> Tensor:
     filters = _FILTERS if device.type == "cpu" else _FILTERS.to(device)
     whole = torch.div(field, QUARTERS, rounding_mode="floor")
     phase = field - QUARTERS * whole
-    around = torch.arange(_SPAN, device=device) - _BEFORE
-    top = torch.arange(rows, device=device)[:, None] * BLOCK + whole[..., 0]
-    left = torch.arange(columns, device=device) * BLOCK + whole[..., 1]
-    y = (top[..., None] + around).clamp_(0, height - 1)
-    x = (left[..., None] + around).clamp_(0, width - 1)
+    top = torch.arange(rows, device=device)[:, None] * BLOCK + whole[..., 0] - _BEFORE
+    left = torch.arange(columns, device=device) * BLOCK + whole[..., 1] - _BEFORE
+    y = (top[..., None] + torch.arange(_SPAN, device=device)).clamp_(0, height - 1)
+    # Runs of pixels are taken whole. Past the picture by a run's length, all of a run's pixels are the border's.
+    x = left.clamp_(-_SPAN, width) + _SPAN
+    ends = [reference[:, :, at : at + 1].expand(-1, -1, _SPAN, -1) for at in (0, width - 1)]
+    wide = torch.cat([ends[0], reference, ends[1]], 2)
+    count = wide.numel() // channels - _SPAN + 1
+    runs = wide.view(-1).as_strided((count, _SPAN * channels), (channels, 1))
     clip = torch.arange(batch, device=device)[:, None, None, None] * height
-    places = ((clip + y)[..., :, None] * width + x[..., None, :]).view(-1)
-    pixels = reference.reshape(-1, channels).index_select(0, places).float()
-    blocks = pixels.view(-1, _SPAN, _SPAN * channels)
+    starts = (clip + y) * wide.shape[2] + x[..., None]
+    blocks = runs.index_select(0, starts.view(-1)).float().view(-1, _SPAN, _SPAN * channels)
     # Down first: whole rows of a block's surroundings are then the columns of one matrix.
     down = filters[phase[..., 0]].view(-1, _SPAN, BLOCK).transpose(1, 2) @ blocks
     across = down.view(-1, BLOCK, _SPAN, channels).transpose(2, 3).reshape(-1, BLOCK * channels, _SPAN)
