@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,8 +15,8 @@ from vidlbc.coding.moved_priors import MovedPriors
 from vidlbc.coding.moving import FrameKind, Look, Past, after, look, no_motion
 from vidlbc.entropy import coder
 from vidlbc.errors import BitstreamError
+from vidlbc.motion.prior import Asked
 from vidlbc.prior.grid import require_exact_products
-from vidlbc.prior.topdown import Distribution
 
 OnReference = Callable[[Tensor], None]
 
@@ -88,14 +89,14 @@ class _Packet:
         self._decoder = coder.Decoder(packet.payload)
         self._crc = 0
 
-    def vectors(self, distribution: Distribution, truth: Tensor | None, mask: Tensor | None) -> Tensor:
+    def vectors(self, asked: Asked, kind: int, truth: Tensor | None, mask: Tensor | None) -> Tensor:
         """For `MovedPriors.vectors`."""
-        mean, log2_scale = distribution.mean, distribution.log2_scale
-        values = torch.zeros(mean.shape, dtype=torch.int32, device=mean.device)
-        here = torch.ones(mean.shape, dtype=torch.bool, device=mean.device) if mask is None else mask
-        found = self._decoder.decode(coder.quantise(Distribution(mean[here], log2_scale[here])))
-        values[here] = torch.from_numpy(found).to(mean.device)
-        return values
+        assert asked.quantised is not None
+        quantised = asked.quantised[:, 0, :, kind].cpu().numpy()
+        here = slice(None) if mask is None else np.flatnonzero(mask[0].cpu().numpy())
+        values = np.zeros(quantised.shape[1], np.int32)
+        values[here] = self._decoder.decode(coder.CodedParameters(*quantised[:, here]))
+        return torch.from_numpy(values)[None].to(asked.mean.device)
 
     def decode(self, index: int, quantised: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Symbols of level `index`, (1, H_l, W_l, C_l); those of channels that are not coded are 0."""

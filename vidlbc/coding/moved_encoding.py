@@ -29,6 +29,7 @@ from vidlbc.coding.moving import FrameKind, Look, Past, after, look, no_motion
 from vidlbc.coding.rdo import choose_level
 from vidlbc.entropy import coder
 from vidlbc.motion.field import LIMIT
+from vidlbc.motion.prior import Asked
 from vidlbc.motion.search import DEFAULT, Effort, search
 from vidlbc.prior.grid import require_exact_products
 from vidlbc.prior.topdown import Distribution
@@ -57,24 +58,20 @@ class CodedField:
     @classmethod
     def of(cls, priors: MovedPriors, qp: Tensor, before: Tensor, field: Tensor) -> "CodedField":
         """The vectors of one frame; `before`: the field of the frame before."""
-        runs: list[tuple[Tensor, Tensor, Tensor]] = []
+        runs: list[tuple[np.ndarray, ...]] = []  # values, means, log2 scales, quantised
 
-        def code(distribution: Distribution, truth: Tensor | None, mask: Tensor | None) -> Tensor:
-            assert truth is not None
-            here = (...,) if mask is None else mask
-            mean, log2_scale = distribution.mean[here], distribution.log2_scale[here]
-            runs.append((truth[here].reshape(-1), mean.reshape(-1), log2_scale.reshape(-1)))
+        def code(asked: Asked, kind: int, truth: Tensor | None, mask: Tensor | None) -> Tensor:
+            assert truth is not None and asked.quantised is not None
+            of_kind = (truth[0], asked.mean[0, :, kind], asked.log2_scale[0, :, kind], asked.quantised[:, 0, :, kind])
+            here = slice(None) if mask is None else np.flatnonzero(mask[0].cpu().numpy())
+            runs.append(tuple(x.cpu().numpy()[..., here] for x in of_kind))
             return truth
 
         priors.vectors(qp, before, code, field)
-        # All at once: a run is often of a handful of symbols.
-        symbols, *rest = (torch.cat(parts) for parts in zip(*runs, strict=True))
-        distribution = Distribution(*rest)
-        bits = float(ideal_bits(symbols.float(), distribution).sum(dtype=torch.float64))
-        values, parameters = symbols.int().cpu().numpy(), coder.quantise(distribution)
-        ends = np.cumsum([0, *(len(truth) for truth, _, _ in runs)])
-        places = [np.arange(start, stop) for start, stop in zip(ends[:-1], ends[1:], strict=True)]
-        return cls([(values[here], parameters.at(here)) for here in places], bits, crc_bytes(field))
+        symbols, mean, log2_scale = (torch.from_numpy(np.concatenate(x)) for x in zip(*[r[:3] for r in runs], strict=True))
+        bits = float(ideal_bits(symbols.float(), Distribution(mean, log2_scale)).sum(dtype=torch.float64))
+        coded = [(values, coder.CodedParameters(*quantised)) for values, _, _, quantised in runs]
+        return cls(coded, bits, crc_bytes(field))
 
 
 @dataclass(frozen=True)

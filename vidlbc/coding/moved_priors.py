@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from vidlbc.coding.priors import Priors, dequantised
+from vidlbc.entropy import coder
 from vidlbc.frame_pool import FramePool
 from vidlbc.models import ImageModel
-from vidlbc.motion.prior import Code
+from vidlbc.motion.prior import ASKING, STEPS, Code
 from vidlbc.motion.stage import Prediction
 from vidlbc.motion.warp import moved, shown
 from vidlbc.prior.topdown import Distribution, Gains
@@ -49,7 +50,7 @@ class MovedPriors(Priors):
         super().__init__(image, temporal, pool)
         self._alone, self._mix, self._see = (Traced(f) for f in (self._alone_step, self._mix_step, self._see_step))
         self._remember = {s: Traced(partial(self._remember_step, s)) for s in self.strides}
-        self._vectors = {name: Traced(step) for name, step in temporal.motion.vectors.steps.items()}
+        self._vectors = {name: Traced(partial(self._vectors_step, name)) for name in STEPS}
         self._begin = {s: Traced(partial(self._begin_step, s)) for s in self.strides}
 
     # -- pictures ----------------------------------------------------------------------------------------------------
@@ -77,7 +78,7 @@ class MovedPriors(Priors):
     @in_stage("temporal stage")
     @uncompiled
     def vectors(self, qp: Tensor, before: Tensor, code: Code, field: Tensor | None = None) -> Tensor:
-        """VectorPrior.walk."""
+        """VectorPrior.walk; what is asked is quantised, int32 (table, centre, flip; B, n, kinds)."""
         return self.temporal.motion.vectors.walk(qp, before, code, field, lambda step, *x: self._vectors[step](*x))
 
     # -- the past ----------------------------------------------------------------------------------------------------
@@ -129,6 +130,12 @@ class MovedPriors(Priors):
         picture = moved(reference, field)
         prediction = self.temporal.motion.predict(picture)
         return (picture, *prediction.latents, *prediction.features)
+
+    def _vectors_step(self, name: str, *tensors: Tensor) -> tuple[Tensor, ...]:
+        out = self.temporal.motion.vectors.step(name, *tensors)
+        if name not in ASKING:
+            return out
+        return (*out, torch.stack([x.int() for x in coder.quantise_tensors(Distribution(*out[-2:]))]))
 
     def _remember_step(self, stride: int, vectors: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         here = self.temporal.levels_at(stride)

@@ -39,9 +39,10 @@ _FEATURES = 2 * _CANDIDATES + 2 + 2 + 1 + 1 + _NEIGHBOURS
 _VIEW = 1.0 / 16  # vectors as networks see them: quarters of a pixel over 16, up to 64 pixels
 _SYMBOLS = 4  # flag, flag, down, across
 _FAR = 1 << 20
+# Steps of a walk that ask for symbols: their last tensors are the distributions. And all of them.
+ASKING = (*(f"large{number}" for number in range(len(_PASSES))), "split", "small")
+STEPS = ("past", *(f"place{number}" for number in range(len(_PASSES))), *ASKING)
 
-# Codes symbols where a mask is set (None: everywhere): (distributions, values or None, mask) -> values.
-Code = Callable[[Distribution, Tensor | None, Tensor | None], Tensor]
 Run = Callable[..., tuple[Tensor, ...]]
 
 
@@ -52,14 +53,17 @@ class _Guess(NamedTuple):
     features: Tensor  # (B, n, _FEATURES)
 
 
-class _Asked(NamedTuple):
-    """What is asked of blocks: guesses as of `_Guess`, and distributions of their symbols, (B, n, _SYMBOLS)."""
+class Asked(NamedTuple):
+    """Distributions of the symbols of some blocks, (B, n, kinds); `quantised`: what `run` made of them, if anything."""
 
-    first: Tensor
-    second: Tensor
-    differs: Tensor
     mean: Tensor
     log2_scale: Tensor
+    quantised: Tensor | None = None
+
+
+# Codes symbols of one kind where a mask (B, n) is set, None: everywhere: (of blocks, kind, values (B, n) or None, mask)
+# -> values; what they are elsewhere does not matter.
+Code = Callable[[Asked, int, Tensor | None, Tensor | None], Tensor]
 
 
 class _Network(nn.Module):
@@ -100,35 +104,35 @@ class VectorPrior(nn.Module):
     ) -> Tensor:
         """Code a field, or decode it where it is None; `before`: fields of the frames before, int32 (B, H/8, W/8, 2).
 
-        `code` is called for one kind of symbols of one pass after another. `run(step, *tensors)` computes a step of
-        `steps`; None: by calling it.
+        `code` is called for one kind of symbols of one pass after another. `run(name, *tensors)` computes a step, as
+        `step` does (None) or with what was quantised, a tensor, after the distributions.
         """
-        run = run or (lambda step, *tensors: self.steps[step](*tensors))
+        run = run or self.step
         batch, rows, columns = before.shape[0], before.shape[1] // 2, before.shape[2] // 2
         wanted = None if field is None else commonest(field).flatten(1, 2)
         (past,) = run("past", before)
         large = torch.zeros_like(past)
         fresh = torch.zeros(batch, rows, columns, dtype=torch.bool, device=past.device)
         for number, (here, _, _) in enumerate(passes_of(rows, columns)):
-            here = here.to(past.device)
-            asked = _Asked(*run(f"large{number}", qp, past, large, fresh))
-            truth = None if wanted is None else wanted[:, here]
-            vectors, flags = _code_vectors(asked, code, truth, None)
-            large.flatten(1, 2)[:, here], fresh.flatten(1, 2)[:, here] = vectors, flags
-        means, scales = run("split", qp, before, large, fresh)
+            first, second, differs, *asked = run(f"large{number}", qp, past, large, fresh)
+            truth = None if wanted is None else wanted[:, here.to(past.device)]
+            found = _code_vectors(Asked(*asked), (first, second, differs), code, truth, None)
+            large, fresh = run(f"place{number}", large, fresh, first, second, *found)
+        asked = run("split", qp, before, large, fresh)
         truth = None if field is None else _parted(field, enlarged(large)).flatten(1, 2).int()
-        split = code(Distribution(means, scales), truth, None).bool().view_as(fresh)
+        split = code(Asked(*asked), 0, truth, None).bool().view_as(fresh)
         inside = enlarged(split[..., None])[..., 0].flatten(1, 2)
-        asked = _Asked(*run("small", qp, before, large))
-        vectors, _ = _code_vectors(asked, code, None if field is None else field.flatten(1, 2), inside)
-        whole = enlarged(large)
-        return torch.where(inside[..., None], vectors, whole.flatten(1, 2)).view_as(whole)
+        first, second, differs, *asked = run("small", qp, before, large)
+        truth = None if field is None else field.flatten(1, 2)
+        found = _code_vectors(Asked(*asked), (first, second, differs), code, truth, inside)
+        # The first guess of a part is its block's own vector: those that are not coded have it.
+        return _vectors(first, second, *found).view_as(before)
 
-    @property
-    def steps(self) -> dict[str, Callable[..., tuple[Tensor, ...]]]:
-        """What is computed between symbols, as functions of tensors."""
-        large = {f"large{number}": partial(self._large_step, number) for number in range(len(_PASSES))}
-        return {"past": self._past_step, "split": self._split_step, "small": self._small_step, **large}
+    def step(self, name: str, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """What is computed between symbols, one of `STEPS`, as a function of tensors."""
+        if name[-1].isdigit():
+            return (self._large_step if name in ASKING else self._place_step)(int(name[-1]), *tensors)
+        return {"past": self._past_step, "split": self._split_step, "small": self._small_step}[name](*tensors)
 
     def _past_step(self, before: Tensor) -> tuple[Tensor, ...]:
         return (commonest(before),)
@@ -142,6 +146,12 @@ class VectorPrior(nn.Module):
         guess = _guess(torch.cat([near, own[:, :, None]], 2), fresh.flatten(1, 2)[:, around] & valid)
         return (*guess[:3], *self.large[number](guess.features, qp))
 
+    def _place_step(self, number: int, large: Tensor, fresh: Tensor, *found: Tensor) -> tuple[Tensor, ...]:
+        """`large` and `fresh` with what was found of a pass: guesses, and what `_code_vectors` gives."""
+        here = passes_of(*large.shape[1:3])[number][0].to(large.device)
+        large = large.flatten(1, 2).index_copy(1, here, _vectors(*found)).view_as(large)
+        return large, fresh.flatten(1, 2).index_copy(1, here, found[2]).view_as(fresh)
+
     def _split_step(self, qp: Tensor, before: Tensor, large: Tensor, fresh: Tensor) -> tuple[Tensor, ...]:
         """Of whether each block of 16x16 has vectors of its own in its parts, (B, n)."""
         mixed = (before != enlarged(commonest(before))).any(-1)
@@ -149,7 +159,7 @@ class VectorPrior(nn.Module):
         flags = neighbours(fresh[..., None])[..., 0]
         candidates = torch.cat([neighbours(large), large[..., None, :]], 3).flatten(1, 2)
         features = _features(candidates, *(x.flatten(1, 2) for x in (large, flags, was, fresh)))
-        return tuple(x[..., 0] for x in self.split(features, qp))
+        return self.split(features, qp)
 
     def _small_step(self, qp: Tensor, before: Tensor, large: Tensor) -> tuple[Tensor, ...]:
         """Of the parts, as if every block had its own: near each are the blocks that its corner touches, and the one
@@ -164,10 +174,10 @@ class VectorPrior(nn.Module):
         """Bits of each of B fields; `cost`: of symbols under their distributions (topdown.symbol_bits)."""
         total = torch.zeros(len(field), device=field.device)
 
-        def code(distribution: Distribution, truth: Tensor | None, mask: Tensor | None) -> Tensor:
+        def code(asked: Asked, kind: int, truth: Tensor | None, mask: Tensor | None) -> Tensor:
             nonlocal total
             assert truth is not None
-            bits = cost(truth.float(), distribution)
+            bits = cost(truth.float(), Distribution(asked.mean[..., kind], asked.log2_scale[..., kind]))
             total = total + (bits if mask is None else torch.where(mask, bits, 0.0)).sum(-1)
             return truth
 
@@ -175,24 +185,28 @@ class VectorPrior(nn.Module):
         return total
 
 
-def _code_vectors(asked: _Asked, code: Code, truth: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Vectors (B, n, 2) of the blocks of a mask, and whether each is not as its first guess."""
-    symbols = [Distribution(asked.mean[..., i], asked.log2_scale[..., i]) for i in range(_SYMBOLS)]
-    first = second = None
+def _code_vectors(
+    asked: Asked, guess: Sequence[Tensor], code: Code, truth: Tensor | None, inside: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of blocks of a mask, None: of all: which are not as the first guess, which not as the second either, and what
+    these are off the first, down and right; all (B, n). `guess`: first, second, differs."""
+    first, second, differs = guess
+    flags: list[Tensor | None] = [None, None]
+    off: list[Tensor | None] = [None, None]
     if truth is not None:
-        first, second = ((truth != guess).any(-1).int() for guess in (asked.first, asked.second))
-    other = code(symbols[0], first, mask).bool()
-    other = other if mask is None else other & mask
-    open_ = other & asked.differs
-    neither = code(symbols[1], second, open_).bool() & open_ | other & ~asked.differs
-    parts = []
-    for axis in (0, 1):
-        off = None if truth is None else truth[..., axis] - asked.first[..., axis]
-        parts.append(code(symbols[2 + axis], off, neither))
+        flags = [(truth != one).any(-1).int() for one in (first, second)]
+        off = list((truth - first).unbind(-1))
+    other = code(asked, 0, flags[0], inside).bool()
+    other = other if inside is None else other & inside
+    neither = other & (code(asked, 1, flags[1], other & differs).bool() | ~differs)
+    down, right = (code(asked, 2 + axis, off[axis], neither) for axis in (0, 1))
+    return other, neither, down, right
+
+
+def _vectors(first: Tensor, second: Tensor, other: Tensor, neither: Tensor, down: Tensor, right: Tensor) -> Tensor:
     # A forged stream's vectors shall not grow from frame to frame.
-    new = (asked.first + torch.stack(parts, -1)).clamp(-LIMIT, LIMIT)
-    vectors = torch.where(other[..., None], torch.where(neither[..., None], new, asked.second), asked.first)
-    return vectors, other
+    new = (first + torch.stack([down, right], -1)).clamp(-LIMIT, LIMIT)
+    return torch.where(other[..., None], torch.where(neither[..., None], new, second), first)
 
 
 def _guess(candidates: Tensor, fresh: Tensor, first: Tensor | None = None) -> _Guess:
