@@ -5,6 +5,7 @@ what a bitstream decodes to does not.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -81,10 +82,10 @@ class MovedCodec(Codec):
         reader = Reader(source)
         header = reader.header
         self._check(header)
-        pictures: list[Tensor] = []
+        pictures: list[Future[Tensor]] = []
         packets = decode_moved(self._moved, reader, on_reference=pictures.append)
         while self._pool.ahead(lambda: next(packets, None)).result() is not None:
-            block, pictures[:] = torch.cat(pictures), []
+            block, pictures[:] = torch.cat([picture.result() for picture in pictures]), []
             yield block[:, : header.height, : header.width].cpu().numpy()
 
     def _packets(

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 
 import numpy as np
 import torch
@@ -12,13 +13,13 @@ from vidlbc.bitstream import Header, Packet, Reader, unpack_kinds
 from vidlbc.coding.decoding import OnLevel
 from vidlbc.coding.encoding import crc_bytes
 from vidlbc.coding.moved_priors import MovedPriors
-from vidlbc.coding.moving import FrameKind, Look, Past, after, look, no_motion
+from vidlbc.coding.moving import FrameKind, Look, Past, PastBuilder, look, no_motion
 from vidlbc.entropy import coder
 from vidlbc.errors import BitstreamError
 from vidlbc.motion.prior import Asked
 from vidlbc.prior.grid import require_exact_products
 
-OnReference = Callable[[Tensor], None]
+OnReference = Callable[["Future[Tensor]"], None]
 
 
 @torch.inference_mode()
@@ -32,7 +33,7 @@ def decode_moved(
     """Symbols of one packet after another, int32 (n, H_l, W_l, C_l).
 
     `on_frame`, `on_level`: as of vidlbc.coding.decoding.decode. `on_reference`: called with the reference picture of
-    each frame, uint8 (1, H, W, 3), padded. Raises BitstreamError where checksums fail or there is no key frame.
+    each frame, uint8 (1, H, W, 3), padded, which is made beside what follows. Raises BitstreamError where checksums fail or there is no key frame.
     """
     require_exact_products()
     header = reader.header
@@ -52,29 +53,38 @@ def decode_moved(
                 if kind is FrameKind.MOVED:
                     vectors = priors.vectors(qp, past.field, source.vectors)
                 given = look(priors, past, still if vectors is None else vectors)
-            symbols = _decode_frame(priors, source, header, qp, given)
+            wanted = header.context or on_reference is not None
+            builder = PastBuilder(priors, gains, qp, given, still) if wanted else None
+            symbols = _decode_frame(priors, source, header, qp, given, builder)
             source.check(t, vectors, symbols)
             frames.append(symbols)
             if on_frame is not None:
                 on_frame(symbols)
-            if header.context or on_reference is not None:
-                past = after(priors, symbols, gains, qp, given, still)
-            if on_reference is not None and past is not None:
-                on_reference(past.reference)
+            if builder is not None:
+                past = builder.past()
+                if on_reference is not None:
+                    on_reference(past.picture)
         done += len(source.kinds)
         yield [torch.cat(level) for level in zip(*frames, strict=True)]
 
 
 def _decode_frame(
-    priors: MovedPriors, source: "_Packet", header: Header, qp: Tensor, given: Look | None
+    priors: MovedPriors,
+    source: "_Packet",
+    header: Header,
+    qp: Tensor,
+    given: Look | None,
+    builder: PastBuilder | None,
 ) -> list[Tensor]:
     by_intra, gains = given is None, priors.image.gains(qp)
     hidden = priors.hidden(by_intra, qp, header)
     symbols: list[Tensor] = [torch.empty(0)] * len(priors.levels)
     for index in reversed(range(len(priors.levels))):
-        read = () if given is None else given.memory[index]
+        read = () if given is None else given.read(priors.levels[index], index)
         hidden, quantised = priors.predict(by_intra, index, hidden, gains[index], read)
         symbols[index] = source.decode(index, quantised)
+        if builder is not None:
+            builder.add(index, symbols[index])
         if index:
             hidden = priors.absorb(by_intra, index, hidden, symbols[index], gains[index], qp)
     return symbols

@@ -176,7 +176,7 @@ class MovedChooser:
         distributions: list[Distribution] = []
         error = 0.0
         for index in reversed(range(len(scaled))):
-            read = () if given is None else given.memory[index]
+            read = () if given is None else given.read(priors.levels[index], index)
             hidden, distribution = priors.expect(by_intra, index, hidden, gains[index], read)
             distributions.insert(0, distribution)
             coded = self._header.coded[index]

@@ -48,7 +48,8 @@ class MovedPriors(Priors):
 
     def __init__(self, image: ImageModel, temporal: MovedStage, pool: FramePool):
         super().__init__(image, temporal, pool)
-        self._alone, self._mix, self._see = (Traced(f) for f in (self._alone_step, self._mix_step, self._see_step))
+        self._mix, self._show, self._see = (Traced(f) for f in (self._mix_step, self._show_step, self._see_step))
+        self._synthesise = {i: Traced(partial(self._synthesise_step, i)) for i in range(len(self.levels))}
         self._remember = {s: Traced(partial(self._remember_step, s)) for s in self.strides}
         self._vectors = {name: Traced(partial(self._vectors_step, name)) for name in STEPS}
         self._begin = {s: Traced(partial(self._begin_step, s)) for s in self.strides}
@@ -58,14 +59,24 @@ class MovedPriors(Priors):
     @in_stage("temporal stage")
     def alone(self, symbols: Sequence[Tensor], gains: Sequence[Gains], qp: Tensor) -> Alone:
         """What a coded frame's own symbols show."""
-        return Alone(*self._alone(qp, *symbols, *[g.step for g in gains]))
+        own: Sequence[Tensor] = ()
+        for index in reversed(range(len(self.levels))):
+            own = self._synthesise[index](qp, symbols[index], gains[index].step, *own[1:])
+        return Alone(*own, self._show(own[1]))
 
     @in_stage("temporal stage")
-    def reference(self, alone: Alone, qp: Tensor, moved_picture: Tensor | None) -> Tensor:
+    def synthesise(
+        self, index: int, symbols: Tensor, gains: Gains, qp: Tensor, coarser: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        """Level `index` of `alone`, (features, up) as ReferenceSynthesis.level gives them; `coarser`: what this gave of
+        the next coarser level, () at the coarsest."""
+        out: Sequence[Tensor] = self._synthesise[index](qp, symbols, gains.step, *coarser[1:])
+        return out
+
+    @in_stage("temporal stage")
+    def reference(self, features: Tensor, folded: Tensor, qp: Tensor, moved_picture: Tensor | None) -> Tensor:
         """The reference picture of a frame; `moved_picture`: what it was predicted from, if it has a past."""
-        if moved_picture is None:
-            return alone.shown
-        out: Tensor = self._mix(alone.features, alone.folded, qp, moved_picture)
+        out: Tensor = self._show(folded) if moved_picture is None else self._mix(features, folded, qp, moved_picture)
         return out
 
     @in_stage("temporal stage")
@@ -115,12 +126,13 @@ class MovedPriors(Priors):
 
     # -- what is traced ----------------------------------------------------------------------------------------------
 
-    def _alone_step(self, qp: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        count = len(self.levels)
-        latents = [dequantised(*pair) for pair in zip(tensors[:count], tensors[count:], strict=True)]
-        synthesis = self.temporal.motion.synthesis
-        features, folded = synthesis.alone(latents, qp)
-        return features, folded, shown(synthesis.picture(folded))
+    def _synthesise_step(
+        self, index: int, qp: Tensor, symbols: Tensor, step: Tensor, coarser: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return self.temporal.motion.synthesis.level(index, dequantised(symbols, step), qp, coarser)
+
+    def _show_step(self, folded: Tensor) -> Tensor:
+        return shown(self.temporal.motion.synthesis.picture(folded))
 
     def _mix_step(self, features: Tensor, folded: Tensor, qp: Tensor, moved_picture: Tensor) -> Tensor:
         synthesis = self.temporal.motion.synthesis

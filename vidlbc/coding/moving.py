@@ -7,9 +7,11 @@ begin there. A *moved* frame has vectors of its own; a *still* one has none, and
 is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,8 +19,8 @@ from torch import Tensor
 from vidlbc.bitstream import Header
 from vidlbc.coding.moved_priors import Alone, MovedPriors, Seen
 from vidlbc.motion.field import BLOCK, pyramid
-from vidlbc.prior.topdown import Gains
-from vidlbc.temporal_stage import Memory, State
+from vidlbc.prior.topdown import Gains, Level
+from vidlbc.temporal_stage import Memory
 
 
 class FrameKind(IntEnum):
@@ -29,40 +31,117 @@ class FrameKind(IntEnum):
 
 @dataclass(frozen=True)
 class Past:
-    """What frames before leave: a reference picture, uint8 (B, H, W, 3); the last field; a state a working stride."""
+    """What frames before leave: a field; beside it are made a reference picture, uint8 (B, H, W, 3), and a state a
+    working stride."""
 
-    reference: Tensor
     field: Tensor
-    state: State
+    picture: "Future[Tensor]"
+    states: Mapping[int, "Future[tuple[Tensor, tuple[Tensor, ...]]]"]  # the frame's map there, and the state
+
+    @property
+    def reference(self) -> Tensor:
+        return self.picture.result()
+
+    def state(self, stride: int) -> tuple[Tensor, ...]:
+        return self.states[stride].result()[1]
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a frame is given: its field, what the moved picture shows, the state moved, and the memory of each level."""
+    """What a frame is given: its field, and what the moved picture shows; beside it are made the state moved and the
+    memory of each level."""
 
     field: Tensor
     seen: Seen
-    state: State
-    memory: Memory
+    strides: Mapping[int, "Future[tuple[tuple[Tensor, ...], Memory]]"]
+
+    def state(self, stride: int) -> tuple[Tensor, ...]:
+        return self.strides[stride].result()[0]
+
+    def read(self, level: Level, index: int) -> tuple[Tensor, ...]:
+        """The memory of level `index`."""
+        return self.strides[level.work_stride].result()[1][index]
 
 
-def no_motion(priors: MovedPriors, header: Header, batch: int = 1) -> Tensor:
+def no_motion(priors: MovedPriors, header: Header) -> Tensor:
     """The field of a frame that stands still."""
     height, width = priors.padded(header)
-    size = (batch, height // BLOCK, width // BLOCK, 2)
+    size = (1, height // BLOCK, width // BLOCK, 2)
     return torch.zeros(size, dtype=torch.int32, device=priors.pool.device)
 
 
 def look(priors: MovedPriors, past: Past, field: Tensor) -> Look:
-    """The past as a frame with these vectors sees it."""
-    seen = priors.see(past.reference, field)
-    state: State = {}
-    memory: Memory = {}
+    """The past as a frame with these vectors sees it. Coarse strides are read first, and the finest takes longest: it
+    is made beside them."""
     vectors = pyramid(field, tuple(priors.strides))
-    for stride in priors.strides:
-        state[stride], read = priors.remember(stride, past.state[stride], vectors[stride], seen.prediction)
-        memory |= read
-    return Look(field, seen, state, memory)
+    seen = priors.see(past.reference, field)
+
+    def remember(stride: int) -> tuple[tuple[Tensor, ...], Memory]:
+        return priors.remember(stride, past.state(stride), vectors[stride], seen.prediction)
+
+    return Look(field, seen, {s: priors.pool.beside(partial(remember, s)) for s in reversed(priors.strides)})
+
+
+class PastBuilder:
+    """The past of the next frame, made beside the decoding of a frame as its levels become known, coarse to fine.
+
+    A task waits for none but those begun before it, so that a few threads never wait for each other.
+    """
+
+    def __init__(
+        self,
+        priors: MovedPriors,
+        gains: Sequence[Gains],
+        qp: Tensor,
+        given: Look | None,
+        still: Tensor,
+        alone: Alone | None = None,
+    ):
+        """`given`: what the frame is coded from, None for a key frame; `still`: `no_motion`; `alone`: what its symbols
+        show, where that is known."""
+        self._priors, self._gains, self._qp, self._given, self._still = priors, gains, qp, given, still
+        self._alone = alone
+        self._symbols: list[Tensor] = [torch.empty(0)] * len(priors.levels)
+        self._own: Future[Sequence[Tensor]] | None = None
+        self._picture: Future[Tensor] | None = None
+        self._states: dict[int, Future[tuple[Tensor, tuple[Tensor, ...]]]] = {}
+
+    def add(self, index: int, symbols: Tensor) -> None:
+        """Symbols of level `index`, int32 (1, H_l, W_l, C_l), once those of all coarser ones are there."""
+        self._symbols[index] = symbols
+        beside, coarser = self._priors.pool.beside, self._own
+        if self._alone is None:
+            self._own = beside(lambda: self._synthesise(index, coarser))
+        if index == 0:
+            self._picture = beside(self._reference)
+        stride = self._priors.levels[index].work_stride
+        if index == self._priors.temporal.levels_at(stride)[0]:
+            above = next(iter(reversed(self._states.values())), None)
+            self._states[stride] = beside(lambda: self._after(stride, above))
+
+    def past(self) -> Past:
+        """Once all levels were added."""
+        assert self._picture is not None
+        return Past(self._still if self._given is None else self._given.field, self._picture, self._states)
+
+    def _synthesise(self, index: int, coarser: "Future[Sequence[Tensor]] | None") -> Sequence[Tensor]:
+        known = () if coarser is None else coarser.result()
+        return self._priors.synthesise(index, self._symbols[index], self._gains[index], self._qp, known)
+
+    def _reference(self) -> Tensor:
+        picture = None if self._given is None else self._given.seen.picture
+        if self._alone is not None:
+            return self._priors.reference(self._alone.features, self._alone.folded, self._qp, picture)
+        assert self._own is not None
+        features, folded = self._own.result()
+        return self._priors.reference(features, folded, self._qp, picture)
+
+    def _after(
+        self, stride: int, above: "Future[tuple[Tensor, tuple[Tensor, ...]]] | None"
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        coarser = None if above is None else above.result()[0]
+        state = None if self._given is None else self._given.state(stride)
+        return self._priors.after_at(stride, self._symbols, self._gains, coarser, state)
 
 
 def after(
@@ -74,20 +153,8 @@ def after(
     still: Tensor,
     alone: Alone | None = None,
 ) -> Past:
-    """The past of the next frame; `given`: what this one was coded from, None for a key frame; `still`: `no_motion`;
-    `alone`: what the symbols show, where that is known.
-
-    The reference picture takes longest, and is made beside the rest.
-    """
-    picture = None if given is None else given.seen.picture
-
-    def make() -> Tensor:
-        return priors.reference(priors.alone(symbols, gains, qp) if alone is None else alone, qp, picture)
-
-    reference = priors.pool.beside(make)
-    state: State = {}
-    coarser: Tensor | None = None
-    for stride in reversed(priors.strides):
-        before = None if given is None else given.state[stride]
-        coarser, state[stride] = priors.after_at(stride, symbols, gains, coarser, before)
-    return Past(reference.result(), still if given is None else given.field, state)
+    """The past of the next frame, where all symbols of this one are known; see PastBuilder."""
+    builder = PastBuilder(priors, gains, qp, given, still, alone)
+    for index in reversed(range(len(symbols))):
+        builder.add(index, symbols[index])
+    return builder.past()

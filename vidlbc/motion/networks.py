@@ -57,16 +57,19 @@ class ReferenceSynthesis(nn.Module):
 
     def alone(self, latents: Sequence[Tensor], qp: Tensor) -> tuple[Tensor, Tensor]:
         """From a frame's own latents: features and the picture, folded, (B, H/4, W/4, C) each."""
-        x: Tensor | None = None
-        for index in reversed(range(len(self.lift))):
-            lifted = self.lift[index](snap(latents[index].clone()))
-            x = snap(lifted if x is None else lifted + x)
-            x = self.decode[index](snap(x * (1 + self._rows(self.modulate[index], qp))))
-            up = self.up[index](x)
-            if index:
-                x = depth_to_space(up, _RATIOS[index])
-        assert x is not None
-        return x, snap(up)
+        features, up = self.level(len(latents) - 1, latents[-1], qp, None)
+        for index in reversed(range(len(latents) - 1)):
+            features, up = self.level(index, latents[index], qp, up)
+        return features, up
+
+    def level(self, index: int, latent: Tensor, qp: Tensor, coarser: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One level of `alone`: features, and what the next finer level has of them as its `coarser`; of the finest, the
+        picture, folded."""
+        lifted = self.lift[index](snap(latent.clone()))
+        x = snap(lifted if coarser is None else lifted + coarser)
+        x = self.decode[index](snap(x * (1 + self._rows(self.modulate[index], qp))))
+        up = self.up[index](x)
+        return x, depth_to_space(up, _RATIOS[index]) if index else snap(up)
 
     def mixed(self, features: Tensor, picture: Tensor, qp: Tensor, moved: Tensor) -> Tensor:
         """What `alone` gave, and the moved picture -> the reference, folded."""
