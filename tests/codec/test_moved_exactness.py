@@ -54,7 +54,7 @@ def test_whatever_enters_a_layer_is_on_the_grid(wandering, moved_codec, kind: st
 def test_vectors_as_far_apart_as_they_get_are_symbols(moved_codec, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = moved_codec("lstm")
 
-    def search(frames: Tensor, references: Tensor, qp: Tensor, before: Tensor, effort: object) -> Tensor:
+    def search(frames: Tensor, references: Tensor, qp: Tensor, before: Tensor, *rest: object) -> Tensor:
         odd = torch.arange(before.shape[1])[:, None] + torch.arange(before.shape[2])
         return (odd % 2 * 4 - 2)[None, ..., None].int() * LIMIT * torch.ones_like(before)
 
