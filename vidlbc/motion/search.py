@@ -10,6 +10,7 @@ neighbours had a pass before: the same on a GPU as on a CPU, and no block waits 
 """
 
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from vidlbc.motion.field import BLOCK, QUARTERS, enlarged, neighbours
 from vidlbc.motion.warp import TAPS
+from vidlbc.traced import Traced
 
 _LARGE = 2 * BLOCK
 _SMALL_SIDE = 4  # pixels of the picture a pixel of the coarse search
@@ -62,13 +64,27 @@ def search(
     `before`: fields of the frames before; `coarse`: what `displacements` gave for about these pictures, None: found
     here.
     """
+    qp = qp.to(frames.device)
     coarse = displacements(frames, references, qp, effort) if coarse is None else coarse
-    return _Search(frames, references, price_of_bits(qp).to(frames.device), effort).field(coarse, before)
+    early = () if before is None else (before,)
+    field: Tensor = _steps(effort)[1](frames, references, qp, coarse, *early)
+    return field
 
 
 def displacements(frames: Tensor, references: Tensor, qp: Tensor, effort: Effort = DEFAULT) -> Tensor:
     """Pictures as of `search` -> the displacement of each block of 16x16 that fits best at a quarter of the size, of
     it and half of its neighbours; int32 (B, H/16, W/16, 2), quarters of a pixel."""
+    found: Tensor = _steps(effort)[0](frames, references, qp.to(frames.device))
+    return found
+
+
+@cache
+def _steps(effort: Effort) -> tuple[Traced, Traced]:
+    """`displacements` and the rest of `search` as graphs: encoders search beside other threads."""
+    return Traced(partial(_displacements, effort)), Traced(partial(_field, effort))
+
+
+def _displacements(effort: Effort, frames: Tensor, references: Tensor, qp: Tensor) -> Tensor:
     stride, side = effort.stride, _LARGE // _SMALL_SIDE
     small, reference = (F.avg_pool2d(_luma(x)[:, None], _SMALL_SIDE)[:, 0] for x in (frames, references))
     batch, height, width = small.shape
@@ -85,9 +101,14 @@ def displacements(frames: Tensor, references: Tensor, qp: Tensor, effort: Effort
     cost = _with_halves(_with_halves(torch.stack(rows, 3).flatten(3), 1), 2) * (_SMALL_SIDE**2 / 4)
     steps = torch.arange(-reach, reach + 1, stride, dtype=torch.int32, device=frames.device) * (_SMALL_SIDE * QUARTERS)
     moves = torch.cartesian_prod(steps, steps)
-    price = price_of_bits(qp).to(frames.device)
-    best = (cost + price[:, None, None, None] * _bits(moves)).argmin(-1)
+    best = (cost + price_of_bits(qp)[:, None, None, None] * _bits(moves)).argmin(-1)
     return moves[best]
+
+
+def _field(
+    effort: Effort, frames: Tensor, references: Tensor, qp: Tensor, coarse: Tensor, before: Tensor | None = None
+) -> Tensor:
+    return _Search(frames, references, price_of_bits(qp), effort).field(coarse, before)
 
 
 def _with_halves(x: Tensor, axis: int) -> Tensor:
