@@ -12,8 +12,9 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +26,7 @@ _GPU_BATCH = 16
 # On two cores, 256x256, frames a second of 1, 2 and 3 lanes: transformer 58, 62, 62.
 _CPU_LANES, _GPU_LANES = 2, 4
 T = TypeVar("T")
+X = TypeVar("X")
 
 
 # One for all pools: a pool must stay picklable for data loaders.
@@ -67,15 +69,29 @@ class FramePool:
 
     def each(self, fn: Callable[[int], Any], count: int) -> list["Future[Any]"]:
         """`fn(0)`, `fn(1)`, ... side by side, one thread each."""
+        return [self.among(partial(fn, index)) for index in range(count)]
+
+    def among(self, fn: Callable[[], T]) -> "Future[T]":
+        """Run `fn` on the threads of `each`, after what they were given before."""
         self._start()
         assert self._frames is not None
-        return [self._frames.submit(torch.inference_mode()(fn), index) for index in range(count)]
+        return self._frames.submit(torch.inference_mode()(fn))
 
     def ahead(self, fn: Callable[[], Any]) -> "Future[Any]":
         """Run `fn` on one thread of its own: what goes frame by frame within a clip; several clips go side by side."""
         self._start()
         assert self._serial is not None
         return self._serial.submit(fn)
+
+    def one_ahead(self, fn: Callable[[X], T], items: Iterable[X]) -> Iterator[T]:
+        """`fn` of each item as tasks of `ahead`, one after another and one ahead of the caller."""
+        coming: Future[T] | None = None
+        for item in items:
+            ready = [] if coming is None else [coming.result()]
+            coming = self.ahead(partial(fn, item))
+            yield from ready
+        if coming is not None:
+            yield coming.result()
 
     def beside(self, fn: Callable[[], T]) -> "Future[T]":
         """Run `fn` beside the task of `ahead` that needs its result later; at once where there is one thread."""

@@ -66,7 +66,7 @@ def moved_codec(moved_folder: Path) -> Callable[[str], MovedCodec]:
 def wandering(monkeypatch: pytest.MonkeyPatch) -> None:
     """`wild_field` in place of the search for vectors."""
 
-    def search(frames, references, qp, before, effort):
+    def search(frames, references, qp, before, *rest):
         return wild_field(int(frames.sum()) + int(before.abs().sum()), before)
 
     monkeypatch.setattr("vidlbc.coding.moved_encoding.search", search)

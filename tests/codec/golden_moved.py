@@ -45,7 +45,7 @@ def encode(model: Path, name: str) -> bytes:
     assert isinstance(codec, MovedCodec)
     codec._priors.intra_frames, codec.keyint = False, KEYINT
 
-    def fields(frames: Tensor, references: Tensor, qp: Tensor, before: Tensor, effort: object) -> Tensor:
+    def fields(frames: Tensor, references: Tensor, qp: Tensor, before: Tensor, *rest: object) -> Tensor:
         t = next(turn)
         return torch.zeros_like(before) if t == STILL else wild_field(900 + t, before)
 

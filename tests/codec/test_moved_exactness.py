@@ -54,7 +54,7 @@ def test_whatever_enters_a_layer_is_on_the_grid(wandering, moved_codec, kind: st
 def test_vectors_as_far_apart_as_they_get_are_symbols(moved_codec, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = moved_codec("lstm")
 
-    def search(frames: Tensor, references: Tensor, qp: Tensor, before: Tensor, effort: object) -> Tensor:
+    def search(frames: Tensor, references: Tensor, qp: Tensor, before: Tensor, *rest: object) -> Tensor:
         odd = torch.arange(before.shape[1])[:, None] + torch.arange(before.shape[2])
         return (odd % 2 * 4 - 2)[None, ..., None].int() * LIMIT * torch.ones_like(before)
 
@@ -77,7 +77,12 @@ def test_compilers_leave_vectors_alone(moved_codec) -> None:
 
     def step(qp: Tensor) -> Tensor:
         means = []
-        priors.vectors(qp, still, lambda d, truth, mask: means.append(d.mean.sum()) or truth, still)
+
+        def code(asked, kind, truth, mask):
+            means.append(asked.mean[..., kind].sum())
+            return truth
+
+        priors.vectors(qp, still, code, still)
         return torch.stack(means) * 3
 
     qp = torch.tensor([35])

@@ -35,15 +35,15 @@ def test_what_is_sent_is_what_comes_back(prior, size):
     before, field = fields(*size, seed=sum(size))
     sent = []
 
-    def send(distribution, truth, mask):
-        sent.append((distribution, truth if mask is None else truth[mask]))
+    def send(asked, kind, truth, mask):
+        sent.append((asked, kind, truth if mask is None else truth[mask]))
         return truth
 
-    def take(distribution, truth, mask):
+    def take(asked, kind, truth, mask):
         assert truth is None
-        then, symbols = sent.pop(0)
-        assert torch.equal(then.mean, distribution.mean) and torch.equal(then.log2_scale, distribution.log2_scale)
-        values = torch.full(distribution.mean.shape, 7, dtype=torch.int32)  # where nothing was sent: anything
+        then, of_kind, symbols = sent.pop(0)
+        assert torch.equal(then.mean, asked.mean) and torch.equal(then.log2_scale, asked.log2_scale) and of_kind == kind
+        values = torch.full(asked.mean.shape[:-1], 7, dtype=torch.int32)  # where nothing was sent: anything
         here = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
         values[here] = symbols.reshape(-1)
         return values

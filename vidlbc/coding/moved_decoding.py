@@ -33,7 +33,8 @@ def decode_moved(
     """Symbols of one packet after another, int32 (n, H_l, W_l, C_l).
 
     `on_frame`, `on_level`: as of vidlbc.coding.decoding.decode. `on_reference`: called with the reference picture of
-    each frame, uint8 (1, H, W, 3), padded, which is made beside what follows. Raises BitstreamError where checksums fail or there is no key frame.
+    each frame, uint8 (1, H, W, 3), padded, which is made beside what follows. Raises BitstreamError where checksums
+    fail or there is no key frame.
     """
     require_exact_products()
     header = reader.header

@@ -1,6 +1,7 @@
 """Packets of frames that are predicted from moved pictures: vectors and symbols are chosen in a closed loop.
 
-    symbols of t, rounded --reference--> picture --search in past of t--> field --look--> memory
+    symbols of t, rounded --alone--> picture --against that of t-1--> displacements         some frames ahead
+    picture, displacements --search in past of t--> field --look--> memory              frame by frame
     memory --choose--> symbols of t --after--> past of t+1
 
 A frame is coded after the one before it, as its decoder will: the reference picture is the decoder's own. What vectors
@@ -11,11 +12,12 @@ there; without context every frame is one, and nothing begins anywhere.
 """
 
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -26,15 +28,16 @@ from vidlbc.bitstream import Header, Packet, end_bytes, pack_kinds
 from vidlbc.coding.encoding import NEAR_INTRA, CodedFrame, EncodeReport, crc_bytes, ideal_bits
 from vidlbc.coding.moved_priors import Alone, MovedPriors
 from vidlbc.coding.moving import FrameKind, Look, Past, after, look, no_motion
-from vidlbc.coding.rdo import choose_level
+from vidlbc.coding.rdo import Rule, choose_level
 from vidlbc.entropy import coder
 from vidlbc.motion.field import LIMIT
 from vidlbc.motion.prior import Asked
-from vidlbc.motion.search import DEFAULT, Effort, search
+from vidlbc.motion.search import DEFAULT, Effort, displacements, search
 from vidlbc.prior.grid import require_exact_products
 from vidlbc.prior.topdown import Distribution
 
 PACKET_FRAMES = 16
+_LOOKED_AHEAD = 4  # frames: what is known of them before they are coded takes memory
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ class CodedField:
             return truth
 
         priors.vectors(qp, before, code, field)
-        symbols, mean, log2_scale = (torch.from_numpy(np.concatenate(x)) for x in zip(*[r[:3] for r in runs], strict=True))
+        columns = zip(*[run[:3] for run in runs], strict=True)
+        symbols, mean, log2_scale = (torch.from_numpy(np.concatenate(x)) for x in columns)
         bits = float(ideal_bits(symbols.float(), Distribution(mean, log2_scale)).sum(dtype=torch.float64))
         coded = [(values, coder.CodedParameters(*quantised)) for values, _, _, quantised in runs]
         return cls(coded, bits, crc_bytes(field))
@@ -89,6 +93,14 @@ class MovedFrame:
         return self.coded.bits + (0.0 if self.vectors is None else self.vectors.bits)
 
 
+class _Known(NamedTuple):
+    """What is known of a frame before any frame is coded: what its rounded symbols show, and where that was in what
+    those of the frame before show, None where there is none."""
+
+    alone: Alone
+    displaced: Tensor | None
+
+
 @dataclass(frozen=True)
 class _Choice:
     frame: MovedFrame
@@ -103,21 +115,16 @@ class MovedChooser:
         self._priors, self._header, self._settings = priors, header, settings
         self._qp = torch.tensor([header.qp], device=priors.pool.device)
         self._gains = priors.image.gains(self._qp)
+        self._rule = None if settings.price is None else Rule.of(settings.price, priors.pool.device)
         self._still = no_motion(priors, header)
         self._past: Past | None = None
+        self._last: Future[_Known] | None = None  # of the last frame that was looked ahead to
         self._since_key = 0
         self._intra_bits = 0.0  # of the last frame that the intra prior was tried on
 
     def packets(self, packets: Iterable[Sequence[Tensor]]) -> Iterator[list[MovedFrame]]:
         """Packets of gain * y, float (n, H_l, W_l, C_l) a level -> their frames, one packet ahead of the caller."""
-        coming: Future[list[MovedFrame]] | None = None
-        for scaled in packets:
-            ready = None if coming is None else coming.result()
-            coming = self._priors.pool.ahead(partial(self._choose, scaled))
-            if ready is not None:
-                yield ready
-        if coming is not None:
-            yield coming.result()
+        return self._priors.pool.one_ahead(self._choose, packets)
 
     @torch.inference_mode()
     def _choose(self, scaled: Sequence[Tensor]) -> list[MovedFrame]:
@@ -125,27 +132,42 @@ class MovedChooser:
         frames = [[y[t : t + 1] for y in scaled] for t in range(len(scaled[0]))]
         if not self._header.context:
             return [self._frame(frame, None) for frame in frames]
-        # What frames show by themselves is known before any is coded: side by side, while those before are.
-        seen = self._priors.pool.each(lambda t: self._alone(frames[t]), len(frames))
-        return [self._frame(frame, alone.result()) for frame, alone in zip(frames, seen, strict=True)]
+        return [self._frame(frame, known) for frame, known in zip(frames, self._look_ahead(frames), strict=True)]
 
-    def _alone(self, scaled: Sequence[Tensor]) -> Alone:
-        return self._priors.alone([y.round().to(torch.int32) for y in scaled], self._gains, self._qp)
+    def _look_ahead(self, frames: Sequence[Sequence[Tensor]]) -> Iterator[_Known]:
+        """What is known of each frame, found while those before are coded."""
+        coming: deque[Future[_Known]] = deque()
+        for frame in frames:
+            # Each waits for the one before it, which the same threads were given earlier.
+            self._last = self._priors.pool.among(partial(self._know, frame, self._last))
+            coming.append(self._last)
+            if len(coming) > _LOOKED_AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
-    def _frame(self, scaled: Sequence[Tensor], alone: Alone | None) -> MovedFrame:
+    def _know(self, scaled: Sequence[Tensor], last: "Future[_Known] | None") -> _Known:
+        alone = self._priors.alone([y.round().to(torch.int32) for y in scaled], self._gains, self._qp)
+        if last is None:
+            return _Known(alone, None)
+        before = last.result().alone.shown
+        with self._priors.clock.stage("motion search"):
+            return _Known(alone, displacements(alone.shown, before, self._qp, self._settings.effort))
+
+    def _frame(self, scaled: Sequence[Tensor], known: _Known | None) -> MovedFrame:
         keyint = self._settings.keyint
-        if self._past is None or alone is None or (keyint and self._since_key >= keyint):
+        if self._past is None or known is None or (keyint and self._since_key >= keyint):
             chosen = self._key(scaled)
         else:
-            chosen = self._inter(scaled, alone, self._past)
+            chosen = self._inter(scaled, known, self._past)
             if self._priors.intra_frames and chosen.frame.bits >= NEAR_INTRA * self._intra_bits:
                 other = self._key(scaled)
                 chosen = other if other.cost < chosen.cost else chosen
         self._since_key = 1 if chosen.given is None else self._since_key + 1
         symbols = chosen.frame.symbols
-        if alone is not None:
-            known = alone if self._settings.price is None else None
-            self._past = after(self._priors, symbols, self._gains, self._qp, chosen.given, self._still, known)
+        if known is not None:
+            alone = known.alone if self._rule is None else None
+            self._past = after(self._priors, symbols, self._gains, self._qp, chosen.given, self._still, alone)
         return chosen.frame
 
     def _key(self, scaled: Sequence[Tensor]) -> _Choice:
@@ -153,46 +175,46 @@ class MovedChooser:
         self._intra_bits = coded.bits
         return _Choice(MovedFrame(FrameKind.KEY, symbols, coded, None, self._still), None, cost)
 
-    def _inter(self, scaled: Sequence[Tensor], alone: Alone, past: Past) -> _Choice:
+    def _inter(self, scaled: Sequence[Tensor], known: _Known, past: Past) -> _Choice:
         with self._priors.clock.stage("motion search"):
-            field = self.search(alone.shown, past).clamp(-LIMIT, LIMIT)
+            field = self.search(known.alone.shown, past, known.displaced).clamp(-LIMIT, LIMIT)
         kind = FrameKind.MOVED if bool(field.any()) else FrameKind.STILL
-        vectors = CodedField.of(self._priors, self._qp, past.field, field) if kind is FrameKind.MOVED else None
+        coming: Future[CodedField] | None = None
+        if kind is FrameKind.MOVED:
+            coming = self._priors.pool.beside(partial(CodedField.of, self._priors, self._qp, past.field, field))
         given = look(self._priors, past, field)
         symbols, coded, cost = self._under(scaled, given)
+        vectors = None if coming is None else coming.result()
         cost += 0.0 if vectors is None else vectors.bits
         return _Choice(MovedFrame(kind, symbols, coded, vectors, field), given, cost)
 
-    def search(self, picture: Tensor, past: Past) -> Tensor:
+    def search(self, picture: Tensor, past: Past, displaced: Tensor | None) -> Tensor:
         """Vectors of a frame that looks like `picture`, uint8 (1, H, W, 3): any decode."""
-        return search(picture, past.reference, self._qp, past.field, self._settings.effort)
+        return search(picture, past.reference, self._qp, past.field, self._settings.effort, displaced)
 
     def _under(self, scaled: Sequence[Tensor], given: Look | None) -> tuple[list[Tensor], CodedFrame, float]:
         """Symbols under the prior that is given the past, or under the image stage's own; their bits; their cost."""
-        priors, gains, price = self._priors, self._gains, self._settings.price
+        priors, gains, coded = self._priors, self._gains, self._header.coded
         by_intra = given is None
         hidden = priors.hidden(by_intra, self._qp, self._header)
         symbols: list[Tensor] = [torch.empty(0)] * len(scaled)
         distributions: list[Distribution] = []
-        error = 0.0
+        cost = 0.0
         for index in reversed(range(len(scaled))):
             read = () if given is None else given.read(priors.levels[index], index)
             hidden, distribution = priors.expect(by_intra, index, hidden, gains[index], read)
             distributions.insert(0, distribution)
-            coded = self._header.coded[index]
-            here = (..., slice(coded))
-            wanted = scaled[index][here].to(hidden.device)
-            if price is None:
-                q = wanted.round().to(torch.int32)
+            wanted = scaled[index].to(hidden.device)
+            if self._rule is None:
+                q = wanted[..., : coded[index]].round().to(torch.int32)
+                symbols[index] = F.pad(q, (0, wanted.shape[-1] - coded[index]))
             else:
-                own = Distribution(distribution.mean[here], distribution.log2_scale[here])
-                q = choose_level(wanted, own, price)
-                error += price * float((q - wanted).square().sum(dtype=torch.float64))
-            symbols[index] = F.pad(q, (0, scaled[index].shape[-1] - coded))
+                chosen = choose_level(wanted, distribution, self._rule, coded[index])
+                symbols[index], cost = chosen.symbols, cost + float(chosen.cost)
             if index:
                 hidden = priors.absorb(by_intra, index, hidden, symbols[index], gains[index], self._qp)
-        frame = CodedFrame.of([q[0] for q in symbols], distributions, 0, self._header.coded, 0)
-        return symbols, frame, frame.bits + error
+        frame = CodedFrame.of([q[0] for q in symbols], distributions, 0, coded, 0)
+        return symbols, frame, frame.bits if self._rule is None else cost
 
 
 class MovedWriter:

@@ -62,7 +62,8 @@ class MovedPriors(Priors):
         own: Sequence[Tensor] = ()
         for index in reversed(range(len(self.levels))):
             own = self._synthesise[index](qp, symbols[index], gains[index].step, *own[1:])
-        return Alone(*own, self._show(own[1]))
+        features, folded = own
+        return Alone(features, folded, self._show(folded))
 
     @in_stage("temporal stage")
     def synthesise(

@@ -19,11 +19,11 @@ and +20% (the last three: four of the clips): where the prior is wrong a large o
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vidlbc.bitstream import Header
 from vidlbc.coding.encoding import NEAR_INTRA, Known, ideal_bits
@@ -60,11 +60,7 @@ class RateDistortionQuantiser:
         self._qps = torch.tensor([header.qp], device=priors.pool.device)
         self._gains = priors.image.gains(self._qps)
         self._state = priors.start(1, header)
-        device = priors.pool.device
-        self._rule = (
-            torch.tensor(coder.first_table(header.skip), device=device),
-            torch.tensor(error_price, device=device),
-        )
+        self._rule = Rule.of(error_price, priors.pool.device, header.skip)
         self._context = header.context and priors.context
         # Frames without a past, and scene cuts, are coded by the intra prior.
         self._try_intra = self._context and priors.intra_frames
@@ -72,22 +68,11 @@ class RateDistortionQuantiser:
 
     def choose(self, scaled: Sequence[Tensor]) -> list[Tensor]:
         """gain * y, float (T, H_l, W_l, C_l) a level -> symbols, int32; channels that the header leaves out are 0."""
-        return self._ahead(scaled).result()[0]
+        return self._priors.pool.ahead(lambda: self._choose(scaled)).result()[0]
 
     def packets(self, scaled: Iterable[Sequence[Tensor]]) -> Iterator[tuple[list[Tensor], Known]]:
         """The same packet by packet, one ahead of the caller; and what coding them need not compute again."""
-        coming: Future[tuple[list[Tensor], Known]] | None = None
-        for packet in scaled:
-            # One after another: each goes on from the state that the one before it left.
-            ready = None if coming is None else coming.result()
-            coming = self._ahead(packet)
-            if ready is not None:
-                yield ready
-        if coming is not None:
-            yield coming.result()
-
-    def _ahead(self, scaled: Sequence[Tensor]) -> "Future[tuple[list[Tensor], Known]]":
-        return self._priors.pool.ahead(lambda: self._choose(scaled))
+        return self._priors.pool.one_ahead(self._choose, scaled)
 
     @torch.inference_mode()
     def _choose(self, scaled: Sequence[Tensor]) -> tuple[list[Tensor], Known]:
@@ -126,12 +111,9 @@ class RateDistortionQuantiser:
         for index in reversed(range(len(scaled))):
             hidden, distribution = priors.expect(by_intra, index, hidden, gains[index], memory.get(index, ()))
             distributions.insert(0, distribution)
-            coded = self._header.coded[index]
-            here = (..., slice(coded))
-            q, *sums = _CHOOSE(scaled[index][here], distribution.mean[here], distribution.log2_scale[here], *self._rule)
-            symbols[index] = torch.nn.functional.pad(q, (0, scaled[index].shape[-1] - coded))
-            level_bits, level_cost = map(float, sums)
-            bits, cost = bits + level_bits, cost + level_cost
+            chosen = choose_level(scaled[index], distribution, self._rule, self._header.coded[index])
+            symbols[index] = chosen.symbols
+            bits, cost = bits + float(chosen.bits), cost + float(chosen.cost)
             if index:
                 hidden = priors.absorb(by_intra, index, hidden, symbols[index], gains[index], self._qps)
         return _Choice(symbols, bits, cost, distributions)
@@ -160,8 +142,30 @@ def _choose(
 _CHOOSE = Traced(_choose)
 
 
-def choose_level(scaled: Tensor, distribution: Distribution, price: float) -> Tensor:
-    """Symbols of one level of one frame under `distribution`, all of them coded; `scaled`: gain * y. int32."""
-    nothing, worth = torch.tensor(0, device=scaled.device), torch.tensor(price, device=scaled.device)
-    q: Tensor = _CHOOSE(scaled, distribution.mean, distribution.log2_scale, nothing, worth)[0]
-    return q
+class Rule(NamedTuple):
+    """What a choice goes by: the first table whose symbols are coded, and the price of errors, in bits."""
+
+    bound: Tensor
+    price: Tensor
+
+    @classmethod
+    def of(cls, price: float, device: torch.device, skip: int = 0) -> "Rule":
+        return cls(torch.tensor(coder.first_table(skip), device=device), torch.tensor(price, device=device))
+
+
+class ChosenLevel(NamedTuple):
+    """Symbols of one level, int32; the sum of their bits, and with the price of their errors, float64."""
+
+    symbols: Tensor
+    bits: Tensor
+    cost: Tensor
+
+
+def choose_level(scaled: Tensor, distribution: Distribution, rule: Rule, coded: int | None = None) -> ChosenLevel:
+    """Symbols of one level of one frame under `distribution`; `scaled`: gain * y, (1, H, W, C).
+
+    `coded`: how many channels are, the first ones, None: all; the others' symbols are 0.
+    """
+    here = (..., slice(coded))
+    q, *sums = _CHOOSE(scaled[here], distribution.mean[here], distribution.log2_scale[here], *rule)
+    return ChosenLevel(F.pad(q, (0, scaled.shape[-1] - q.shape[-1])), *sums)

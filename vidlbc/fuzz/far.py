@@ -17,7 +17,7 @@ from vidlbc.moved_codec import MovedCodec
 
 
 class _FarChooser(MovedChooser):
-    def search(self, picture: Tensor, past: Past) -> Tensor:
+    def search(self, picture: Tensor, past: Past, displaced: Tensor | None) -> Tensor:
         """A function of the picture: vectors of all sizes, those of the frame before, and others in parts of blocks."""
         draw = np.random.Generator(np.random.Philox(int(picture.sum())))
         rows, columns = past.field.shape[1:3]

@@ -63,8 +63,8 @@ class ReferenceSynthesis(nn.Module):
         return features, up
 
     def level(self, index: int, latent: Tensor, qp: Tensor, coarser: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One level of `alone`: features, and what the next finer level has of them as its `coarser`; of the finest, the
-        picture, folded."""
+        """One level of `alone`: features, and what the next finer level has of them as its `coarser`; of the finest,
+        the picture, folded."""
         lifted = self.lift[index](snap(latent.clone()))
         x = snap(lifted if coarser is None else lifted + coarser)
         x = self.decode[index](snap(x * (1 + self._rows(self.modulate[index], qp))))

@@ -11,7 +11,7 @@ any others, 0 or 1, under a discretised logistic distribution.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -114,25 +114,32 @@ class VectorPrior(nn.Module):
         large = torch.zeros_like(past)
         fresh = torch.zeros(batch, rows, columns, dtype=torch.bool, device=past.device)
         for number, (here, _, _) in enumerate(passes_of(rows, columns)):
-            first, second, differs, *asked = run(f"large{number}", qp, past, large, fresh)
+            first, second, differs, *of_pass = run(f"large{number}", qp, past, large, fresh)
             truth = None if wanted is None else wanted[:, here.to(past.device)]
-            found = _code_vectors(Asked(*asked), (first, second, differs), code, truth, None)
+            found = _code_vectors(Asked(*of_pass), (first, second, differs), code, truth, None)
             large, fresh = run(f"place{number}", large, fresh, first, second, *found)
-        asked = run("split", qp, before, large, fresh)
+        asked = Asked(*run("split", qp, before, large, fresh))
         truth = None if field is None else _parted(field, enlarged(large)).flatten(1, 2).int()
-        split = code(Asked(*asked), 0, truth, None).bool().view_as(fresh)
+        split = code(asked, 0, truth, None).bool().view_as(fresh)
         inside = enlarged(split[..., None])[..., 0].flatten(1, 2)
-        first, second, differs, *asked = run("small", qp, before, large)
+        first, second, differs, *of_parts = run("small", qp, before, large)
         truth = None if field is None else field.flatten(1, 2)
-        found = _code_vectors(Asked(*asked), (first, second, differs), code, truth, inside)
+        found = _code_vectors(Asked(*of_parts), (first, second, differs), code, truth, inside)
         # The first guess of a part is its block's own vector: those that are not coded have it.
         return _vectors(first, second, *found).view_as(before)
 
     def step(self, name: str, *tensors: Tensor) -> tuple[Tensor, ...]:
         """What is computed between symbols, one of `STEPS`, as a function of tensors."""
-        if name[-1].isdigit():
-            return (self._large_step if name in ASKING else self._place_step)(int(name[-1]), *tensors)
-        return {"past": self._past_step, "split": self._split_step, "small": self._small_step}[name](*tensors)
+        if name.startswith("place"):
+            return self._place_step(int(name[-1]), *tensors)
+        if name.startswith("large"):
+            return self._large_step(int(name[-1]), *tensors)
+        steps: dict[str, Callable[..., tuple[Tensor, ...]]] = {
+            "past": self._past_step,
+            "split": self._split_step,
+            "small": self._small_step,
+        }
+        return steps[name](*tensors)
 
     def _past_step(self, before: Tensor) -> tuple[Tensor, ...]:
         return (commonest(before),)

@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from vidlbc.coding.rdo import choose_level
+from vidlbc.coding.rdo import Rule, choose_level
 from vidlbc.image_stage.base import channels_last, qp_lambda
 from vidlbc.models import ImageModel
 from vidlbc.motion.search import DEFAULT, Effort, search
@@ -172,7 +172,8 @@ class _Chooser:
     """Symbols for rate and distortion under the stage as it is now, frame by frame: what an encoder would choose."""
 
     def __init__(self, image: ImageModel, temporal: MovedStage, qp: Tensor, gains: Sequence[Gains], price: float):
-        self._intra, self._temporal, self._qp, self._gains, self._price = image.stage.prior, temporal, qp, gains, price
+        self._intra, self._temporal, self._qp, self._gains = image.stage.prior, temporal, qp, gains
+        self._rule = Rule.of(price, qp.device)
         self._state: State = {}
 
     @torch.no_grad()
@@ -201,7 +202,7 @@ class _Chooser:
             gains = self._gains[index]
             hidden = hidden if reader is None else reader(index, hidden)
             distribution, hidden = trunk.distribution(index, hidden, gains, expected)
-            symbols[index] = choose_level(scaled[index], distribution, self._price).float()
+            symbols[index] = choose_level(scaled[index], distribution, self._rule).symbols.float()
             if index:
                 hidden = trunk.absorb(index, hidden, symbols[index] * gains.step[:, None, None], self._qp)
         return symbols

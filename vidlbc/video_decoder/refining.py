@@ -71,11 +71,11 @@ class RefinedClip:
         for frame in zip(*[level.split(1) for level in latents], strict=True):
             if len(coming) == _AHEAD:
                 yield coming.popleft().result()
-            coming += self._pool.each(partial(self._synthesised, frame), 1)
+            coming.append(self._pool.among(partial(self._synthesised, frame)))
         while coming:
             yield coming.popleft().result()
 
-    def _synthesised(self, frame: tuple[Tensor, ...], _: int) -> tuple[Tensor, Tensor]:
+    def _synthesised(self, frame: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         return self._refiner.synthesis(self._qps, *frame)
 
     def _refined(self, frames: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
