@@ -57,10 +57,15 @@ def main(config: DictConfig) -> None:
         bpp_per_db=config.bpp_per_db,
         bitrate=config.bitrate,
         every=config.every,
+        effort=config.effort,
+        keyint=config.keyint,
     )
     ray, slurm = launchers(config)
     corpus = read_annotations(config.input, config.labels, fold=config.fold)
-    codec = vidlbc.load(settings.model, device=config.device, temporal=settings.temporal, precision=settings.precision)
+    codec = vidlbc.load(
+        settings.model, config.device, settings.temporal, settings.precision,
+        effort=settings.effort, keyint=settings.keyint,
+    )  # fmt: skip
     codec.kept(settings.variant)  # an unknown one is told before anything is read
     settings = replace(settings, rdo=choice_of_rdo(config.rdo, config.output, codec.sees_past))
     contents = hashed(corpus, config.output)

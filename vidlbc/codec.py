@@ -25,7 +25,7 @@ from torch import Tensor
 
 from vidlbc import models
 from vidlbc.bitstream import Header, Reader
-from vidlbc.codec_input import check_qp, frame_rate, frames_tensor, repack
+from vidlbc.codec_input import check_motion_options, check_qp, frame_rate, frames_tensor, repack
 from vidlbc.coding import SKIP, EncodeReport, OnLevel, PacketWriter, Priors, RateDistortionQuantiser, decode
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
 from vidlbc.image_codec import ImageCodec
@@ -43,17 +43,24 @@ def load(
     precision: str = "fp32",
     refine: bool = False,
     max_pixels: int = MAX_PIXELS,
+    effort: str = "default",
+    keyint: int = 0,
 ) -> "Codec":
     """Load a codec: a shipped name or a model folder. `temporal`: kind to use, by default the model's own.
 
     `refine`: `decompress` gives pictures that are refined from those before them: the reference pictures of a kind that
     predicts from moved ones, else those of vidlbc.video_decoder; the bytes stay the same.
     `max_pixels`: larger frames, padded, are not decoded; it bounds time and memory of a frame, whatever a forged header
-    says. Raises InputError where there is no such model, kind, device or precision, no video decoder to refine
-    with, or `max_pixels` is below 1.
+    says.
+    `effort`: of encoding's search for motion, fast, default or best; without effect on kinds that have none. `keyint`:
+    frames from one key frame to the next, where decoding may begin, 0: only where the past is of no use; of kinds that
+    predict from moved pictures.
+    Raises InputError where there is no such model, kind, device, precision or effort, no video decoder to refine with,
+    `max_pixels` is below 1, or `keyint` is below 0 or set for a kind without key frames.
     """
     if max_pixels < 1:
         raise InputError(f"max_pixels={max_pixels}: expected at least 1")
+    check_motion_options(effort, keyint)
     folder = models.find_model(str(name))
     image = models.load_image_stage(folder / "image_stage")
     kind = temporal or models.default_kind(folder)
@@ -64,8 +71,10 @@ def load(
     if isinstance(stage, MovedStage):
         from vidlbc.moved_codec import MovedCodec  # which needs this module
 
-        codec: Codec = MovedCodec(image, stage, digest, device, precision)
+        codec: Codec = MovedCodec(image, stage, digest, device, precision, effort, keyint)
     else:
+        if keyint:
+            raise InputError(f"keyint={keyint}: temporal stage {kind!r} of model {name} has no key frames, expected 0")
         codec = Codec(image, stage, digest, device, precision)
     if refine and not codec.moves:
         codec.refine_with(*models.load_video_decoder(folder, image))

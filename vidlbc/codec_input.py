@@ -1,4 +1,7 @@
-"""What a codec is given, checked: device, frames, QP, frame rate. Each raises InputError with one line."""
+"""What a codec is given, checked: device, frames, QP, frame rate, options of motion.
+
+Each raises InputError with one line.
+"""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -9,6 +12,7 @@ from torch import Tensor
 
 from vidlbc.bitstream import MAX_RATE, MAX_SIDE
 from vidlbc.errors import InputError
+from vidlbc.motion.search import EFFORTS
 from vidlbc.prior.topdown import NUM_QP
 
 MIN_SIDE = 16
@@ -31,6 +35,13 @@ def check_qp(qp: int) -> int:
     if isinstance(qp, bool) or not isinstance(qp, int | np.integer) or not 0 <= qp < NUM_QP:
         raise InputError(f"qp={qp!r}: expected an integer from 0 to {NUM_QP - 1}")
     return int(qp)
+
+
+def check_motion_options(effort: str, keyint: int) -> None:
+    if effort not in EFFORTS:
+        raise InputError(f"effort={effort!r}: expected {', '.join(EFFORTS)}")
+    if isinstance(keyint, bool) or not isinstance(keyint, int) or keyint < 0:
+        raise InputError(f"keyint={keyint!r}: expected a number of frames, 0 or more")
 
 
 def frame_rate(fps: float | Fraction) -> Fraction:

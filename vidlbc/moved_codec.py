@@ -20,17 +20,28 @@ from vidlbc.coding.moved_encoding import MovedChooser, MovedFrame, MovedSettings
 from vidlbc.coding.moved_priors import MovedPriors
 from vidlbc.coding.rdo import ERROR_PRICE
 from vidlbc.errors import InputError
-from vidlbc.motion.search import DEFAULT, Effort
+from vidlbc.models import ImageModel
+from vidlbc.motion.search import EFFORTS
 from vidlbc.temporal_stage import MovedStage
 
 
 class MovedCodec(Codec):
-    """As `Codec`. `effort`: of the search for vectors; `keyint`: frames from one key frame to the next, 0: only where
-    the past is of no use. `skip` does nothing here: every symbol is coded."""
+    """As `Codec`. `effort` and `keyint`: see vidlbc.codec.load. `skip` does nothing here: every symbol is coded."""
 
     moves = True
-    effort: Effort = DEFAULT
-    keyint: int = 0
+
+    def __init__(
+        self,
+        image: ImageModel,
+        temporal: MovedStage,
+        temporal_digest: bytes,
+        device: str = "auto",
+        precision: str = "fp32",
+        effort: str = "default",
+        keyint: int = 0,
+    ):
+        super().__init__(image, temporal, temporal_digest, device, precision)
+        self.effort, self.keyint = EFFORTS[effort], keyint
 
     def _make_priors(self) -> Priors:
         if self.stage.base_levels:

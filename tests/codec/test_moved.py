@@ -100,16 +100,44 @@ def test_a_still_clip_has_no_vectors(moved_codec):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_key_frames_stand_at_an_interval_and_begin_packets(wandering, moved_codec, kind):
-    codec, frames = moved_codec(kind), noisy_frames(10, 32, 32)
-    codec.keyint = 4
-    try:
-        data = codec.compress(frames, qp=30)
-    finally:
-        codec.keyint = 0
+def test_key_frames_stand_at_an_interval_and_begin_packets(wandering, folder, kind):
+    codec, frames = vidlbc.load(folder, "cpu", kind, keyint=4), noisy_frames(10, 32, 32)
+    codec._priors.intra_frames = False
+    data = codec.compress(frames, qp=30)
     keys = [t for t, frame in enumerate(kinds_of(data)) if frame is FrameKind.KEY]
     assert keys == [0, 4, 8] and [p.frames for p in Reader(data).packets()] == [4, 4, 2]
     assert same(codec.padded_symbols(data), codec.analyse(frames, 30))
+
+
+@pytest.mark.parametrize("effort", ["fast", "best"])
+def test_what_any_effort_finds_decodes(effort):
+    # Shipped weights: what untrained ones show has nothing that could be found again.
+    codec = vidlbc.load("default", "cpu", "transformer", effort=effort)
+    codec._priors.intra_frames = False
+    frames = np.stack([np.roll(noisy_frames(1, 64, 64)[0], (3 * t, -2 * t), (0, 1)) for t in range(4)])
+    data = codec.compress(frames, qp=40)
+    assert set(kinds_of(data)[1:]) == {FrameKind.MOVED}
+    assert same(vidlbc.load("default", "cpu", "transformer").padded_symbols(data), codec.analyse(frames, 40))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"effort": "slow"}, "effort='slow': expected fast, default, best"),
+        ({"keyint": -1}, "keyint=-1: expected a number of frames, 0 or more"),
+        ({"keyint": 2.5}, "keyint=2.5: expected a number of frames, 0 or more"),
+        ({"temporal": "none", "keyint": 4}, "keyint=4: temporal stage 'none' of model .* has no key frames"),
+    ],
+)
+def test_options_of_motion_are_checked(folder, options, message):
+    with pytest.raises(InputError, match=message):
+        vidlbc.load(folder, "cpu", **options)
+
+
+def test_effort_does_nothing_without_motion(folder):
+    frames = noisy_frames(1, 32, 32)
+    quick, plain = (vidlbc.load(folder, "cpu", "none", effort=effort) for effort in ("fast", "default"))
+    assert quick.compress(frames) == plain.compress(frames)
 
 
 def test_without_context_every_frame_is_a_key_frame(moved_codec):

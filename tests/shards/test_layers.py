@@ -162,6 +162,8 @@ def test_a_run_begun_before_symbols_were_chosen_goes_on_as_it_began(
         (("bitrate=0",), "bitrate=0: expected kbit/s above 0 and below 1000000000, or null"),
         (("bitrate=fast",), "bitrate=fast: expected kbit/s above 0 and below 1000000000, or null"),
         (("rdo=sure",), "rdo=sure: expected true, false or null"),
+        (("effort=slow",), "effort='slow': expected fast, default, best"),
+        (("keyint=-1",), "keyint=-1: expected a number of frames, 0 or more"),
         (("psnr=30", "bitrate=200"), "psnr and bitrate are both given: expected one of psnr, bitrate, bpp_per_db and"),
         (("bpp_per_db=0",), "bpp_per_db=0: expected bits per pixel above 0 and below 100, or null"),
     ],

@@ -51,7 +51,9 @@ def load_codec(plan: Plan, device: str = "auto") -> Codec:
     import vidlbc
 
     settings = plan.settings
-    codec: Codec = vidlbc.load(settings.model, device=device, temporal=settings.temporal, precision=settings.precision)
+    codec: Codec = vidlbc.load(
+        settings.model, device, settings.temporal, settings.precision, effort=settings.effort, keyint=settings.keyint
+    )
     return codec
 
 

@@ -28,6 +28,8 @@ class Settings:
     bitrate: float | None = None
     rdo: bool = False
     every: int | None = None
+    effort: str = "default"
+    keyint: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.qp <= 63:
@@ -63,10 +65,10 @@ class Settings:
     def visible(self) -> dict[str, Any]:
         """The settings that show in the bytes; those of _LATER only where set, so that older shards keep their keys."""
         shown = {name: value for name, value in asdict(self).items() if name not in INVISIBLE}
-        return {name: value for name, value in shown.items() if name not in _LATER or value not in (None, False)}
+        return {name: value for name, value in shown.items() if name not in _LATER or value != getattr(Settings, name)}
 
 
 # `model` and `temporal` say where the weights were found; the fingerprint says what they are.
 INVISIBLE = ("block", "deadline_s", "model", "temporal")
 _TARGETS = {"psnr": ("dB", 100), "bitrate": ("kbit/s", 10**9), "bpp_per_db": ("bits per pixel", 100)}
-_LATER = ("variant", *_TARGETS, "rdo", "every")
+_LATER = ("variant", *_TARGETS, "rdo", "every", "effort", "keyint")
