@@ -11,6 +11,7 @@ from vidlbc import models
 from vidlbc.coding.rdo import ERROR_PRICE
 from vidlbc.errors import InputError
 from vidlbc.job.train import PARTS, train_parts
+from vidlbc.motion.stage import gives_all, motion_options
 from vidlbc.moved_codec import MovedCodec
 from vidlbc.training.motion_objective import MotionRate
 
@@ -62,6 +63,16 @@ def test_unknown_parts_are_one_line(stage):
     for parts in (["everything"], []):
         with pytest.raises(InputError, match="expected some of prior, vectors, fusion, synthesis, analysis"):
             train_parts(stage, parts)
+
+
+@pytest.mark.parametrize("name", ["default", "large"])
+def test_layers_that_the_image_stage_lacks_are_trained(name):
+    image = models.load_image_stage(models.SHIPPED / name / "image_stage").stage
+    stage = models.build_temporal("lstm", image, motion=motion_options(image))
+    train_parts(stage, None, known=gives_all(image))
+    own = (stage.motion.analysis, *stage.motion.synthesis.own)
+    assert {p.requires_grad for module in own for p in module.parameters()} == {name == "large"}
+    assert all(p.requires_grad for module in stage.motion.synthesis.fusion for p in module.parameters())
 
 
 def test_a_few_steps_lower_the_bits_of_what_they_see(image, stage):

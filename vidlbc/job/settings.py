@@ -14,7 +14,8 @@ class TrainSettings:
 
     `pictures`: sources (vidlbc.training.pictures) of still pictures, from which moving ones are made. `motion`: auto,
     true or false: whether a stage from nothing predicts from moved pictures. `parts` of such a stage are trained (see
-    vidlbc.job.train), None: those that are not the image stage's own; `rdo`: on symbols chosen for rate and distortion.
+    vidlbc.job.train), None: those that the image stage has no layers for; `rdo`: on symbols chosen for rate and
+    distortion.
     """
 
     budget: Budget | None

@@ -26,7 +26,7 @@ from vidlbc.coding.rdo import ERROR_PRICE
 from vidlbc.errors import InputError
 from vidlbc.job.settings import JobSettings
 from vidlbc.job.sources import source_file
-from vidlbc.motion.stage import motion_options
+from vidlbc.motion.stage import gives_all, motion_options
 from vidlbc.prior.grid import to_grid
 from vidlbc.shards import Corpus
 from vidlbc.shards.layout import dump_json, write_atomic
@@ -144,7 +144,7 @@ def _train(settings: JobSettings, corpus: Corpus) -> None:
     if settings.train.budget is not None:
         temporal.requires_grad_(True)
         if isinstance(temporal, MovedStage):
-            train_parts(temporal, settings.train.parts)
+            train_parts(temporal, settings.train.parts, known=gives_all(image.stage))
         _fit(settings, corpus, image, temporal)
     elif ready is None:
         raise InputError(
@@ -170,10 +170,11 @@ def _options(settings: JobSettings, image: models.ImageModel) -> dict[str, Any]:
     return {} if wanted == "false" or motion is None else {"motion": motion}
 
 
-def train_parts(temporal: MovedStage, parts: Sequence[str] | None) -> None:
+def train_parts(temporal: MovedStage, parts: Sequence[str] | None, known: bool = True) -> None:
     """Leave gradients to the parts that are trained; what is frozen of the networks for pictures is put on the grid, as
-    it will decode. Raises InputError."""
-    chosen = PARTS[:3] if parts is None else tuple(parts)
+    it will decode. `known`: whether the image stage gave those networks all of their layers, so that by default they
+    stay as they are. Raises InputError."""
+    chosen = (PARTS[:3] if known else PARTS) if parts is None else tuple(parts)
     if not chosen or set(chosen) - set(PARTS):
         raise InputError(f"train.parts={list(chosen)}: expected some of {', '.join(PARTS)}")
     motion = temporal.motion

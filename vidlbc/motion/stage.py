@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from vidlbc.image_stage import ImageStage
+from vidlbc.image_stage.blocks import DepthwiseBlock
 from vidlbc.image_stage.lbc import LBC, STRIDES
 from vidlbc.motion.networks import PredictionAnalysis, ReferenceSynthesis, take_over
 from vidlbc.motion.prior import VectorPrior
@@ -51,6 +52,14 @@ def motion_options(stage: ImageStage) -> dict[str, list[int]] | None:
         return None
     blocks = {"encoder_blocks": _counts(stage.encode), "decoder_blocks": _counts(stage.decode)}
     return {"widths": list(stage.widths), **blocks}
+
+
+def gives_all(stage: ImageStage) -> bool:
+    """Whether `start_from` sets every layer of the networks for pictures that `motion_options` describes."""
+    if not isinstance(stage, LBC):
+        return False
+    blocks = [block for stack in (*stage.encode, *stage.decode) for block in stack.children()]
+    return all(isinstance(block, DepthwiseBlock) for block in blocks)
 
 
 def start_from(motion: MotionStage, stage: ImageStage) -> None:
