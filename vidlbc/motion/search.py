@@ -67,20 +67,21 @@ def search(
     qp = qp.to(frames.device)
     coarse = displacements(frames, references, qp, effort) if coarse is None else coarse
     early = () if before is None else (before,)
-    field: Tensor = _steps(effort)[1](frames, references, qp, coarse, *early)
+    field: Tensor = _steps(effort, frames.device)[1](frames, references, qp, coarse, *early)
     return field
 
 
 def displacements(frames: Tensor, references: Tensor, qp: Tensor, effort: Effort = DEFAULT) -> Tensor:
     """Pictures as of `search` -> the displacement of each block of 16x16 that fits best at a quarter of the size, of
     it and half of its neighbours; int32 (B, H/16, W/16, 2), quarters of a pixel."""
-    found: Tensor = _steps(effort)[0](frames, references, qp.to(frames.device))
+    found: Tensor = _steps(effort, frames.device)[0](frames, references, qp.to(frames.device))
     return found
 
 
 @cache
-def _steps(effort: Effort) -> tuple[Traced, Traced]:
-    """`displacements` and the rest of `search` as graphs: encoders search beside other threads."""
+def _steps(effort: Effort, device: torch.device) -> tuple[Traced, Traced]:
+    """`displacements` and the rest of `search` as graphs, which belong to one device: encoders search beside other
+    threads."""
     return Traced(partial(_displacements, effort)), Traced(partial(_field, effort))
 
 
