@@ -26,13 +26,21 @@ from torch import Tensor
 from vidlbc import models
 from vidlbc.bitstream import Header, Reader
 from vidlbc.codec_input import check_motion_options, check_qp, frame_rate, frames_tensor, repack
-from vidlbc.coding import SKIP, EncodeReport, OnLevel, PacketWriter, Priors, RateDistortionQuantiser, decode
+from vidlbc.coding import (
+    PACKET_FRAMES,
+    SKIP,
+    EncodeReport,
+    OnLevel,
+    PacketWriter,
+    Priors,
+    RateDistortionQuantiser,
+    decode,
+)
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
 from vidlbc.image_codec import ImageCodec
 from vidlbc.prior.grid import to_grid
 from vidlbc.temporal_stage import MovedStage, TemporalStage
 
-PACKET_FRAMES = 16
 MAX_PIXELS = 1 << 26  # 8192 x 8192; a frame of 8K video has half of it
 
 

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidlbc.codec import PACKET_FRAMES, Codec
+from vidlbc.codec import Codec
 from vidlbc.codec_input import frames_tensor
-from vidlbc.coding import SKIP, EncodeReport
+from vidlbc.coding import PACKET_FRAMES, SKIP, EncodeReport
 from vidlbc.errors import InputError
 from vidlbc.evaluation.distortion import psnr
 from vidlbc.evaluation.rate import bits_per_pixel, kilobits_per_second

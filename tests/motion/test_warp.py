@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from vidlbc.motion.warp import CONTRAST, TAPS, moved, seen, shown
+from vidlbc.prior.grid import snap
 
 
 def by_hand(picture: np.ndarray, field: np.ndarray) -> np.ndarray:
@@ -47,3 +48,18 @@ def test_without_motion_the_picture_is_as_it_was():
     still = torch.zeros(1, 2, 2, 2, dtype=torch.int32)
     assert torch.equal(moved(picture, still), seen(picture))
     assert torch.equal(shown(seen(picture)), picture)
+
+
+def test_any_vector_takes_each_pixel_from_where_it_leads():
+    """A block alone, by vectors of every phase that lead to all sides, within its border and far beyond."""
+    picture = torch.randint(0, 256, (8, 8, 3), dtype=torch.uint8)
+    reach = torch.arange(-121, 122, 3)
+    field = torch.cartesian_prod(reach, reach)
+    down, right = field.unbind(-1)
+    around = torch.arange(8 + 7) - 3
+    rows, columns = ((torch.div(v, 4, rounding_mode="floor")[:, None] + around).clamp(0, 7) for v in (down, right))
+    surroundings = picture[rows[:, :, None], columns[:, None]].double().unfold(1, 8, 1).unfold(2, 8, 1)
+    taps = torch.tensor(TAPS, dtype=torch.float64)
+    sums = torch.einsum("nyxcab,na,nb->nyxc", surroundings, taps[down % 4], taps[right % 4]).clamp(0, 255 * 4096)
+    found = moved(picture.expand(len(field), -1, -1, -1), field[:, None, None].int())
+    assert torch.equal(found, snap(sums.float().mul(CONTRAST / (255 * 4096)).sub(CONTRAST / 2)))

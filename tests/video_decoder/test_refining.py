@@ -16,7 +16,8 @@ import vidlbc
 from tests.codec.small_models import noisy_frames, save_small_model
 from tests.video_decoder.conftest import OPTIONS, add_video_decoder
 from vidlbc import models
-from vidlbc.codec import PACKET_FRAMES, Codec
+from vidlbc.codec import Codec
+from vidlbc.coding import PACKET_FRAMES
 from vidlbc.errors import InputError
 from vidlbc.video_decoder.network import MotionSearch, warp
 

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from vidlbc.benchmark.clip import generated_clip
-from vidlbc.codec import PACKET_FRAMES, Codec
+from vidlbc.codec import Codec
+from vidlbc.coding import PACKET_FRAMES
 from vidlbc.coding.encoding import CodedFrame, coded_frames
 from vidlbc.entropy import coder
 from vidlbc.errors import InputError

@@ -11,12 +11,14 @@
 Both are exact arithmetic (vidlbc.prior.grid), hence the same distributions.
 """
 
-from vidlbc.coding.decoding import OnLevel, decode
-from vidlbc.coding.encoding import CodedFrame, EncodeReport, PacketWriter
+from vidlbc.coding.decoding import decode
+from vidlbc.coding.encoding import PACKET_FRAMES, CodedFrame, EncodeReport, PacketWriter
+from vidlbc.coding.packet_decoder import OnLevel
 from vidlbc.coding.priors import Priors, dequantised
 from vidlbc.coding.rdo import SKIP, RateDistortionQuantiser
 
 __all__ = [
+    "PACKET_FRAMES",
     "SKIP",
     "CodedFrame",
     "EncodeReport",

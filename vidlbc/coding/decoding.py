@@ -1,6 +1,5 @@
 """Symbols from packets: frame by frame, level by level, from coarse to fine."""
 
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -11,18 +10,15 @@ from typing import BinaryIO, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vidlbc.bitstream import Header, Packet, Reader, end_bytes, unpack_modes
-from vidlbc.coding.encoding import SPOOLED, crc_bytes
+from vidlbc.coding.encoding import SPOOLED
+from vidlbc.coding.packet_decoder import OnLevel, PacketDecoder
 from vidlbc.coding.priors import Priors, Quantised
-from vidlbc.entropy import coder
 from vidlbc.errors import BitstreamError, InputError
 from vidlbc.prior.grid import require_exact_products
 from vidlbc.prior.topdown import Gains
 from vidlbc.temporal_stage import Memory, State
-
-OnLevel = Callable[[int, Tensor], None]
 
 
 @torch.inference_mode()
@@ -94,42 +90,24 @@ class _Packets:
     """One clip's packets of the same frames, one a section, being decoded; `before`: frames decoded before them."""
 
     def __init__(self, header: Header, packets: Sequence[Packet], before: int, on_level: OnLevel | None):
-        self.frames, self._before, self._on_level = packets[0].frames, before, on_level
-        self._skip = header.skip
-        self.coded, self._packets, self._sections = header.coded, packets, header.sections[: len(packets)]
-        self._crcs = [0] * len(packets)
-        self._decoders: dict[int, coder.Decoder] = {}
+        self.frames, self._coded = packets[0].frames, header.coded
+        decoders = [PacketDecoder(header, packet, before, on_level) for packet in packets]
+        self._sections = list(zip(decoders, header.sections[: len(packets)], strict=True))
+        self._decoders = {index: decoder for decoder, levels in self._sections for index in levels}
         self.intra = [0] * self.frames  # masks of the levels that the intra prior codes
-        for packet, levels in zip(packets, self._sections, strict=True):
-            self._decoders |= dict.fromkeys(levels, coder.Decoder(packet.payload, header.skip))
+        for packet, (_, levels) in zip(packets, self._sections, strict=True):
             for t, mask in enumerate(unpack_modes(packet.modes, packet.frames, len(levels))):
                 self.intra[t] |= mask << levels.start
 
     def decode(self, index: int, quantised: Quantised) -> Tensor:
-        """Symbols of level `index` of the next frame, (H_l, W_l, C_l); those of channels that are not coded are 0."""
-        count = self.coded[index]
-        parameters = coder.CodedParameters.of(*[x[..., :count] for x in quantised])
-        found = self._decoders[index].decode(parameters)
-        shape = quantised[0].shape
-        if self._on_level is not None:
-            bits = coder.code_lengths(found, parameters, self._skip)
-            self._on_level(index, torch.from_numpy(bits).view(*shape[:-1], count))
-        symbols = torch.from_numpy(found).view(*shape[:-1], count)
-        return symbols if count == shape[-1] else F.pad(symbols, (0, shape[-1] - count))
+        """Symbols of level `index` of the next frame, (H_l, W_l, C_l)."""
+        return self._decoders[index].level(index, quantised)
 
     def check(self, t: int, symbols: Sequence[Tensor], row: int) -> None:
         """Compare with the checksums after frame t; the clip is `row` of the levels decoded. Raises BitstreamError."""
-        finest = len(self.coded) - len(symbols)
-        for place, (packet, levels) in enumerate(zip(self._packets, self._sections, strict=True)):
-            data = b"".join(crc_bytes(symbols[i - finest][row, ..., : self.coded[i]]) for i in reversed(levels))
-            self._crcs[place] = zlib.crc32(data, self._crcs[place])
-            if self._crcs[place] & 0xFF != packet.checks[t]:
-                raise BitstreamError(
-                    f"decoded symbols of frame {self._before + t} fail their checksum: "
-                    "the bitstream was altered, or the weights differ from those that wrote it"
-                )
-            if t == self.frames - 1 and self._crcs[place] != packet.symbol_crc:
-                raise BitstreamError(f"decoded symbols fail their checksum before frame {self._before + self.frames}")
+        finest = len(self._coded) - len(symbols)
+        for decoder, levels in self._sections:
+            decoder.check(t, [symbols[i - finest][row, ..., : self._coded[i]] for i in reversed(levels)])
 
 
 class _Past:

@@ -28,6 +28,7 @@ NEAR_INTRA = 0.75
 _WORTH_BOTH, _WORTH_BOTH_AT_CUTS = 0.02, 0.005
 # Frames that the encoder's priors take at once: small maps cost more to call than to compute.
 _GROUP_FRAMES, _GROUP_CELLS = 4, 256
+PACKET_FRAMES = 16  # at most
 SPOOLED = 1 << 24  # bytes of a layer that are kept in memory while it waits for the other
 
 

@@ -1,19 +1,16 @@
 """Symbols from packets of frames that are predicted from moved pictures."""
 
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vidlbc.bitstream import Header, Packet, Reader, unpack_kinds
-from vidlbc.coding.decoding import OnLevel
-from vidlbc.coding.encoding import crc_bytes
 from vidlbc.coding.moved_priors import MovedPriors
 from vidlbc.coding.moving import FrameKind, Look, Past, PastBuilder, look, no_motion
+from vidlbc.coding.packet_decoder import OnLevel, PacketDecoder
 from vidlbc.entropy import coder
 from vidlbc.errors import BitstreamError
 from vidlbc.motion.prior import Asked
@@ -57,7 +54,8 @@ def decode_moved(
             wanted = header.context or on_reference is not None
             builder = PastBuilder(priors, gains, qp, given, still) if wanted else None
             symbols = _decode_frame(priors, source, header, qp, given, builder)
-            source.check(t, vectors, symbols)
+            levels = [q[..., :count] for q, count in zip(symbols, header.coded, strict=True)]
+            source.check(t, [*([] if vectors is None else [vectors]), *reversed(levels)])
             frames.append(symbols)
             if on_frame is not None:
                 on_frame(symbols)
@@ -83,7 +81,7 @@ def _decode_frame(
     for index in reversed(range(len(priors.levels))):
         read = () if given is None else given.read(priors.levels[index], index)
         hidden, quantised = priors.predict(by_intra, index, hidden, gains[index], read)
-        symbols[index] = source.decode(index, quantised)
+        symbols[index] = source.level(index, quantised)
         if builder is not None:
             builder.add(index, symbols[index])
         if index:
@@ -91,14 +89,12 @@ def _decode_frame(
     return symbols
 
 
-class _Packet:
-    """A packet being decoded; `before`: frames decoded before it."""
+class _Packet(PacketDecoder):
+    """A packet being decoded, which begins with what kinds its frames are of."""
 
     def __init__(self, header: Header, packet: Packet, before: int, on_level: OnLevel | None):
+        super().__init__(header, packet, before, on_level)
         self.kinds = [FrameKind(kind) for kind in unpack_kinds(packet.modes, packet.frames)]
-        self._coded, self._packet, self._before, self._on_level = header.coded, packet, before, on_level
-        self._decoder = coder.Decoder(packet.payload)
-        self._crc = 0
 
     def vectors(self, asked: Asked, kind: int, truth: Tensor | None, mask: Tensor | None) -> Tensor:
         """For `MovedPriors.vectors`."""
@@ -106,29 +102,5 @@ class _Packet:
         quantised = asked.quantised[:, 0, :, kind].cpu().numpy()
         here = slice(None) if mask is None else np.flatnonzero(mask[0].cpu().numpy())
         values = np.zeros(quantised.shape[1], np.int32)
-        values[here] = self._decoder.decode(coder.CodedParameters(*quantised[:, here]))
+        values[here] = self.symbols.decode(coder.CodedParameters(*quantised[:, here]))
         return torch.from_numpy(values)[None].to(asked.mean.device)
-
-    def decode(self, index: int, quantised: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Symbols of level `index`, (1, H_l, W_l, C_l); those of channels that are not coded are 0."""
-        count = self._coded[index]
-        parameters = coder.CodedParameters.of(*[x[..., :count] for x in quantised])
-        found = self._decoder.decode(parameters)
-        shape = quantised[0].shape
-        if self._on_level is not None:
-            self._on_level(index, torch.from_numpy(coder.code_lengths(found, parameters)).view(*shape[1:-1], count))
-        symbols = torch.from_numpy(found).view(*shape[:-1], count)
-        return symbols if count == shape[-1] else F.pad(symbols, (0, shape[-1] - count))
-
-    def check(self, t: int, vectors: Tensor | None, symbols: list[Tensor]) -> None:
-        """Compare with the checksums after frame t. Raises BitstreamError."""
-        parts = [] if vectors is None else [vectors]
-        parts += [symbols[i][..., : self._coded[i]] for i in reversed(range(len(symbols)))]
-        self._crc = zlib.crc32(b"".join(map(crc_bytes, parts)), self._crc)
-        if self._crc & 0xFF != self._packet.checks[t]:
-            raise BitstreamError(
-                f"decoded symbols of frame {self._before + t} fail their checksum: "
-                "the bitstream was altered, or the weights differ from those that wrote it"
-            )
-        if t == len(self.kinds) - 1 and self._crc != self._packet.symbol_crc:
-            raise BitstreamError(f"decoded symbols fail their checksum before frame {self._before + t + 1}")

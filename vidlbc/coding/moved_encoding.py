@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidlbc.bitstream import Header, Packet, end_bytes, pack_kinds
-from vidlbc.coding.encoding import NEAR_INTRA, CodedFrame, EncodeReport, crc_bytes, ideal_bits
+from vidlbc.coding.encoding import NEAR_INTRA, PACKET_FRAMES, CodedFrame, EncodeReport, crc_bytes, ideal_bits
 from vidlbc.coding.moved_priors import Alone, MovedPriors
 from vidlbc.coding.moving import FrameKind, Look, Past, after, look, no_motion
 from vidlbc.coding.rdo import Rule, choose_level
@@ -36,7 +36,6 @@ from vidlbc.motion.search import DEFAULT, Effort, displacements, search
 from vidlbc.prior.grid import require_exact_products
 from vidlbc.prior.topdown import Distribution
 
-PACKET_FRAMES = 16
 _LOOKED_AHEAD = 4  # frames: what is known of them before they are coded takes memory
 
 

@@ -158,8 +158,7 @@ class MovedPriors(Priors):
         for index, latent in zip(here, seen[:-1], strict=True):
             latents[index] = latent
         features[max(here)] = seen[-1]
-        after = self.temporal.moved_at(stride, state, vectors)
-        memory = self.temporal.memory_from(stride, after, Prediction(latents, features))
+        after, memory = self.temporal.look_at(stride, state, vectors, Prediction(latents, features))
         return (*after, *(x for index in here for x in memory[index]))
 
     def _update_step(self, stride: int, *tensors: Tensor) -> tuple[Tensor, ...]:

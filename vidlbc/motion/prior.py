@@ -161,11 +161,12 @@ class VectorPrior(nn.Module):
 
     def _split_step(self, qp: Tensor, before: Tensor, large: Tensor, fresh: Tensor) -> tuple[Tensor, ...]:
         """Of whether each block of 16x16 has vectors of its own in its parts, (B, n)."""
-        mixed = (before != enlarged(commonest(before))).any(-1)
+        mixed = _differ(before, enlarged(commonest(before)))
         was = F.max_pool2d(mixed.float()[:, None], 2)[:, 0] > 0
         flags = neighbours(fresh[..., None])[..., 0]
         candidates = torch.cat([neighbours(large), large[..., None, :]], 3).flatten(1, 2)
-        features = _features(candidates, *(x.flatten(1, 2) for x in (large, flags, was, fresh)))
+        own, flags, more = (x.flatten(1, 2) for x in (large, flags, was.float() + 2.0 * fresh.float()))
+        features = _features(candidates, _differ(candidates, own[:, :, None]), own, own, more, flags)
         return self.split(features, qp)
 
     def _small_step(self, qp: Tensor, before: Tensor, large: Tensor) -> tuple[Tensor, ...]:
@@ -201,7 +202,7 @@ def _code_vectors(
     flags: list[Tensor | None] = [None, None]
     off: list[Tensor | None] = [None, None]
     if truth is not None:
-        flags = [(truth != one).any(-1).int() for one in (first, second)]
+        flags = [_differ(truth, one).int() for one in (first, second)]
         off = list((truth - first).unbind(-1))
     other = code(asked, 0, flags[0], inside).bool()
     other = other if inside is None else other & inside
@@ -218,27 +219,32 @@ def _vectors(first: Tensor, second: Tensor, other: Tensor, neither: Tensor, down
 
 def _guess(candidates: Tensor, fresh: Tensor, first: Tensor | None = None) -> _Guess:
     """candidates int32 (B, n, 5, 2), fresh bool (B, n, 4); `first`: where the first guess is given."""
-    distance = (candidates[..., :, None, :] - candidates[..., None, :, :]).abs().sum(-1).sum(-1)
+    down, right = ((x[..., :, None] - x[..., None, :]).abs() for x in candidates.unbind(-1))
+    distance = (down + right).sum(-1, dtype=torch.int32)
     # The earliest of several that are as near: which one argmin would take is not promised.
-    rank = distance.clamp_max(_FAR) * 8 + torch.arange(candidates.shape[2], device=candidates.device)
+    order = torch.arange(candidates.shape[2], device=candidates.device, dtype=torch.int32)
+    rank = distance.clamp_max(_FAR) * 8 + order
     if first is None:
         first = _pick(candidates, rank.argmin(-1))
-    other = (candidates != first[..., None, :]).any(-1)
+    other = _differ(candidates, first[..., None, :])
     second = _pick(candidates, torch.where(other, rank, 16 * _FAR).argmin(-1))
     differs = other.any(-1)
-    return _Guess(first, second, differs, _features(candidates, first, fresh, differs, None, second))
+    return _Guess(first, second, differs, _features(candidates, other, first, second - first, differs.float(), fresh))
 
 
-def _features(
-    candidates: Tensor, first: Tensor, fresh: Tensor, flag: Tensor, other: Tensor | None, second: Tensor | None = None
-) -> Tensor:
-    """What a network is told of blocks: vectors as differences to the first guess."""
-    off = ((candidates - first[..., None, :]).float() * _VIEW).flatten(-2)
-    agree = (candidates == first[..., None, :]).all(-1).sum(-1).float() * 0.25
-    beside = (first if second is None else second - first).float() * _VIEW
-    more = flag.float() if other is None else flag.float() + 2.0 * other.float()
-    parts = [off, first.float() * _VIEW, beside, agree[..., None], more[..., None], fresh.float()]
-    return snap(torch.cat(parts, -1))
+def _features(candidates: Tensor, other: Tensor, first: Tensor, beside: Tensor, flag: Tensor, fresh: Tensor) -> Tensor:
+    """What a network is told of blocks: vectors as differences to the first guess. `other`: which candidates differ
+    from it, (B, n, 5); `flag`: a number of each block."""
+    off = (candidates - first[..., None, :]).flatten(-2)
+    vectors = torch.cat([off, first, beside], -1).float() * _VIEW
+    agree = (_CANDIDATES - other.sum(-1, keepdim=True)) * 0.25
+    return snap(torch.cat([vectors, agree, flag[..., None], fresh.float()], -1))
+
+
+def _differ(a: Tensor, b: Tensor) -> Tensor:
+    """Which vectors (..., 2) differ; `any` over two numbers would take longer."""
+    down, right = (a != b).unbind(-1)
+    return down | right
 
 
 def _pick(candidates: Tensor, index: Tensor) -> Tensor:
@@ -247,7 +253,7 @@ def _pick(candidates: Tensor, index: Tensor) -> Tensor:
 
 def _parted(field: Tensor, whole: Tensor) -> Tensor:
     """bool (B, h, w): blocks of 16x16 whose parts are not all as the whole."""
-    return F.max_pool2d((field != whole).any(-1).float()[:, None], 2)[:, 0] > 0
+    return F.max_pool2d(_differ(field, whole).float()[:, None], 2)[:, 0] > 0
 
 
 def _corner(large: Tensor) -> Tensor:
@@ -260,9 +266,14 @@ def _corner(large: Tensor) -> Tensor:
     return torch.stack([large[:, a[:, None], b] for a, b in pairs], 3)
 
 
-@lru_cache(maxsize=8)  # of the latest sizes: a stream costs nothing to forge, and each may have another
 def passes_of(rows: int, columns: int) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
     """Of each pass: places of its blocks (n,), those of their four neighbours (n, 4), and which of these there are."""
+    # While a graph is traced sizes are tensors, which no cache finds: each of its calls would compute all places anew.
+    return _passes_of(int(rows), int(columns))
+
+
+@lru_cache(maxsize=8)  # of the latest sizes: a stream costs nothing to forge, and each may have another
+def _passes_of(rows: int, columns: int) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
     return tuple(_places(rows, columns, *one) for one in _PASSES)
 
 

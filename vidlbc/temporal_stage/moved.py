@@ -57,8 +57,7 @@ class MovedStage(TemporalStage):
         self.enter, self.block = nn.ModuleDict(), nn.ModuleDict()
         for stride, size in sizes.items():
             inputs = sum(self.levels[i].channels * self.levels[i].fold ** 2 for i in self.levels_at(stride))
-            finest = max(self.levels_at(stride))
-            self.enter[str(stride)] = Linear(inputs + seen[finest], size)
+            self.enter[str(stride)] = Linear(inputs + seen[max(self.levels_at(stride))], size)
             self.block[str(stride)] = Block(size, expand=2)
         works = [sizes[level.work_stride] for level in levels]
         self.leave = nn.ModuleList([_zero(Linear(width, width)) for width in works])
@@ -102,11 +101,19 @@ class MovedStage(TemporalStage):
     def look(self, state: State, vectors: Tensor, seen: Prediction) -> tuple[State, Memory]:
         """The state moved by a field (B, H/8, W/8, 2), and the memory of a frame with these vectors."""
         of_strides = pyramid(vectors, tuple(self.strides))
-        moved = {s: self.moved_at(s, state[s], of_strides[s]) for s in self.strides}
+        moved: State = {}
         memory: Memory = {}
         for stride in self.strides:
-            memory |= self.memory_from(stride, moved[stride], seen)
+            moved[stride], read = self.look_at(stride, state[stride], of_strides[stride], seen)
+            memory |= read
         return moved, memory
+
+    def look_at(
+        self, stride: int, state: Sequence[Tensor], vectors: Tensor, seen: Prediction
+    ) -> tuple[tuple[Tensor, ...], Memory]:
+        """One stride of `look`; vectors of its cells."""
+        moved = self.moved_at(stride, state, vectors)
+        return moved, self.memory_from(stride, moved, seen)
 
     def given_past(
         self,

@@ -1,0 +1,48 @@
+"""The range decoder and the checksums of one packet."""
+
+import zlib
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vidlbc.bitstream import Header, Packet
+from vidlbc.coding.encoding import crc_bytes
+from vidlbc.coding.priors import Quantised
+from vidlbc.entropy import coder
+from vidlbc.errors import BitstreamError
+
+OnLevel = Callable[[int, Tensor], None]
+
+
+class PacketDecoder:
+    """A packet being decoded; `before`: frames decoded before it. `on_level`: as of vidlbc.coding.decoding.decode."""
+
+    def __init__(self, header: Header, packet: Packet, before: int, on_level: OnLevel | None):
+        self.coded, self.symbols = header.coded, coder.Decoder(packet.payload, header.skip)
+        self._skip, self._packet, self._before, self._on_level = header.skip, packet, before, on_level
+        self._crc = 0
+
+    def level(self, index: int, quantised: Quantised) -> Tensor:
+        """Symbols of level `index` of the next frame, int32 (..., H_l, W_l, C_l), as large as what is given; those of
+        channels that are not coded are 0."""
+        count, shape = self.coded[index], quantised[0].shape
+        parameters = coder.CodedParameters.of(*[x[..., :count] for x in quantised])
+        found = self.symbols.decode(parameters)
+        if self._on_level is not None:
+            bits = coder.code_lengths(found, parameters, self._skip)
+            self._on_level(index, torch.from_numpy(bits).view(*shape[-3:-1], count))
+        symbols = torch.from_numpy(found).view(*shape[:-1], count)
+        return symbols if count == shape[-1] else F.pad(symbols, (0, shape[-1] - count))
+
+    def check(self, t: int, decoded: Iterable[Tensor]) -> None:
+        """Compare with the checksums after frame t, of which this was decoded, in its order. Raises BitstreamError."""
+        self._crc = zlib.crc32(b"".join(map(crc_bytes, decoded)), self._crc)
+        if self._crc & 0xFF != self._packet.checks[t]:
+            raise BitstreamError(
+                f"decoded symbols of frame {self._before + t} fail their checksum: "
+                "the bitstream was altered, or the weights differ from those that wrote it"
+            )
+        if t == self._packet.frames - 1 and self._crc != self._packet.symbol_crc:
+            raise BitstreamError(f"decoded symbols fail their checksum before frame {self._before + t + 1}")
