@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vidlbc.motion.search import FAST, search
+from vidlbc.motion.search import FAST, displacements, search
 from vidlbc.motion.warp import moved, shown
 
 QP = torch.tensor([32])
@@ -61,3 +61,23 @@ def test_less_effort_finds_no_small_blocks_and_a_field_before_is_gone_on_from():
     assert torch.equal(quick, quick[:, ::2, ::2].repeat_interleave(2, 1).repeat_interleave(2, 2))
     before = torch.zeros(1, 8, 8, 2, dtype=torch.int32) + torch.tensor([-8, -12], dtype=torch.int32)
     assert error(frame, shown(moved(reference, search(frame, reference, QP, before)))) <= error(frame, reference)
+
+
+def test_displacements_may_be_found_before_and_in_another_picture():
+    reference = texture(64, 64)[None]
+    frame = reference.roll((4, -8), (1, 2))
+    coarse = displacements(frame, reference, QP)
+    assert coarse.shape == (1, 4, 4, 2) and coarse.dtype == torch.int32
+    assert torch.equal(search(frame, reference, QP, coarse=coarse), search(frame, reference, QP))
+    noisy = (reference.int() + torch.randint(-6, 7, reference.shape)).clamp(0, 255).to(torch.uint8)
+    near = search(frame, reference, QP, coarse=displacements(frame, noisy, QP))
+    assert error(frame, shown(moved(reference, near))) < 0.2 * error(frame, reference)
+
+
+def test_graphs_find_the_same():
+    """Graphs are made after some frames (vidlbc.traced), in inference mode."""
+    reference = texture(64, 96)[None]
+    frame = reference.roll((2, 3), (1, 2))
+    first = search(frame, reference, QP)
+    with torch.inference_mode():
+        assert all(torch.equal(search(frame, reference, QP), first) for _ in range(30))
