@@ -79,7 +79,7 @@ def _decode_frame(
     hidden = priors.hidden(by_intra, qp, header)
     symbols: list[Tensor] = [torch.empty(0)] * len(priors.levels)
     for index in reversed(range(len(priors.levels))):
-        read = () if given is None else given.read(priors.levels[index], index)
+        read = () if given is None else given.read(index)
         hidden, quantised = priors.predict(by_intra, index, hidden, gains[index], read)
         symbols[index] = source.level(index, quantised)
         if builder is not None:

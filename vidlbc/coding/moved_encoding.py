@@ -200,7 +200,7 @@ class MovedChooser:
         distributions: list[Distribution] = []
         cost = 0.0
         for index in reversed(range(len(scaled))):
-            read = () if given is None else given.read(priors.levels[index], index)
+            read = () if given is None else given.read(index)
             hidden, distribution = priors.expect(by_intra, index, hidden, gains[index], read)
             distributions.insert(0, distribution)
             wanted = scaled[index].to(hidden.device)

@@ -53,14 +53,15 @@ class Look:
 
     field: Tensor
     seen: Seen
+    levels: Sequence[Level]
     strides: Mapping[int, "Future[tuple[tuple[Tensor, ...], Memory]]"]
 
     def state(self, stride: int) -> tuple[Tensor, ...]:
         return self.strides[stride].result()[0]
 
-    def read(self, level: Level, index: int) -> tuple[Tensor, ...]:
+    def read(self, index: int) -> tuple[Tensor, ...]:
         """The memory of level `index`."""
-        return self.strides[level.work_stride].result()[1][index]
+        return self.strides[self.levels[index].work_stride].result()[1][index]
 
 
 def no_motion(priors: MovedPriors, header: Header) -> Tensor:
@@ -79,7 +80,8 @@ def look(priors: MovedPriors, past: Past, field: Tensor) -> Look:
     def remember(stride: int) -> tuple[tuple[Tensor, ...], Memory]:
         return priors.remember(stride, past.state(stride), vectors[stride], seen.prediction)
 
-    return Look(field, seen, {s: priors.pool.beside(partial(remember, s)) for s in reversed(priors.strides)})
+    coming = {s: priors.pool.beside(partial(remember, s)) for s in reversed(priors.strides)}
+    return Look(field, seen, priors.levels, coming)
 
 
 class PastBuilder:
