@@ -36,6 +36,17 @@ def commonest(field: Tensor) -> Tensor:
     return four.gather(3, first[..., None, None].expand(-1, -1, -1, 1, 2))[..., 0, :]
 
 
+def moved_cells(x: Tensor, vectors: Tensor, stride: int) -> Tensor:
+    """A map (B, h, w, C) at a working stride, each cell taken from where its vector (B, h, w, 2) leads, to the nearest
+    cell: exact, as nothing is interpolated."""
+    batch, height, width, _ = x.shape
+    cells = torch.div(vectors + 2 * stride, 4 * stride, rounding_mode="floor")
+    rows = (torch.arange(height, device=x.device)[:, None] + cells[..., 0]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=x.device) + cells[..., 1]).clamp(0, width - 1)
+    clip = torch.arange(batch, device=x.device)[:, None, None] * height
+    return x.reshape(-1, x.shape[-1]).index_select(0, ((clip + rows) * width + columns).view(-1)).view_as(x)
+
+
 def neighbours(x: Tensor) -> Tensor:
     """(B, h, w, C) -> (B, h, w, 4, C): what is above, below, left and right; at a border the block's own."""
     above, below = torch.cat([x[:, :1], x[:, :-1]], 1), torch.cat([x[:, 1:], x[:, -1:]], 1)

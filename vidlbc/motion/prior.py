@@ -66,12 +66,12 @@ class Asked(NamedTuple):
 Code = Callable[[Asked, int, Tensor | None, Tensor | None], Tensor]
 
 
-class _Network(nn.Module):
+class Network(nn.Module):
     """Features of blocks to the distributions of their symbols."""
 
-    def __init__(self, symbols: int, width: int):
+    def __init__(self, symbols: int, width: int, features: int = _FEATURES):
         super().__init__()
-        self.enter = Linear(_FEATURES, width)
+        self.enter = Linear(features, width)
         self.qp = QPTable(width)
         self.middle = Linear(width, width)
         self.head = Linear(width, 2 * symbols)
@@ -82,7 +82,7 @@ class _Network(nn.Module):
             self.head.bias[symbols:] = torch.tensor([-3.0, -3.0, 2.0, 2.0][:symbols])
 
     def forward(self, features: Tensor, qp: Tensor) -> tuple[Tensor, Tensor]:
-        """features (B, n, _FEATURES), qp (B,) -> means and log2 scales, (B, n, symbols)."""
+        """features (B, n, F), qp (B,) -> means and log2 scales, (B, n, symbols)."""
         x = self.enter(features) + snap(self.qp(qp))[:, None]
         x = snap(F.leaky_relu(snap(x), 0.125))
         x = snap(x + F.leaky_relu(snap(self.middle(x)), 0.125))
@@ -95,9 +95,9 @@ class VectorPrior(nn.Module):
 
     def __init__(self, width: int = 32):
         super().__init__()
-        self.large = nn.ModuleList([_Network(_SYMBOLS, width) for _ in _PASSES])
-        self.split = _Network(1, width)
-        self.small = _Network(_SYMBOLS, width)
+        self.large = nn.ModuleList([Network(_SYMBOLS, width) for _ in _PASSES])
+        self.split = Network(1, width)
+        self.small = Network(_SYMBOLS, width)
 
     def walk(
         self, qp: Tensor, before: Tensor, code: Code, field: Tensor | None = None, run: Run | None = None

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vidlbc.errors import InputError
-from vidlbc.motion.field import pyramid
+from vidlbc.motion.field import moved_cells, pyramid
 from vidlbc.motion.stage import MotionStage, Prediction
 from vidlbc.prior.grid import Block, Linear, RMSNorm, snap, space_to_depth
 from vidlbc.prior.topdown import Context, Distribution, Expected, Gains, Level
@@ -29,17 +29,6 @@ from vidlbc.temporal_stage.transformer import attention_weights
 _OPERAND_BITS, _LOGIT_LIMIT, _VALUE_LIMIT = 6, 8.0, 4.0
 _SIXTEENTH = 0.125 / 16
 _BIAS_BITS = 2 * _OPERAND_BITS + 7
-
-
-def moved_cells(x: Tensor, vectors: Tensor, stride: int) -> Tensor:
-    """A map (B, h, w, C) at a working stride, each cell taken from where its vector (B, h, w, 2) leads, to the nearest
-    cell: exact, as nothing is interpolated."""
-    batch, height, width, _ = x.shape
-    cells = torch.div(vectors + 2 * stride, 4 * stride, rounding_mode="floor")
-    rows = (torch.arange(height, device=x.device)[:, None] + cells[..., 0]).clamp(0, height - 1)
-    columns = (torch.arange(width, device=x.device) + cells[..., 1]).clamp(0, width - 1)
-    clip = torch.arange(batch, device=x.device)[:, None, None] * height
-    return x.reshape(-1, x.shape[-1]).index_select(0, ((clip + rows) * width + columns).view(-1)).view_as(x)
 
 
 class MovedStage(TemporalStage):
