@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ from vidlbc.image_codec import ImageCodec
 from vidlbc.prior.grid import to_grid
 from vidlbc.temporal_stage import MovedStage, TemporalStage
 
+Keep = Callable[[Sequence[Tensor]], None]  # called with the symbols of each packet that was written
 MAX_PIXELS = 1 << 26  # 8192 x 8192; a frame of 8K video has half of it
 
 
@@ -49,7 +50,7 @@ def load(
     device: str = "auto",
     temporal: str | None = None,
     precision: str = "fp32",
-    refine: bool = False,
+    refine: bool | None = None,
     max_pixels: int = MAX_PIXELS,
     effort: str = "default",
     keyint: int = 0,
@@ -57,7 +58,8 @@ def load(
     """Load a codec: a shipped name or a model folder. `temporal`: kind to use, by default the model's own.
 
     `refine`: `decompress` gives pictures that are refined from those before them: the reference pictures of a kind that
-    predicts from moved ones, else those of vidlbc.video_decoder; the bytes stay the same.
+    predicts from moved ones, else those of vidlbc.video_decoder; the bytes stay the same. None: only those of streams
+    whose blocks may be copied, which show their own picture nowhere else.
     `max_pixels`: larger frames, padded, are not decoded; it bounds time and memory of a frame, whatever a forged header
     says.
     `effort`: of encoding's search for motion, fast, default or best; without effect on kinds that have none. `keyint`:
@@ -86,9 +88,24 @@ def load(
         codec = Codec(image, stage, digest, device, precision)
     if refine and not codec.moves:
         codec.refine_with(*models.load_video_decoder(folder, image))
-    codec.shows_references = refine and codec.moves
+    codec.shows_references = refine if codec.moves else False
     codec.max_pixels = max_pixels
     return codec
+
+
+class Encoded(NamedTuple):
+    """A bitstream, its symbols, int32 (T, H_l, W_l, C_l) a level, padded size, and what `compress_stream` reports."""
+
+    data: bytes
+    symbols: list[Tensor]
+    report: EncodeReport
+
+
+class Decoded(NamedTuple):
+    """Symbols int32 (T, H_l, W_l, C_l) a level, padded size, and the QP of each frame."""
+
+    symbols: list[Tensor]
+    qps: tuple[int, ...]
 
 
 class Codec(ImageCodec):
@@ -96,7 +113,8 @@ class Codec(ImageCodec):
 
     max_pixels = MAX_PIXELS
     moves = False  # whether frames are predicted from moved pictures
-    shows_references = False  # whether `decompress` gives what frames are predicted from
+    # Whether `decompress` gives what frames are predicted from; None: of streams whose blocks may be copied.
+    shows_references: bool | None = False
 
     def __init__(
         self,
@@ -123,13 +141,14 @@ class Codec(ImageCodec):
     @property
     def picture_fingerprint(self) -> str:
         """Identifies the weights that decode and those that refine, if any."""
-        refined = "references" if self.shows_references else self.refiner.digest.hex()[:8] if self.refiner else ""
+        ways = {True: "references", None: "", False: "alone" if self.moves else ""}
+        refined = self.refiner.digest.hex()[:8] if self.refiner else ways[self.shows_references]
         return f"{self.fingerprint}+{refined}" if refined else self.fingerprint
 
     @property
     def refines(self) -> bool:
-        """Whether `decompress` gives other pictures than those of the image stage alone."""
-        return self.shows_references or self.refiner is not None
+        """Whether `decompress` may give other pictures than those of the image stage alone."""
+        return self.shows_references is not False or self.refiner is not None
 
     @property
     def sees_past(self) -> bool:
@@ -183,6 +202,20 @@ class Codec(ImageCodec):
         block is no uint8 (n, H, W, 3) array, sizes differ, there is no frame at all, or qp, fps or variant is no such
         thing.
         """
+        return self._compress(blocks, sink, qp, context, fps, variant, rdo, skip, lambda symbols: None)
+
+    def _compress(
+        self,
+        blocks: Iterable[np.ndarray | Tensor],
+        sink: BinaryIO,
+        qp: int,
+        context: bool,
+        fps: float | Fraction,
+        variant: str | None,
+        rdo: bool,
+        skip: int,
+        keep: Keep,
+    ) -> EncodeReport:
         qp = check_qp(qp)
         frame_rate(fps)
         kept = self.kept(variant)
@@ -190,11 +223,11 @@ class Codec(ImageCodec):
         first = next(packets, None)
         if first is None:
             raise InputError("nothing to encode: expected at least one frame")
-        header = self._header(first.shape[1], first.shape[2], qp, fps, context, kept, skip if rdo else 0)
-        return self._write(chain([first], packets), sink, header, variant, rdo)
+        header = self._header(first.shape[1], first.shape[2], qp, fps, context, kept, skip if rdo else 0, rdo)
+        return self._write(chain([first], packets), sink, header, variant, rdo, keep)
 
     def _write(
-        self, packets: Iterable[Tensor], sink: BinaryIO, header: Header, variant: str | None, rdo: bool
+        self, packets: Iterable[Tensor], sink: BinaryIO, header: Header, variant: str | None, rdo: bool, keep: Keep
     ) -> EncodeReport:
         """Packets of frames, uint8 (n, H, W, 3), to a bitstream."""
         writer, qp = PacketWriter(self._priors, sink, header, variant), header.qp
@@ -202,10 +235,28 @@ class Codec(ImageCodec):
             scaled = (self.scaled(self.unquantised(packet), qp) for packet in packets)
             for symbols, known in RateDistortionQuantiser(self._priors, header).packets(scaled):
                 writer.add(symbols, known)
+                keep(symbols)
         else:
             for packet in packets:
-                writer.add(self.analyse(packet, qp, variant))
+                symbols = self.analyse(packet, qp, variant)
+                writer.add(symbols)
+                keep(symbols)
         return writer.finish()
+
+    def encode(
+        self,
+        frames: np.ndarray | Tensor,
+        qp: int = 32,
+        context: bool = True,
+        fps: float | Fraction = 0,
+        variant: str | None = None,
+        rdo: bool = False,
+        skip: int = SKIP,
+    ) -> Encoded:
+        """What `compress` gives with these options, and the symbols that it decodes to."""
+        sink, packets = io.BytesIO(), list[Sequence[Tensor]]()
+        report = self._compress([frames], sink, qp, context, fps, variant, rdo, skip, packets.append)
+        return Encoded(sink.getvalue(), [torch.cat(level) for level in zip(*packets, strict=True)], report)
 
     def analyse(
         self,
@@ -218,7 +269,8 @@ class Codec(ImageCodec):
     ) -> list[Tensor]:
         """uint8 (T, H, W, 3) -> symbols, int32 (T, H_l, W_l, C_l) a level, fine to coarse, padded size.
 
-        They are those that `compress` codes with the same options. Channels that the variant leaves out are 0.
+        They are those that `compress` codes with the same options. Channels that the variant leaves out are 0. Raises
+        InputError for `rdo` where frames are predicted from pictures: see `encode`.
         """
         height, width = frames_tensor(frames).shape[1:3]
         return self.quantise(self.unquantised(frames), qp, height, width, variant, rdo, context, skip)
@@ -252,9 +304,19 @@ class Codec(ImageCodec):
 
     def decompress_stream(self, source: bytes | BinaryIO) -> Iterator[np.ndarray]:
         """Blocks of up to 16 frames, uint8 (n, H, W, 3), as they are decoded."""
-        reader = Reader(source)
+        return self._decompress(Reader(source))
+
+    def _decompress(self, reader: Reader) -> Iterator[np.ndarray]:
+        """Pictures of the image stage alone, or those that `refiner` makes of them."""
         h = reader.header
         self._check(h)
+        if h.copies:
+            done = 0
+            for symbols in self._decode([reader]):
+                own = reader.qps[done : done + len(symbols[0])]
+                done += len(own)
+                yield self.synthesize(self.dequantise(symbols, own), own, h.height, h.width)
+            return
         if self.device.type != "cpu" or self.refiner is not None:
             shown = self._shown(h)
             for symbols in self._decode([reader]):
@@ -267,8 +329,22 @@ class Codec(ImageCodec):
         def picture(symbols: Sequence[Tensor]) -> Tensor:
             return self._in_precision(self._pictures)(qps, *symbols, *steps)[:, : h.height, : h.width]
 
-        for symbols in self._decode([reader], lambda frame: coming.append(self._pool.after(lambda: picture(frame)))):
-            yield torch.cat([coming.popleft().result() for _ in range(len(symbols[0]))]).numpy()
+        for decoded in self._decode([reader], lambda frame: coming.append(self._pool.after(lambda: picture(frame)))):
+            yield torch.cat([coming.popleft().result() for _ in range(len(decoded[0]))]).numpy()
+
+    def decode(self, data: bytes | BinaryIO, base: bool = False) -> Decoded:
+        """Bitstream -> symbols of the padded frame, for `dequantise` and `synthesize`, and QPs; `base` as in
+        `symbols`."""
+        reader = Reader(data)
+        symbols = [torch.cat(level) for level in zip(*self._decode([reader], base=base), strict=True)]
+        return Decoded(symbols, tuple(reader.qps))
+
+    def decode_shown(self, data: bytes) -> tuple[Decoded, np.ndarray]:
+        """What `decode` and `decompress` give."""
+        found, header = self.decode(data), Reader(data).header
+        if self.refiner is not None:
+            return found, self.decompress(data)
+        return found, self.synthesize(self.dequantise(*found), found.qps, header.height, header.width)
 
     def symbols(self, data: bytes | BinaryIO | Sequence[bytes | BinaryIO], base: bool = False) -> list[Tensor]:
         """Bitstream -> int32 (T, C_l, H_l, W_l) a level, fine to coarse, cropped to the frame's own cells.
@@ -291,11 +367,11 @@ class Codec(ImageCodec):
         reader = Reader(data)
         header = reader.header
         symbols = self._whole(reader, base)
-        return self.crop(self.dequantise(symbols, header.qp), header.height, header.width)
+        return self.crop(self.dequantise(symbols, reader.qps), header.height, header.width)
 
     def padded_symbols(self, data: bytes | BinaryIO, base: bool = False) -> list[Tensor]:
-        """Bitstream -> int32 (T, H_l, W_l, C_l) a level, of the padded frame: for `dequantise` and `synthesize`."""
-        return self._whole(Reader(data), base)
+        """Bitstream -> int32 (T, H_l, W_l, C_l) a level, of the padded frame."""
+        return self.decode(data, base).symbols
 
     def fits(self, symbols: Sequence[Tensor], header: Header, frames: int, base: bool = False) -> bool:
         """Could `symbols` be what `padded_symbols` gives of a stream of that header and number of frames?"""
@@ -348,11 +424,14 @@ class Codec(ImageCodec):
         return writer.finish()
 
     def transcode(self, data: bytes, target: "Codec", context: bool = True) -> tuple[bytes, EncodeReport]:
-        """The same symbols under another prior of the same image stage: other bytes, identical pixels."""
+        """The same symbols under another prior of the same image stage: other bytes, and identical pixels of the image
+        stage. Raises InputError where frames have QPs of their own."""
         if target.image.digest != self.image.digest:
             raise InputError("transcoding keeps the symbols: both codecs must code the latents of the same image stage")
         reader = Reader(data)
         header, symbols = reader.header, self._whole(reader)
+        if set(reader.qps) != {header.qp}:
+            raise InputError("frames of this bitstream have QPs of their own, which transcoding does not keep")
         return target.compress_symbols(
             symbols, header.qp, header.height, header.width, context, header.fps, header.kept
         )
@@ -366,11 +445,16 @@ class Codec(ImageCodec):
         context: bool,
         kept: tuple[int, ...],
         skip: int = 0,
+        rdo: bool = False,
     ) -> Header:
+        """`rdo`: of frames, not of symbols that are given."""
         levels = tuple((level.stride, level.channels) for level in self.levels)
         base, rate = self.stage.base_levels, frame_rate(fps)
         skip = 0 if self.moves else skip
-        return Header(height, width, qp, self._digest, self.kind, levels, rate, context, kept, base, skip, self.moves)
+        copies = rdo and context and self._priors.copies
+        return Header(
+            height, width, qp, self._digest, self.kind, levels, rate, context, kept, base, skip, self.moves, copies
+        )
 
     def _check(self, header: Header) -> None:
         if header.fingerprint != self._digest:

@@ -101,16 +101,22 @@ class ImageCodec:
         """Symbols of the padded frame (..., H_l, W_l, C_l) -> (..., C_l, H_l, W_l) of the cells of the true one."""
         return self.crop([q.movedim(-1, -3) for q in symbols], height, width)
 
-    def dequantise(self, symbols: Sequence[Tensor], qp: int) -> list[Tensor]:
-        """Symbols int32 (T, H_l, W_l, C_l) -> latents, float32 (T, C_l, H_l, W_l)."""
+    def dequantise(self, symbols: Sequence[Tensor], qp: int | Sequence[int]) -> list[Tensor]:
+        """Symbols int32 (T, H_l, W_l, C_l) -> latents, float32 (T, C_l, H_l, W_l); `qp` of all frames, or of each."""
         gains = self._gains(qp)[len(self.levels) - len(symbols) :]
         return [channels_first(dequantised(q, g.step)) for q, g in zip(symbols, gains, strict=True)]
 
-    def synthesize(self, latents: Sequence[Tensor], qp: int, height: int, width: int) -> np.ndarray:
-        """Latents of the padded frames (T, C_l, H_l, W_l) -> uint8 (T, H, W, 3) of the true size, each frame alone."""
-        qps = torch.tensor([qp], device=self.device)
+    def synthesize(
+        self, latents: Sequence[Tensor], qp: int | Sequence[int], height: int, width: int
+    ) -> np.ndarray:
+        """Latents of the padded frames (T, C_l, H_l, W_l) -> uint8 (T, H, W, 3) of the true size, each frame alone;
+        `qp` of all frames, or of each."""
+        qps = self._qps(qp)
         run = self._in_precision(self._synthesis)
-        parts = self._pool.map(lambda *levels: run(qps, *levels)[:, :height, :width], *latents)
+        if len(qps) == 1:
+            parts = self._pool.map(lambda *levels: run(qps, *levels)[:, :height, :width], *latents)
+        else:
+            parts = self._pool.map(lambda own, *levels: run(own, *levels)[:, :height, :width], qps, *latents)
         return torch.cat(parts).cpu().numpy()
 
     def refine_with(self, decoder: VideoDecoder, digest: bytes) -> None:
@@ -152,5 +158,10 @@ class ImageCodec:
     def _truncated(symbols: Sequence[Tensor], kept: Sequence[int]) -> list[Tensor]:
         return [truncated(q, k, -1) for q, k in zip(symbols, kept, strict=True)] if kept else list(symbols)
 
-    def _gains(self, qp: int) -> list[Gains]:
-        return self.image.gains(torch.tensor([qp], device=self.device))
+    def _gains(self, qp: int | Sequence[int]) -> list[Gains]:
+        return self.image.gains(self._qps(qp))
+
+    def _qps(self, qp: int | Sequence[int]) -> Tensor:
+        """Of all frames together, (1,), or of each, (T,)."""
+        several = [qp] if isinstance(qp, int) else qp
+        return torch.tensor(several if len(set(several)) > 1 else several[:1], device=self.device)

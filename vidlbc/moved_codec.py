@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from vidlbc.bitstream import Header, Reader
-from vidlbc.codec import Codec
+from vidlbc.codec import Codec, Decoded, Keep
 from vidlbc.coding import EncodeReport, OnLevel, Priors
 from vidlbc.coding.moved_decoding import decode_moved
-from vidlbc.coding.moved_encoding import MovedChooser, MovedFrame, MovedSettings, MovedWriter
+from vidlbc.coding.moved_encoding import MovedChooser, MovedFrame, MovedSettings, MovedWriter, Source
 from vidlbc.coding.moved_priors import MovedPriors
 from vidlbc.coding.rdo import ERROR_PRICE
 from vidlbc.errors import InputError
@@ -58,46 +58,70 @@ class MovedCodec(Codec):
         return MovedChooser(self._moved, header, MovedSettings(ERROR_PRICE if rdo else None, self.effort, self.keyint))
 
     def _write(
-        self, packets: Iterable[Tensor], sink: BinaryIO, header: Header, variant: str | None, rdo: bool
+        self, packets: Iterable[Tensor], sink: BinaryIO, header: Header, variant: str | None, rdo: bool, keep: Keep
     ) -> EncodeReport:
         if rdo:
-            scaled = (self.scaled(self.unquantised(packet), header.qp) for packet in packets)
+            sources = (Source(self.unquantised(packet), self._padded(packet)) for packet in packets)
         else:
-            symbols = (self.analyse(packet, header.qp, variant) for packet in packets)
-            scaled = ([q.float() for q in packet] for packet in symbols)
-        return self._finish(self._chooser(header, rdo).packets(scaled), sink, header, variant)
+            rounded = (self.analyse(packet, header.qp, variant) for packet in packets)
+            sources = (Source([q.float() for q in packet]) for packet in rounded)
+        return self._finish(self._chooser(header, rdo).packets(sources), sink, header, variant, keep)
+
+    def _padded(self, frames: Tensor) -> Tensor:
+        rows, columns = (
+            torch.arange(side + -side % self.stage.multiple, device=frames.device).clamp_max(side - 1)
+            for side in frames.shape[1:3]
+        )
+        return frames.index_select(1, rows).index_select(2, columns)
 
     def _write_symbols(
         self, packets: Iterable[Sequence[Tensor]], sink: BinaryIO, header: Header, variant: str | None
     ) -> EncodeReport:
-        scaled = ([q.float() for q in packet] for packet in packets)
-        return self._finish(self._chooser(header, False).packets(scaled), sink, header, variant)
+        sources = (Source([q.float() for q in packet]) for packet in packets)
+        return self._finish(self._chooser(header, False).packets(sources), sink, header, variant, lambda symbols: None)
 
     def _finish(
-        self, frames: Iterable[Sequence[MovedFrame]], sink: BinaryIO, header: Header, variant: str | None
+        self, packets: Iterable[Sequence[MovedFrame]], sink: BinaryIO, header: Header, variant: str | None, keep: Keep
     ) -> EncodeReport:
         writer = MovedWriter(sink, header, variant)
-        for packet in frames:
+        for frames in packets:
             with self.clock.stage("entropy coding"):
-                writer.add(packet)
+                writer.add(frames)
+            keep([torch.cat(level) for level in zip(*[frame.symbols for frame in frames], strict=True)])
         return writer.finish()
 
     def _choose(self, scaled: Sequence[Tensor], header: Header) -> list[Tensor]:
-        frames = next(self._chooser(header, True).packets([scaled]))
-        return [torch.cat(level) for level in zip(*[frame.symbols for frame in frames], strict=True)]
+        raise InputError(
+            "symbols for rate and distortion belong to frames that are predicted from pictures: use encode"
+        )
 
     def decompress_stream(self, source: bytes | BinaryIO) -> Iterator[np.ndarray]:
-        if not self.shows_references:
-            yield from super().decompress_stream(source)
-            return
         reader = Reader(source)
+        if not self._references(reader.header):
+            return self._decompress(reader)
+        return (pictures for _, pictures in self._shown_packets(reader))
+
+    def decode_shown(self, data: bytes) -> tuple[Decoded, np.ndarray]:
+        reader = Reader(data)
+        if not self._references(reader.header):
+            return super().decode_shown(data)
+        packets, pictures = zip(*self._shown_packets(reader), strict=True)
+        symbols = [torch.cat(level) for level in zip(*packets, strict=True)]
+        return Decoded(symbols, tuple(reader.qps)), np.concatenate(pictures)
+
+    def _references(self, header: Header) -> bool:
+        """Whether the pictures of a stream are those that frames are predicted from."""
+        return header.copies if self.shows_references is None else self.shows_references
+
+    def _shown_packets(self, reader: Reader) -> Iterator[tuple[list[Tensor], np.ndarray]]:
+        """Symbols and reference pictures, uint8 (n, H, W, 3), packet by packet."""
         header = reader.header
         self._check(header)
-        pictures: list[Future[Tensor]] = []
-        packets = decode_moved(self._moved, reader, on_reference=pictures.append)
-        while self._pool.ahead(lambda: next(packets, None)).result() is not None:
-            block, pictures[:] = torch.cat([picture.result() for picture in pictures]), []
-            yield block[:, : header.height, : header.width].cpu().numpy()
+        coming: list[Future[Tensor]] = []
+        packets = decode_moved(self._moved, reader, on_reference=coming.append)
+        while (symbols := self._pool.ahead(lambda: next(packets, None)).result()) is not None:
+            block, coming[:] = torch.cat([picture.result() for picture in coming]), []
+            yield symbols, block[:, : header.height, : header.width].cpu().numpy()
 
     def _packets(
         self,

@@ -106,7 +106,7 @@ def compress_to_target(
     search = {"psnr": _to_psnr, "bitrate": _to_bitrate, "bpp_per_db": _at_price}[target.name]
     coded = search(clip, variants or codec.variants or (None,), target.value)
     sink.write(coded.data)
-    reached = clip.kbps(coded) if target.name == "bitrate" else clip.quality(coded.symbols, coded.report.qp)
+    reached = clip.kbps(coded) if target.name == "bitrate" else clip.quality(coded)
     return TargetReport(**vars(coded.report), reached=reached)
 
 
@@ -136,7 +136,29 @@ class _Clip:
         first = max(0, (len(self.frames) - PACKET_FRAMES) // 2)
         return _Clip(self._codec, self.frames[first : first + PACKET_FRAMES], self._context, self._fps, self._rdo)
 
-    def symbols(self, variant: str | None, qp: int) -> list[Tensor]:
+    def rounded_quality(self, variant: str | None, qp: int) -> float:
+        """Mean PSNR in dB of frames that rounded symbols show, each alone."""
+        return self._shown(self._symbols(variant, qp), qp)
+
+    def code(self, variant: str | None, qp: int) -> _Coded:
+        """What `compress` gives."""
+        if self._codec.moves:
+            data, symbols, report = self._codec.encode(self.frames, qp, self._context, self._fps, variant, self._rdo)
+            return _Coded(symbols, data, report)
+        height, width = self.frames.shape[1:3]
+        symbols = self._symbols(variant, qp)
+        data, report = self._codec.compress_symbols(
+            symbols, qp, height, width, self._context, self._fps, variant=variant, skip=SKIP if self._rdo else 0
+        )
+        return _Coded(symbols, data, report)
+
+    def quality(self, coded: _Coded) -> float:
+        """Mean PSNR in dB of the frames as they will be decoded."""
+        if self._codec.moves:
+            return self._psnr(self._codec.decompress(coded.data))
+        return self._shown(coded.symbols, coded.report.qp)
+
+    def _symbols(self, variant: str | None, qp: int) -> list[Tensor]:
         latents = self._latents
         if latents is None:
             latents = self._codec.unquantised(self.frames)
@@ -145,20 +167,12 @@ class _Clip:
         height, width = self.frames.shape[1:3]
         return self._codec.quantise(latents, qp, height, width, variant, self._rdo, self._context)
 
-    def quality(self, symbols: list[Tensor], qp: int) -> float:
-        """Mean PSNR in dB of the decoded frames: they depend on the symbols alone, so nothing need be coded."""
+    def _shown(self, symbols: list[Tensor], qp: int) -> float:
         latents = self._codec.dequantise(symbols, qp)
-        pictures = self._codec.synthesize(latents, qp, *self.frames.shape[1:3])
-        return float(np.mean(psnr(pictures, self.frames.cpu().numpy())))
+        return self._psnr(self._codec.synthesize(latents, qp, *self.frames.shape[1:3]))
 
-    def code(self, variant: str | None, qp: int, symbols: list[Tensor] | None = None) -> _Coded:
-        """What `compress` gives."""
-        symbols = self.symbols(variant, qp) if symbols is None else symbols
-        height, width = self.frames.shape[1:3]
-        data, report = self._codec.compress_symbols(
-            symbols, qp, height, width, self._context, self._fps, variant=variant, skip=SKIP if self._rdo else 0
-        )
-        return _Coded(symbols, data, report)
+    def _psnr(self, pictures: np.ndarray) -> float:
+        return float(np.mean(psnr(pictures, self.frames.cpu().numpy())))
 
     def kbps(self, coded: _Coded) -> float:
         return kilobits_per_second(len(coded.data), len(self.frames), self._fps)
@@ -167,31 +181,39 @@ class _Clip:
 def _to_psnr(clip: _Clip, variants: tuple[str | None, ...], target: float) -> _Coded:
     found = []
     for variant in variants:
-        qp, symbols, quality = _lowest_qp(clip, variant, target)
-        coded = clip.code(variant, qp, symbols)
+        coded, quality = _lowest_qp(clip, variant, target)
         found.append((quality < target, len(coded.data) if quality >= target else -quality, coded))
     return min(found, key=lambda entry: entry[:2])[2]
 
 
-def _lowest_qp(clip: _Clip, variant: str | None, target: float) -> tuple[int, list[Tensor], float]:
-    """The lowest QP that reaches the target, or the highest there is, with its symbols and quality.
+def _lowest_qp(clip: _Clip, variant: str | None, target: float) -> tuple[_Coded, float]:
+    """The lowest QP that reaches the target, or the highest there is, with its quality.
 
-    Rounding alone is tried on some frames first: symbols that are chosen for their rate too need a QP no lower.
+    Rounding alone is tried on some frames first: what is chosen for its rate too needs a QP no lower, and seldom one
+    much higher.
     """
     some = clip.glimpse()
     low, high = 0, NUM_QP - 1
     while low < high:
         middle = (low + high) // 2
-        if some.quality(some.symbols(variant, middle), middle) >= target:
+        if some.rounded_quality(variant, middle) >= target:
             high = middle
         else:
             low = middle + 1
-    while True:
-        symbols = clip.symbols(variant, low)
-        quality = clip.quality(symbols, low)
-        if quality >= target or low == NUM_QP - 1:
-            return low, symbols, quality
-        low += 1
+    known: dict[int, tuple[_Coded, float]] = {}
+
+    def reaches(qp: int) -> bool:
+        coded = clip.code(variant, qp)
+        known[qp] = coded, clip.quality(coded)
+        return known[qp][1] >= target
+
+    step, under = 1, low - 1
+    while not reaches(low) and low < NUM_QP - 1:
+        under, low, step = low, min(low + step, NUM_QP - 1), 2 * step
+    while low - under > 1 and known[low][1] >= target:
+        middle = (under + low) // 2
+        under, low = (under, middle) if reaches(middle) else (middle, low)
+    return known[low]
 
 
 def _to_bitrate(clip: _Clip, variants: tuple[str | None, ...], target: float) -> _Coded:
@@ -199,7 +221,7 @@ def _to_bitrate(clip: _Clip, variants: tuple[str | None, ...], target: float) ->
     for variant in variants:
         coded = _highest_qp(partial(clip.code, variant), clip.kbps, target)
         over = max(0.0, clip.kbps(coded) - target)
-        quality = clip.quality(coded.symbols, coded.report.qp) if len(variants) > 1 else 0.0
+        quality = clip.quality(coded) if len(variants) > 1 else 0.0
         found.append((over, -quality, coded))
     return min(found, key=lambda entry: entry[:2])[2]
 
@@ -240,7 +262,7 @@ def _at_price(clip: _Clip, variants: tuple[str | None, ...], price: float) -> _C
         if (variant, qp) not in known:
             coded = part.code(variant, qp)
             known[variant, qp] = bits_per_pixel(len(coded.data), *part.frames.shape[:3])
-            known[variant, qp] -= price * part.quality(coded.symbols, qp)
+            known[variant, qp] -= price * part.quality(coded)
         return known[variant, qp]
 
     for variant in variants:

@@ -20,6 +20,7 @@ from torch import Tensor
 import vidlbc
 from tests.codec.golden_streams import FPS, QP, all_symbols, write
 from tests.codec.small_models import wild_field
+from vidlbc.coding.moved_encoding import Source
 from vidlbc.moved_codec import MovedCodec
 
 # Blocks of 16x16: 6 by 6, so that every pass has some.
@@ -53,8 +54,9 @@ def encode(model: Path, name: str) -> bytes:
         if not name.endswith("rdo"):
             return codec.compress_symbols(symbols(), QP, HEIGHT, WIDTH, fps=FPS)[0]
         sink, header = io.BytesIO(), codec._header(HEIGHT, WIDTH, QP, FPS, True, ())
-        scaled = [q + (7 * q % 15 - 7) / 16.0 for q in symbols()]
-        codec._finish(codec._chooser(header, True).packets([scaled]), sink, header, None)
+        steps = [gains.step for gains in codec._gains(QP)]
+        y = [(q + (7 * q % 15 - 7) / 16.0) * step for q, step in zip(symbols(), steps, strict=True)]
+        codec._finish(codec._chooser(header, True).packets([Source(y)]), sink, header, None, lambda symbols: None)
         return sink.getvalue()
 
 

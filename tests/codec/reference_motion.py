@@ -58,6 +58,66 @@ PASSES: list[tuple[int, list[tuple[int, int]], list[tuple[int, int]], int]] = [
 ]
 
 
+def across_border(y: int, x: int, dy: int, dx: int, rows: int, columns: int) -> tuple[int, int] | None:
+    """A neighbour's place; past a border that of the one across, None where it is none either."""
+    if dy == dx == 0:
+        return None
+    y = y + dy if 0 <= y + dy < rows else y - dy
+    x = x + dx if 0 <= x + dx < columns else x - dx
+    return (y, x) if 0 <= y < rows and 0 <= x < columns else None
+
+
+def blocks_of(step: int, offsets: list[tuple[int, int]], rows: int, columns: int) -> list[tuple[int, int]]:
+    """Of one pass, in their order."""
+    return [
+        (y, x) for top, left in offsets for y in range(top, rows, step) for x in range(left, columns, step)
+    ]  # fmt: skip
+
+
+def distributions(net: Network, name: str, features: Array, qp: int, count: int) -> tuple[Array, Array]:
+    """Means and scales of the symbols of blocks, (n, count)."""
+    at_qp = snap(net.qp_vector(f"{name}.qp.anchors", qp))
+    x = snap(leaky(snap(net.linear(f"{name}.enter", snap(features)) + at_qp), 1 / 8))
+    x = snap(x + leaky(snap(net.linear(f"{name}.middle", x)), 1 / 8))
+    head = net.linear(f"{name}.head", x)
+    return head[:, :count], head[:, count:]
+
+
+def moved_cells(x: Array, vectors: Array, stride: int) -> Array:
+    out = np.zeros_like(x)
+    for y, c in np.ndindex(*x.shape[:2]):
+        down, across = ((int(v) + 2 * stride) // (4 * stride) for v in vectors[y, c])
+        out[y, c] = x[clipped(y + down, x.shape[0]), clipped(c + across, x.shape[1])]
+    return out
+
+
+def copied_blocks(net: Network, qp: int, decoder: RangeDecoder, before: Array, field: Array) -> Array:
+    """Flags of one frame, bool (h, w), from the range decoder."""
+    own = commonest(field)
+    (rows, columns), was = before.shape, moved_cells(before, own, 16)
+    mixed = (field != enlarged(own)).any(-1)
+    known: dict[tuple[int, int], bool] = {}
+    for number, (step, offsets, around, reach) in enumerate(PASSES):
+        features, blocks = [], blocks_of(step, offsets, rows, columns)
+        for y, x in blocks:
+            beside = [(clipped(y + dy, rows), clipped(x + dx, columns)) for dy, dx in ACROSS]
+            vector = own[y, x]
+            near = [F(0)] * 4
+            for k, (dy, dx) in enumerate(around):
+                there = across_border(y, x, dy * reach, dx * reach, rows, columns)
+                near[k] = F(0) if there is None else F(2 * known[there] - 1)
+            features.append(
+                [was[y, x], *[was[b] for b in beside], mixed[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].any()]
+                + [(own[b] != vector).any() for b in beside]
+                + [vector[0] % 4 != 0, vector[1] % 4 != 0, min(256, np.abs(vector).sum()) / 64, *near]
+            )
+        table = np.array(features, F).reshape(-1, 17)
+        mean, scale = distributions(net, f"motion.copies.passes.{number}", table, qp, 1)
+        found = decoder.level(mean[:, 0], scale[:, 0], 0) != 0
+        known |= dict(zip(blocks, (bool(flag) for flag in found), strict=True))
+    return np.array([[known[y, x] for x in range(columns)] for y in range(rows)])
+
+
 class Vectors:
     """The field of one frame, from the range decoder."""
 
@@ -75,14 +135,12 @@ class Vectors:
     def large_blocks(
         self, number: int, step: int, offsets: list[tuple[int, int]], around: list[tuple[int, int]], reach: int
     ) -> None:
-        (rows, columns), blocks = self.fresh.shape, []
-        for top, left in offsets:
-            blocks += [(y, x) for y in range(top, rows, step) for x in range(left, columns, step)]
+        blocks = blocks_of(step, offsets, *self.fresh.shape)
         candidates, flags = [], []
         for y, x in blocks:
             own, near, fresh = self.past[y, x], [], []
             for dy, dx in around + [(0, 0)] * (4 - len(around)):
-                there = self.neighbour(y, x, dy * reach, dx * reach)
+                there = across_border(y, x, dy * reach, dx * reach, *self.fresh.shape)
                 near.append(own if there is None else self.large[there])
                 fresh.append(False if there is None else bool(self.fresh[there]))
             candidates.append([*near, own])
@@ -90,15 +148,6 @@ class Vectors:
         vectors, other = self.coded(f"large.{number}", candidates, flags, None)
         for place, vector, flag in zip(blocks, vectors, other, strict=True):
             self.large[place], self.fresh[place] = vector, flag
-
-    def neighbour(self, y: int, x: int, dy: int, dx: int) -> tuple[int, int] | None:
-        """Past a border the one across."""
-        if dy == dx == 0:
-            return None
-        rows, columns = self.fresh.shape
-        y = y + dy if 0 <= y + dy < rows else y - dy
-        x = x + dx if 0 <= x + dx < columns else x - dx
-        return (y, x) if 0 <= y < rows and 0 <= x < columns else None
 
     def small_blocks(self) -> Array:
         rows, columns = self.fresh.shape
@@ -111,7 +160,7 @@ class Vectors:
             candidates = [*[self.large[b] for b in beside], self.large[y, x]]
             first = self.large[y, x]
             features.append(described(candidates, first, first, more, [self.fresh[b] for b in beside]))
-        mean, scale = self.distributions("split", np.array(features), 1)
+        mean, scale = distributions(self.net, "motion.vectors.split", np.array(features), self.qp, 1)
         parted = self.decoder.level(mean[:, 0], scale[:, 0], 0).reshape(rows, columns) != 0
         candidates, places = [], []
         for y, x in np.ndindex(2 * rows, 2 * columns):
@@ -139,7 +188,9 @@ class Vectors:
             second = others[0] if others else first
             guesses.append((first, second, bool(others)))
             features.append(described(five, first, second - first, F(bool(others)), fresh[i]))
-        mean, scale = self.distributions(network, np.array(features, F).reshape(-1, 20), 4)
+        mean, scale = distributions(
+            self.net, f"motion.vectors.{network}", np.array(features, F).reshape(-1, 20), self.qp, 4
+        )
 
         def symbols(which: int, mask: Array) -> Array:
             out = np.zeros(len(mask), np.int64)
@@ -154,14 +205,6 @@ class Vectors:
         for (first, second, _), is_other, is_new, by in zip(guesses, other, neither, off, strict=True):
             vectors.append(np.clip(first + by, -LIMIT, LIMIT) if is_new else second if is_other else first)
         return vectors, other
-
-    def distributions(self, network: str, features: Array, count: int) -> tuple[Array, Array]:
-        net, name = self.net, f"motion.vectors.{network}"
-        qp = snap(net.qp_vector(f"{name}.qp.anchors", self.qp))
-        x = snap(leaky(snap(net.linear(f"{name}.enter", snap(features)) + qp), 1 / 8))
-        x = snap(x + leaky(snap(net.linear(f"{name}.middle", x)), 1 / 8))
-        head = net.linear(f"{name}.head", x)
-        return head[:, :count], head[:, count:]
 
 
 def described(candidates: list[Array], first: Array, beside: Array, more: Any, fresh: list[Any]) -> Array:

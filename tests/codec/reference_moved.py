@@ -1,4 +1,4 @@
-"""Streams of version 5 of docs/bitstream.md in numpy: the kinds that predict from moved pictures; bytes to symbols."""
+"""Streams of versions 5 and 6 of docs/bitstream.md in numpy, of kinds that predict from moved pictures."""
 
 from __future__ import annotations
 
@@ -8,20 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from tests.codec.reference_motion import Vectors, analysed, clipped, commonest, moved_picture, reference_picture
+from tests.codec.reference_motion import (
+    LIMIT,
+    Vectors,
+    analysed,
+    commonest,
+    copied_blocks,
+    moved_cells,
+    moved_picture,
+    reference_picture,
+)
 from tests.codec.reference_priors import F, NonePrior, Prior, exactly, lstm_cell, read, rms_norm, snap, unfold
 from tests.codec.reference_stream import Array, RangeDecoder
 
-KEY, STILL, MOVED = 0, 1, 2
+KEY, STILL, MOVED, REPEATED = 0, 1, 2, 3
 
 
 class MovedPrior(Prior):
     """Memories hold, by working stride, the token, the state moved, and predicted latents by level."""
 
     def look(
-        self, reference: Array, field: Array, state: dict[int, Any]
-    ) -> tuple[Array, dict[int, Any], dict[int, Any]]:
-        """The moved picture, the state moved, and the memory."""
+        self, reference: Array, field: Array, copied: Array, state: dict[int, Any]
+    ) -> tuple[Array, list[Array], dict[int, Any], dict[int, Any]]:
+        """The moved picture, its latents, the state moved, and the memory."""
         picture = moved_picture(reference, field)
         latents, features = analysed(self.rest, picture)
         vectors, side, moved, memory = field, 8, {}, {}
@@ -31,21 +40,23 @@ class MovedPrior(Prior):
             here = [i for i, (stride, _) in enumerate(self.levels) if max(stride, 8) == s]
             predicted = {i: unfold(latents[i], s // self.levels[i][0]) for i in here}
             joined = np.concatenate([*predicted.values(), features[max(here)]], -1)
+            if "motion.copies.passes.0.enter.weight" in self.rest.w:
+                joined = np.concatenate([joined, share_copied(copied, s)[..., None]], -1)
             token = self.rest.block(f"block.{s}", snap(self.rest.linear(f"enter.{s}", joined)))
             moved[s] = tuple(moved_cells(x, vectors, s) for x in state[s])
             memory[s] = token, moved[s], predicted
-        return picture, moved, memory
+        return picture, latents, moved, memory
 
     def expected(self, i: int, hidden: Array, mean: Array, memory: Any) -> Array:
         return mean + snap(self.rest.linear(f"gates.{i}", hidden)) * memory[2][i]
 
 
-def moved_cells(x: Array, vectors: Array, stride: int) -> Array:
-    out = np.zeros_like(x)
-    for y, c in np.ndindex(*x.shape[:2]):
-        down, across = ((int(v) + 2 * stride) // (4 * stride) for v in vectors[y, c])
-        out[y, c] = x[clipped(y + down, x.shape[0]), clipped(c + across, x.shape[1])]
-    return out
+def share_copied(copied: Array, stride: int) -> Array:
+    """Of each cell of a stride."""
+    if stride > 16:
+        rows, columns = copied.shape
+        return F(copied.reshape(rows // 2, 2, columns // 2, 2).mean((1, 3)))
+    return F(copied.repeat(16 // stride, 0).repeat(16 // stride, 1))
 
 
 class MovedLSTM(MovedPrior):
@@ -100,43 +111,68 @@ class MovedTransformer(MovedPrior):
 
 
 def decode(data: bytes, model: Path) -> list[list[Array]]:
-    """Symbols (H_l, W_l, C_l) of every frame and level (fine to coarse) of the padded picture. Version 5."""
+    """Symbols (H_l, W_l, C_l) of every frame and level (fine to coarse) of the padded picture. Versions 5 and 6."""
+    return [symbols for symbols, _ in decode_shown(data, model)]
+
+
+def decode_shown(data: bytes, model: Path) -> list[tuple[list[Array], Array | None]]:
+    """Symbols and the reference picture of every frame, uint8 (H, W, 3), padded; None without context."""
     stream, image, temporal, options = read(data, model)
-    assert stream.version == 5 and [s for s, _ in stream.levels] == [4, 8, 16, 32]
+    assert stream.version in (5, 6) and [s for s, _ in stream.levels] == [4, 8, 16, 32]
     prior: Any = {"lstm": MovedLSTM, "transformer": MovedTransformer}[stream.kind](
         image, temporal, stream, **{k: v for k, v in options.items() if k == "context"}
     )
     alone = NonePrior(image, None, stream)
     height, width = (side + -side % 32 for side in (stream.height, stream.width))
-    still, past, frames = np.zeros((height // 8, width // 8, 2), np.int64), None, []
+    still, none = np.zeros((height // 8, width // 8, 2), np.int64), np.zeros((height // 16, width // 16), bool)
+    past: Any = None
+    frames: list[tuple[list[Array], Array | None]] = []
     ((_, packets),) = stream.sections
-    for count, packet_crc, checks, kinds, payload in packets:
+    for count, packet_crc, checks, kinds, payload, qps in packets:
         decoder, crc = RangeDecoder(payload), 0
         for t in range(count):
-            field, picture, moved, memory = still, None, None, {}
+            if kinds[t] == REPEATED:
+                assert stream.version > 5 and past is not None and crc & 255 == checks[t]
+                frames.append(frames[-1])
+                continue
+            for one in (prior, alone):
+                one.at(image, qps[t])
+            field, copied, picture, predicted, moved, memory = still, none, None, [], None, {}
             if kinds[t] != KEY:
-                assert kinds[t] in (STILL, MOVED) and past is not None
-                reference, before, state = past
+                assert past is not None
+                reference, before, flags, state = past
                 if kinds[t] == MOVED:
-                    field = Vectors(prior.rest, stream.qp, decoder, before).field()
+                    field = Vectors(prior.rest, qps[t], decoder, before).field()
                     crc = zlib.crc32(field.astype("<i2").tobytes(), crc)
-                picture, moved, memory = prior.look(reference, field, state)
+                if stream.version > 5:
+                    copied = copied_blocks(prior.rest, qps[t], decoder, flags, field)
+                    crc = zlib.crc32(copied.astype("<i2").tobytes(), crc)
+                picture, predicted, moved, memory = prior.look(reference, field, copied, state)
             said = (alone if kinds[t] == KEY else prior).frame(height, width, memory)
             symbols: list[Array] = [np.zeros(0)] * 4
             latents: list[Array] = [np.zeros(0)] * 4
             mean, scale = next(said)
             for i in reversed(range(4)):
-                kept = stream.kept[i]
-                coded = decoder.level(mean[..., :kept], scale[..., :kept], 0)
+                kept, (gain, step, _) = stream.kept[i], prior.coding[i]
+                left = share_copied(copied, stream.levels[i][0]) == 1
+                coded = np.zeros(mean[..., :kept].shape, np.int64)
+                if left.any():
+                    coded[left] = np.clip(np.rint(predicted[i] * gain), -LIMIT, LIMIT)[..., :kept][left]
+                coded[~left] = decoder.level(mean[~left][:, :kept], scale[~left][:, :kept], 0)
                 crc = zlib.crc32(coded.astype("<i2").tobytes(), crc)
                 symbols[i] = np.pad(coded, ((0, 0), (0, 0), (0, stream.levels[i][1] - kept)))
-                latents[i] = snap(F(symbols[i]) * prior.coding[i][1])
+                latents[i] = snap(F(symbols[i]) * step)
                 if i:
                     mean, scale = said.send(latents[i])
             assert crc & 255 == checks[t]
+            reference = None
             if stream.context:
                 state = prior.begin(latents) if moved is None else prior.advance(moved, latents)
-                past = reference_picture(prior.rest, stream.qp, latents, picture), field, state
-            frames.append(symbols)
+                reference = reference_picture(prior.rest, qps[t], latents, picture)
+                if picture is not None:
+                    shown = np.clip(np.rint(picture * F(255 / 16) + F(127.5)), 0, 255).astype(np.uint8)
+                    reference = np.where(copied.repeat(16, 0).repeat(16, 1)[..., None], shown, reference)
+                past = reference, field, copied, state
+            frames.append((symbols, reference))
         assert crc == packet_crc
     return frames

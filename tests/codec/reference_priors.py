@@ -100,12 +100,17 @@ def rms_norm(x: Array) -> Array:
 
 class Prior:
     def __init__(self, image: dict[str, Array], temporal: dict[str, Array] | None, stream: Stream, margin: int = 4):
-        self.levels, self.qp, self.margin = stream.levels, stream.qp, margin
+        self.levels, self.margin = stream.levels, margin
         self.work = sorted({max(s, 8) for s, _ in self.levels})
         self.trunk = Network(image, "prior.") if temporal is None else Network(temporal, "trunk.")
         self.rest = Network(temporal or {})
+        self.at(image, stream.qp)
+
+    def at(self, image: dict[str, Array], qp: int) -> None:
+        """Set the QP of the frames to come."""
+        self.qp = qp
         # Rows gain, step, log2 gain of this QP.
-        self.coding = [image[f"coding.{i}"][:, stream.qp] for i in range(len(self.levels))]
+        self.coding = [image[f"coding.{i}"][:, qp] for i in range(len(self.levels))]
 
     def frame(self, height: int, width: int, past: dict[int, Any]) -> Generator[tuple[Array, Array], Array, None]:
         """Yields the distribution of each level, coarse to fine, and is sent its latents; `past`: the memory."""

@@ -41,8 +41,9 @@ class Stream:
     sections: list[tuple[range, list[Packet]]]  # levels and packets of each section
 
 
-# frames, CRC of the symbols, checks, modes (bits at the levels' own places; version 5: kinds of frames), payload
-Packet = tuple[int, int, bytes, list[int], bytes]
+# frames, CRC of the symbols, checks, modes (bits at the levels' own places; from version 5 on kinds of frames),
+# payload, QPs of frames
+Packet = tuple[int, int, bytes, list[int], bytes, list[int]]
 
 
 class Bytes:
@@ -72,7 +73,7 @@ def parse(data: bytes) -> Stream:
     b = Bytes(data)
     assert b.take(4) == b"VLBC"
     version, flags, qp = b.take(3)
-    assert version in (2, 3, 4, 5)
+    assert version in (2, 3, 4, 5, 6)
     height, width, _, _ = (b.varint() for _ in range(4))
     fingerprint = b.take(16)
     kind = b.take(b.varint()).decode()
@@ -83,7 +84,7 @@ def parse(data: bytes) -> Stream:
     assert one == 1 and (version < 5 or base == skip == 0)
     cut = len(levels) - base
     parts = [range(cut, len(levels)), range(cut)] if base else [range(len(levels))]
-    sections = [(part, section(b, part, version)) for part in parts]
+    sections = [(part, section(b, part, version, qp)) for part in parts]
     (frames,) = {sum(p[0] for p in packets) for _, packets in sections}
     assert b.at == len(data)
     context = bool(flags & 1)
@@ -92,7 +93,7 @@ def parse(data: bytes) -> Stream:
     )
 
 
-def section(b: Bytes, levels: range, version: int) -> list[Packet]:
+def section(b: Bytes, levels: range, version: int, qp: int) -> list[Packet]:
     packets: list[Packet] = []
     while True:
         tag = b.take(1)
@@ -108,7 +109,8 @@ def section(b: Bytes, levels: range, version: int) -> list[Packet]:
         (crc,) = struct.unpack("<I", b.take(4))
         checks = b.take(count)
         modes = frame_kinds(b, count) if version > 4 else frame_modes(b, count, levels)
-        packets.append((count, crc, checks, modes, b.take(size)))
+        qps = frame_qps(b, count, qp) if version > 5 else [qp] * count
+        packets.append((count, crc, checks, modes, b.take(size), qps))
         b.check()
 
 
@@ -126,6 +128,11 @@ def frame_modes(b: Bytes, count: int, levels: range) -> list[int]:
 def frame_kinds(b: Bytes, count: int) -> list[int]:
     bits = b.take((count + 3) // 4)
     return [bits[t // 4] >> 2 * (t % 4) & 3 for t in range(count)]
+
+
+def frame_qps(b: Bytes, count: int, qp: int) -> list[int]:
+    others = b.take((count + 7) // 8)
+    return [b.take(1)[0] if others[t // 8] >> t % 8 & 1 else qp for t in range(count)]
 
 
 # -- weights -----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from vidlbc import models
+from vidlbc.bitstream import Reader, unpack_kinds
 from vidlbc.codec import Codec
+from vidlbc.coding.moving import FrameKind
 from vidlbc.image_stage import ImageStage, build_image_stage
 
 KINDS = ("none", "lstm", "transformer")
@@ -83,23 +85,33 @@ def save_small_model(
     seed: int = 0,
     kinds: tuple[str, ...] = ("lstm", "transformer"),
     moved: bool = False,
+    copies: bool = False,
     **options: Any,
 ) -> Path:
     """A model folder as training writes it. Same seed, same bytes of weights, same fingerprint.
 
-    `moved`: kinds that predict from moved pictures. `options`: more of the image stage's, such as variants.
+    `moved`: kinds that predict from moved pictures, with `copies` those whose blocks may be copied. `options`: more of
+    the image stage's, such as variants.
     """
     config = {"family": "lbc", "options": IMAGE_OPTIONS | options}
     models.save_image_stage(small_image_stage(seed, **options), folder / "image_stage", config)
     image = models.load_image_stage(folder / "image_stage")
     for kind in kinds:
         of_kind = (MOVED_OPTIONS if moved else TEMPORAL_OPTIONS)[kind]
+        if copies:
+            of_kind = of_kind | {"motion": of_kind["motion"] | {"copies": True}}
         described = {"kind": kind, "options": of_kind}
         temporal = models.build_temporal(kind, image.stage, **of_kind)
         fill(temporal, seed + 1)
         models.save_temporal(temporal, folder / "temporal" / kind, described, image.digest)
     (folder / "config.json").write_text(json.dumps({"format": 1, "temporal": kinds[-1] if kinds else "none"}))
     return folder
+
+
+def kinds_of(data: bytes) -> list[FrameKind]:
+    """Of each frame of a stream of a moved kind."""
+    reader = Reader(data)
+    return [FrameKind(kind) for packet in reader.packets() for kind in unpack_kinds(packet, reader.header)]
 
 
 def noisy_frames(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:

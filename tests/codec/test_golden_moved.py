@@ -12,9 +12,7 @@ import torch
 
 import vidlbc
 from tests.codec import golden_moved, golden_streams, reference_moved
-from tests.codec.small_models import save_small_model
-from vidlbc.bitstream import Reader, unpack_kinds
-from vidlbc.coding.moving import FrameKind
+from tests.codec.small_models import kinds_of, save_small_model
 
 # SHA-256 of the file, and of its symbols: int32, level after level.
 SHA256 = {
@@ -64,7 +62,7 @@ def test_files_are_those_that_were_written(name: str) -> None:
     assert hashlib.sha256(data).hexdigest() == SHA256[name][0]
     info = vidlbc.inspect(data)
     assert (info.version, info.frames, info.height, info.width, info.fps) == (5, 9, 70, 83, golden_streams.FPS)
-    kinds = [FrameKind(k).name[0] for p in Reader(data).packets() for k in unpack_kinds(p.modes, p.frames)]
+    kinds = [kind.name[0] for kind in kinds_of(data)]
     assert "".join(kinds) == golden_moved.KINDS
 
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import vidlbc
-from tests.codec.small_models import noisy_frames, save_small_model
-from vidlbc.bitstream import Reader, end_bytes, unpack_kinds
+from tests.codec.small_models import kinds_of, noisy_frames, save_small_model
+from vidlbc.bitstream import Reader, end_bytes
 from vidlbc.coding.moving import FrameKind
 from vidlbc.errors import BitstreamError, InputError
 from vidlbc.moved_codec import MovedCodec
@@ -41,10 +41,6 @@ def moved_codec(folder: Path) -> Callable[[str], MovedCodec]:
     return codecs.__getitem__
 
 
-def kinds_of(data: bytes) -> list[FrameKind]:
-    return [FrameKind(k) for p in Reader(data).packets() for k in unpack_kinds(p.modes, p.frames)]
-
-
 def same(a, b) -> bool:
     return all(torch.equal(*pair) for pair in zip(a, b, strict=True))
 
@@ -57,7 +53,7 @@ def test_what_is_coded_is_decoded(wandering, moved_codec, kind, rdo):
     assert vidlbc.inspect(data).version == 5
     found = kinds_of(data)
     assert found[0] is FrameKind.KEY and set(found[1:]) == {FrameKind.MOVED}
-    assert same(codec.padded_symbols(data), codec.analyse(frames, 30, rdo=rdo))
+    assert same(codec.padded_symbols(data), codec.encode(frames, 30, rdo=rdo).symbols)
     assert codec.decompress(data).shape == frames.shape
 
 

@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 
 from tests.codec import reference_moved
-from tests.codec.small_models import large_symbols, noisy_frames
-from vidlbc.bitstream import Reader, unpack_kinds
-from vidlbc.coding.moving import FrameKind
+from tests.codec.small_models import kinds_of, large_symbols, noisy_frames
+from vidlbc.bitstream import Reader
 from vidlbc.moved_codec import MovedCodec
 
 KINDS = ("lstm", "transformer")
 
 
-def kinds_of(data: bytes) -> str:
+def letters_of(data: bytes) -> str:
     """K, S or M a frame."""
-    return "".join(FrameKind(k).name[0] for p in Reader(data).packets() for k in unpack_kinds(p.modes, p.frames))
+    return "".join(kind.name[0] for kind in kinds_of(data))
 
 
 def check(codec: MovedCodec, moved_folder: Path, data: bytes) -> None:
@@ -37,7 +36,7 @@ def check(codec: MovedCodec, moved_folder: Path, data: bytes) -> None:
 def test_the_specification_decodes(wandering, moved_codec, moved_folder, kind, size, qp, rdo) -> None:
     codec = moved_codec(kind)
     data = codec.compress(noisy_frames(4, *size), qp=qp, rdo=rdo)
-    assert kinds_of(data) == "KMMM"
+    assert letters_of(data) == "KMMM"
     check(codec, moved_folder, data)
 
 
@@ -55,7 +54,7 @@ def test_key_frames_still_frames_and_packets(wandering, monkeypatch, moved_codec
     codec.keyint = 18
     # More frames than go by before steps become graphs (vidlbc.traced), also of the decoder alone.
     data = codec.compress(noisy_frames(32, 32, 64), qp=36)
-    assert kinds_of(data) == "K" + "SMM" * 5 + "SM" + "KM" + "SMM" * 4
+    assert letters_of(data) == "K" + "SMM" * 5 + "SM" + "KM" + "SMM" * 4
     assert [p.frames for p in Reader(data).packets()] == [16, 2, 14]
     codec.padded_symbols(data)
     check(codec, moved_folder, data)
@@ -67,7 +66,7 @@ def test_variants_and_streams_without_context(wandering, moved_codec, moved_fold
     codec, frames = moved_codec(kind), noisy_frames(3, 48, 32)
     check(codec, moved_folder, codec.compress(frames, qp=30, variant="short"))
     alone = codec.compress(frames, qp=30, context=False)
-    assert kinds_of(alone) == "KKK"
+    assert letters_of(alone) == "KKK"
     check(codec, moved_folder, alone)
 
 

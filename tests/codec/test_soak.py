@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.codec.small_models import save_small_model
-from vidlbc.bitstream import Reader, unpack_kinds
+from tests.codec.small_models import kinds_of, save_small_model
 from vidlbc.coding.moving import FrameKind
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.soak import Conditions, SoakSettings, all_conditions, run, run_soak
@@ -55,7 +54,7 @@ def test_kinds_that_have_vectors(settings: SoakSettings, tmp_path: Path, monkeyp
         if request.video:
             assert request.far
             for path in Path(request.folder).glob("*.vlbc"):
-                kinds.update(k for p in Reader(path.read_bytes()).packets() for k in unpack_kinds(p.modes, p.frames))
+                kinds.update(kinds_of(path.read_bytes()))
         return entries
 
     monkeypatch.setattr(run, "_in_process", note)

@@ -9,8 +9,10 @@ from vidlbc.bitstream.container import (
     end_bytes,
     pack_kinds,
     pack_modes,
+    pack_qps,
     unpack_kinds,
     unpack_modes,
+    unpack_qps,
 )
 from vidlbc.bitstream.info import BitstreamInfo, inspect
 
@@ -25,6 +27,8 @@ __all__ = [
     "inspect",
     "pack_kinds",
     "pack_modes",
+    "pack_qps",
     "unpack_kinds",
     "unpack_modes",
+    "unpack_qps",
 ]

@@ -1,13 +1,14 @@
-"""The bytes of one clip, format versions 2 to 5. `docs/bitstream.md` is the specification; this module implements it.
+"""The bytes of one clip, format versions 2 to 6. `docs/bitstream.md` is the specification; this module implements it.
 
     header | packet | packet | ... | end                                              one section
     header | base packet | ... | end | enhancement packet | ... | end                 two: the base stands alone
 
 The lowest version that can say it is written. Version 3: a variant keeps only the first channels of its levels, or the
 coarse levels form a base layer whose bytes come before all others. Version 4: symbols that are all but certain are left
-out. Version 5: frames have vectors, and are predicted from moved pictures. Varints are LEB128. A packet holds up to 16
-frames in one range-coder run, so that the coder's flush and the checksums cost about two bytes a frame. Nothing here
-needs weights.
+out. Version 5: frames have vectors, and are predicted from moved pictures. Version 6: some of their blocks are copied,
+some frames repeat the one before, and each may have a QP of its own. Varints are LEB128. A packet holds up to 16 frames
+in one range-coder run, so that the coder's flush and the checksums cost about two bytes a frame. Nothing here needs
+weights.
 """
 
 import io
@@ -21,7 +22,8 @@ from typing import BinaryIO
 from vidlbc.errors import RETIRED, BitstreamError
 
 MAGIC = b"VLBC"
-MOVED_VERSION, VERSION, LAYERED_VERSION, PLAIN_VERSION = 5, 4, 3, 2
+COPIED_VERSION, MOVED_VERSION, VERSION, LAYERED_VERSION, PLAIN_VERSION = 6, 5, 4, 3, 2
+MAX_QP = 63
 MAX_SKIP = 89  # more than the largest scale index
 MAX_SIDE = 1 << 16
 MAX_RATE = 1 << 32  # of the frame rate's numerator and denominator
@@ -49,6 +51,7 @@ class Header:
     base: int = 0  # how many of the coarsest levels form the base layer; 0: no layers
     skip: int = 0  # symbols whose scale index is below it are not coded: they are the rounded mean
     moved: bool = False  # frames are predicted from moved pictures: packets tell the kind of each, no levels' priors
+    copies: bool = False  # of these, blocks may be copied, and packets tell the QP of each frame
 
     @property
     def coded(self) -> tuple[int, ...]:
@@ -65,7 +68,7 @@ class Header:
     @property
     def version(self) -> int:
         if self.moved:
-            return MOVED_VERSION
+            return COPIED_VERSION if self.copies else MOVED_VERSION
         if self.skip:
             return VERSION
         truncated = self.coded != tuple(channels for _, channels in self.levels)
@@ -89,7 +92,7 @@ class Header:
 class Packet:
     """Some frames' symbols: `checks` has a byte a frame, `symbol_crc` covers all of them, `payload` is range-coded.
 
-    `modes`: see `pack_modes`, and from version 5 on `pack_kinds`.
+    `modes`: see `pack_modes`, in version 5 `pack_kinds`, from version 6 on `pack_kinds` and `pack_qps` after it.
     """
 
     frames: int
@@ -129,18 +132,39 @@ def unpack_modes(modes: bytes, frames: int, levels: int) -> list[int]:
 
 
 def pack_kinds(kinds: Sequence[int]) -> bytes:
-    """What each frame is, 0 to 2 (vidlbc.coding.moving.FrameKind): two bits a frame, the first one's lowest."""
+    """What each frame is, 0 to 3 (vidlbc.coding.moving.FrameKind): two bits a frame, the first one's lowest."""
     bits = sum(kind << 2 * t for t, kind in enumerate(kinds))
     return bits.to_bytes(-(-len(kinds) // 4), "little")
 
 
-def unpack_kinds(modes: bytes, frames: int) -> list[int]:
+def pack_qps(qps: Sequence[int], qp: int) -> bytes:
+    """The QP of each frame: first a bit a frame, whether it is another than the header's `qp`, lowest bits first, in
+    whole bytes; then a byte for each such frame."""
+    flags = sum((own != qp) << t for t, own in enumerate(qps))
+    return flags.to_bytes(-(-len(qps) // 8), "little") + bytes(own for own in qps if own != qp)
+
+
+def unpack_kinds(packet: Packet, header: Header) -> list[int]:
     """The kinds of `pack_kinds`. Raises BitstreamError where one is none."""
-    bits = int.from_bytes(modes, "little")
-    kinds = [bits >> 2 * t & 3 for t in range(frames)]
-    if 3 in kinds:
+    bits = int.from_bytes(packet.modes[: -(-packet.frames // 4)], "little")
+    kinds = [bits >> 2 * t & 3 for t in range(packet.frames)]
+    if 3 in kinds and not header.copies:
         raise BitstreamError("damaged bitstream: a frame is of no known kind")
     return kinds
+
+
+def unpack_qps(packet: Packet, header: Header) -> list[int]:
+    """The QPs of `pack_qps`, or as many of the header's. Raises BitstreamError where one is none."""
+    count = packet.frames
+    if not header.copies:
+        return [header.qp] * count
+    rest = packet.modes[-(-count // 4) :]
+    size = -(-count // 8)
+    flags, own = int.from_bytes(rest[:size], "little"), iter(rest[size:])
+    qps = [next(own) if flags >> t & 1 else header.qp for t in range(count)]
+    if max(qps) > MAX_QP:
+        raise BitstreamError(f"damaged bitstream: a frame's QP is over {MAX_QP}")
+    return qps
 
 
 def end_bytes(frames: int, version: int = PLAIN_VERSION) -> bytes:
@@ -216,6 +240,7 @@ class Reader:
         self.header = self._header()
         self.header_size = self._source.position
         self.frames = 0  # of the section that was read to its end
+        self.qps: list[int] = []  # of the frames of the section that is read, packet by packet
         self._sections = list(self.header.sections)
 
     @property
@@ -229,9 +254,9 @@ class Reader:
         if magic != MAGIC:
             raise BitstreamError(f"not a vidlbc bitstream: starts with {magic!r}, expected {MAGIC!r}")
         version, flags, qp = struct.unpack("<BBB", source.take(3, "the header"))
-        if not PLAIN_VERSION <= version <= MOVED_VERSION:
+        if not PLAIN_VERSION <= version <= COPIED_VERSION:
             raise BitstreamError(
-                f"bitstream format version {version} is unknown: this vidlbc reads {PLAIN_VERSION} to {MOVED_VERSION}"
+                f"bitstream format version {version} is unknown: this vidlbc reads {PLAIN_VERSION} to {COPIED_VERSION}"
             )
         height, width = source.varint("the height", MAX_SIDE), source.varint("the width", MAX_SIDE)
         numerator, denominator = (source.varint("the frame rate", MAX_RATE) for _ in range(2))
@@ -248,16 +273,18 @@ class Reader:
             unit, skip = source.varint("the frames of a unit", _MAX_UNIT), source.varint("the scales skipped", MAX_SKIP)
         source.crc("the header")
         numbers = [height, width, denominator, unit, *(stride for stride, _ in levels)]
-        if not all(numbers) or not levels or qp > 63 or not (kind.isascii() and kind.decode().isprintable()):
+        if not all(numbers) or not levels or qp > MAX_QP or not (kind.isascii() and kind.decode().isprintable()):
             raise BitstreamError("damaged bitstream: the header holds impossible values")
         if kind == b"chunk" or unit > 1:
             raise BitstreamError(f"bitstream was written with {RETIRED}")
         rate = Fraction(numerator, denominator)
         context = bool(flags & 1)
-        moved = version >= MOVED_VERSION
-        if moved and (base or skip):
+        moved, copies = version >= MOVED_VERSION, version >= COPIED_VERSION
+        if moved and (base or skip) or copies and not context:
             raise BitstreamError("damaged bitstream: the header holds impossible values")
-        return Header(height, width, qp, fingerprint, kind.decode(), levels, rate, context, kept, base, skip, moved)
+        return Header(
+            height, width, qp, fingerprint, kind.decode(), levels, rate, context, kept, base, skip, moved, copies
+        )
 
     def packets(self) -> Iterator[Packet]:
         """The packets of the next section in order: a stream with a base layer has two, the base first.
@@ -267,10 +294,11 @@ class Reader:
         """
         levels = self._sections.pop(0)
         frames = 0
+        self.qps.clear()  # every section has those of all frames
         # A frame cannot need more bytes a symbol; the bound is checked before memory is reserved.
         cells = [-(-self.header.height // s) * -(-self.header.width // s) * c for s, c in self.header.levels]
         if self.header.moved:
-            # Of every block of 8x8 two flags and two differences, and as many and a flag of every block of 16x16.
+            # Of every block of 8x8 two flags and two differences, and as many and two flags of every block of 16x16.
             cells.append(-(-self.header.height // 8) * -(-self.header.width // 8) * 6)
         largest = _MAX_SYMBOL_BYTES * (sum(cells) + 65536)
         while True:
@@ -292,11 +320,18 @@ class Reader:
             if not count:
                 raise BitstreamError(f"damaged bitstream: empty packet at offset {source.position}")
             frames += count
-            yield Packet(count, symbol_crc, checks, modes, payload)
+            packet = Packet(count, symbol_crc, checks, modes, payload)
+            self.qps += unpack_qps(packet, self.header)
+            yield packet
 
     def _modes(self, frames: int, levels: int) -> bytes:
         if self.header.moved:
-            return self._source.take(-(-frames // 4), "the kinds of frames")
+            kinds = self._source.take(-(-frames // 4), "the kinds of frames")
+            if not self.header.copies:
+                return kinds
+            flags = self._source.take(-(-frames // 8), "the QPs of frames")
+            others = (int.from_bytes(flags, "little") & ((1 << frames) - 1)).bit_count()
+            return kinds + flags + self._source.take(others, "the QPs of frames")
         flags = self._source.take(-(-frames // 8), "the frame modes")
         flagged = (int.from_bytes(flags, "little") & ((1 << frames) - 1)).bit_count()
         return flags + self._source.take(-(-flagged * levels // 8), "the frame modes")

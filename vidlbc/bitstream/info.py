@@ -28,6 +28,8 @@ class BitstreamInfo:
     base_bytes: int | None  # what a reader of the base needs, from the start; None without layers
     header_bytes: int
     packets: tuple[tuple[int, int], ...] = field(repr=False)  # (frames, payload bytes), the base's first
+    qps: tuple[int, ...] = field(repr=False)  # of each frame
+    copies: bool  # whether blocks may be copied: what frames show is then what they are predicted from
 
     @property
     def bits_per_pixel(self) -> float:
@@ -46,4 +48,5 @@ def inspect(source: bytes | BinaryIO) -> BitstreamInfo:
     return BitstreamInfo(
         h.version, reader.frames, h.height, h.width, h.qp, h.kind, h.context, h.fingerprint.hex(), h.fps, h.levels,
         h.coded, h.base, h.skip, ends[-1], ends[0] if h.base else None, reader.header_size, tuple(packets),
+        tuple(reader.qps), h.copies,
     )  # fmt: skip

@@ -37,7 +37,8 @@ class EncodeReport:
     """What `compress_stream` wrote. `estimated_bits`: ideal code length under the unquantised distributions.
 
     `base_bytes`: how many of the bytes, from the start, hold the base layer; None where there are no layers.
-    `frame_bits`: estimated, of each frame; `vector_bits`: of all, those of motion.
+    `frame_bits`: estimated, of each frame; `vector_bits`: of all, those of motion. `copied`: the share of all frames'
+    blocks that are not coded.
     """
 
     frames: int
@@ -50,6 +51,15 @@ class EncodeReport:
     width: int
     frame_bits: tuple[float, ...]
     vector_bits: float
+    copied: float
+
+
+class LeftOut(NamedTuple):
+    """Of one level of a frame: cells whose symbols are not coded, bool (1, H_l, W_l), and what they are, int32 (1, H_l,
+    W_l, C_l)."""
+
+    cells: Tensor
+    symbols: Tensor
 
 
 @dataclass(frozen=True)
@@ -64,23 +74,35 @@ class CodedFrame:
 
     @classmethod
     def of(
-        cls, symbols: Sequence[Tensor], distributions: Sequence[Distribution], row: int, coded: Sequence[int], skip: int
+        cls,
+        symbols: Sequence[Tensor],
+        distributions: Sequence[Distribution],
+        row: int,
+        coded: Sequence[int],
+        skip: int,
+        left: Sequence[LeftOut | None] = (),
     ) -> "CodedFrame":
         """symbols int32 (H_l, W_l, C_l); distributions (B, H_l, W_l, C_l), of which the frame's is `row`.
 
         `coded`: how many channels of each level are coded, the first ones. `skip`: scale indices below it are not; a
-        level whose symbols do not allow that has infinitely many bits.
+        level whose symbols do not allow that has infinitely many bits. `left`: of each level cells that are not coded.
         """
         bound = [torch.tensor(coder.first_table(skip), device=distributions[0].mean.device)] if skip else []
         bits, parameters, arrays, crcs = [], [], [], []
-        for q, d, count in zip(symbols, distributions, coded, strict=True):
+        left = left or [None] * len(symbols)
+        for q, d, count, others in zip(symbols, distributions, coded, left, strict=True):
             here = (slice(row, row + 1), ..., slice(count))
             q = q[..., :count]
-            level_bits, *quantised = _LEVEL(q[None].to(d.mean.device), d.mean[here], d.log2_scale[here], *bound)
+            tensors = q[None].to(d.mean.device), d.mean[here], d.log2_scale[here]
+            crcs.append(crc_bytes(q))
+            if others is None:
+                level_bits, *quantised = _LEVEL(*tensors, *bound)
+            else:
+                level_bits, *quantised = _LEFT_LEVEL(*tensors, others.cells)
+                quantised, q = [x[~others.cells] for x in quantised], q[~others.cells[0].to(q.device)]
             bits.append(float(level_bits))
             parameters.append(coder.CodedParameters.of(*quantised))
             arrays.append(q.reshape(-1).cpu().numpy())
-            crcs.append(crc_bytes(q))
         return cls(arrays, parameters, bits, crcs)
 
     @property
@@ -270,7 +292,7 @@ class PacketWriter:
         size, base = sum(section.bytes for section in self._sections), self._sections[0].bytes
         return EncodeReport(
             len(bits), size, base if h.base else None, h.qp, self._variant, sum(bits), h.height, h.width, tuple(bits),
-            vector_bits=0.0,
+            vector_bits=0.0, copied=0.0,
         )  # fmt: skip
 
 
@@ -293,6 +315,13 @@ def _code_level(
     return bits.sum(dtype=torch.float64), table, centre, flip
 
 
+def _code_left_level(q: Tensor, mean: Tensor, log2_scale: Tensor, left: Tensor) -> tuple[Tensor, ...]:
+    """As `_code_level`; cells of which `left` (1, H, W) is set have no bits."""
+    distribution = Distribution(mean, log2_scale)
+    bits = torch.where(left[..., None], 0.0, ideal_bits(q.float(), distribution))
+    return bits.sum(dtype=torch.float64), *coder.quantise_tensors(distribution)
+
+
 def ideal_bits(q: Tensor, distribution: Distribution) -> Tensor:
     """Code length of each symbol under the distributions before they are quantised, with the heavy tail of
     vidlbc.entropy.tables."""
@@ -304,3 +333,4 @@ def ideal_bits(q: Tensor, distribution: Distribution) -> Tensor:
 
 
 _LEVEL = Traced(_code_level)
+_LEFT_LEVEL = Traced(_code_left_level)

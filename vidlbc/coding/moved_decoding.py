@@ -1,20 +1,21 @@
 """Symbols from packets of frames that are predicted from moved pictures."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vidlbc.bitstream import Header, Packet, Reader, unpack_kinds
+from vidlbc.bitstream import Header, Packet, Reader, unpack_kinds, unpack_qps
 from vidlbc.coding.moved_priors import MovedPriors
-from vidlbc.coding.moving import FrameKind, Look, Past, PastBuilder, look, no_motion
+from vidlbc.coding.moving import FrameKind, Look, Past, PastBuilder, left_out, look, no_motion
 from vidlbc.coding.packet_decoder import OnLevel, PacketDecoder
 from vidlbc.entropy import coder
 from vidlbc.errors import BitstreamError
 from vidlbc.motion.prior import Asked
 from vidlbc.prior.grid import require_exact_products
+from vidlbc.prior.topdown import Gains
 
 OnReference = Callable[["Future[Tensor]"], None]
 
@@ -35,53 +36,78 @@ def decode_moved(
     """
     require_exact_products()
     header = reader.header
-    qp = torch.tensor([header.qp], device=priors.pool.device)
-    gains, still = priors.image.gains(qp), no_motion(priors, header)
+    if header.copies and not priors.copies:
+        raise BitstreamError("damaged bitstream: its weights know of no copied blocks")
+    still = no_motion(priors, header)
     past: Past | None = None
+    last: list[Tensor] = []
     done = 0
     for packet in reader.packets():
         source = _Packet(header, packet, done, on_level)
         frames = []
         for t, kind in enumerate(source.kinds):
-            given: Look | None = None
-            vectors: Tensor | None = None
-            if kind is not FrameKind.KEY:
-                if past is None or not header.context:
-                    raise BitstreamError(f"damaged bitstream: frame {done + t} has a past, and no frame is before it")
-                if kind is FrameKind.MOVED:
-                    vectors = priors.vectors(qp, past.field, source.vectors)
-                given = look(priors, past, still if vectors is None else vectors)
-            wanted = header.context or on_reference is not None
-            builder = PastBuilder(priors, gains, qp, given, still) if wanted else None
-            symbols = _decode_frame(priors, source, header, qp, given, builder)
-            levels = [q[..., :count] for q, count in zip(symbols, header.coded, strict=True)]
-            source.check(t, [*([] if vectors is None else [vectors]), *reversed(levels)])
+            if kind is not FrameKind.KEY and (past is None or not header.context):
+                raise BitstreamError(f"damaged bitstream: frame {done + t} has a past, and no frame is before it")
+            if kind is FrameKind.REPEATED:
+                symbols = last
+                source.repeat(symbols)
+                source.check(t, [])
+            else:
+                qp = torch.tensor([source.qps[t]], device=priors.pool.device)
+                gains = priors.image.gains(qp)
+                given: Look | None = None
+                told: list[Tensor] = []  # before the levels
+                if kind is not FrameKind.KEY:
+                    assert past is not None
+                    given, told = _look(priors, source, qp, past, kind, still)
+                wanted = header.context or on_reference is not None
+                builder = PastBuilder(priors, gains, qp, given, still) if wanted else None
+                symbols = _decode_frame(priors, source, gains, qp, given, builder)
+                levels = [q[..., :count] for q, count in zip(symbols, header.coded, strict=True)]
+                source.check(t, [*told, *reversed(levels)])
+                if builder is not None:
+                    past = builder.past()
             frames.append(symbols)
+            last = symbols
             if on_frame is not None:
                 on_frame(symbols)
-            if builder is not None:
-                past = builder.past()
-                if on_reference is not None:
-                    on_reference(past.picture)
+            if on_reference is not None and past is not None:
+                on_reference(past.picture)
         done += len(source.kinds)
         yield [torch.cat(level) for level in zip(*frames, strict=True)]
+
+
+def _look(
+    priors: MovedPriors, source: "_Packet", qp: Tensor, past: Past, kind: FrameKind, still: Tensor
+) -> tuple[Look, list[Tensor]]:
+    """What a frame is given, and what was decoded for it: its field and flags, where it has them."""
+    told = []
+    field = still
+    if kind is FrameKind.MOVED:
+        field = priors.vectors(qp, past.field, source.symbols_of)
+        told.append(field)
+    if not source.header.copies:
+        return look(priors, past, field), told
+    copied = priors.flags(qp, past.copied, field, source.symbols_of)
+    return look(priors, past, field, copied), [*told, copied]
 
 
 def _decode_frame(
     priors: MovedPriors,
     source: "_Packet",
-    header: Header,
+    gains: Sequence[Gains],
     qp: Tensor,
     given: Look | None,
     builder: PastBuilder | None,
 ) -> list[Tensor]:
-    by_intra, gains = given is None, priors.image.gains(qp)
-    hidden = priors.hidden(by_intra, qp, header)
+    by_intra = given is None
+    hidden = priors.hidden(by_intra, qp, source.header)
     symbols: list[Tensor] = [torch.empty(0)] * len(priors.levels)
     for index in reversed(range(len(priors.levels))):
         read = () if given is None else given.read(index)
         hidden, quantised = priors.predict(by_intra, index, hidden, gains[index], read)
-        symbols[index] = source.level(index, quantised)
+        left = left_out(priors, index, gains[index], given, source.coded[index])
+        symbols[index] = source.level(index, quantised, left)
         if builder is not None:
             builder.add(index, symbols[index])
         if index:
@@ -94,13 +120,21 @@ class _Packet(PacketDecoder):
 
     def __init__(self, header: Header, packet: Packet, before: int, on_level: OnLevel | None):
         super().__init__(header, packet, before, on_level)
-        self.kinds = [FrameKind(kind) for kind in unpack_kinds(packet.modes, packet.frames)]
+        self.header = header
+        self.kinds = [FrameKind(kind) for kind in unpack_kinds(packet, header)]
+        self.qps = unpack_qps(packet, header)
 
-    def vectors(self, asked: Asked, kind: int, truth: Tensor | None, mask: Tensor | None) -> Tensor:
-        """For `MovedPriors.vectors`."""
+    def symbols_of(self, asked: Asked, kind: int, truth: Tensor | None, mask: Tensor | None) -> Tensor:
+        """For `MovedPriors.vectors` and `flags`."""
         assert asked.quantised is not None
         quantised = asked.quantised[:, 0, :, kind].cpu().numpy()
         here = slice(None) if mask is None else np.flatnonzero(mask[0].cpu().numpy())
         values = np.zeros(quantised.shape[1], np.int32)
         values[here] = self.symbols.decode(coder.CodedParameters(*quantised[:, here]))
         return torch.from_numpy(values)[None].to(asked.mean.device)
+
+    def repeat(self, symbols: Sequence[Tensor]) -> None:
+        """Of a frame that is the one before, whose symbols these are, nothing is coded."""
+        if self._on_level is not None:
+            for index in reversed(range(len(symbols))):
+                self._on_level(index, torch.zeros(*symbols[index].shape[1:3], self.coded[index]))

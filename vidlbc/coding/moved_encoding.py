@@ -9,57 +9,93 @@ are searched for is the picture that the frame's own symbols give: symbols are w
 frame is a key frame, and so is every `keyint`-th after a key frame, and one whose past says so little that the image
 stage's own prior codes it shorter (a scene cut). A packet holds at most one, at its start, so that a decoder may begin
 there; without context every frame is one, and nothing begins anywhere.
+
+Where symbols are chosen for rate and distortion and the stage can, blocks are copied (vidlbc.coding.copying), frames
+that show what is shown already are repeated, and key frames have a higher QP than those that will copy them.
 """
 
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidlbc.bitstream import Header, Packet, end_bytes, pack_kinds
-from vidlbc.coding.encoding import NEAR_INTRA, PACKET_FRAMES, CodedFrame, EncodeReport, crc_bytes, ideal_bits
-from vidlbc.coding.moved_priors import Alone, MovedPriors
-from vidlbc.coding.moving import FrameKind, Look, Past, after, look, no_motion
+from vidlbc.bitstream import Header, Packet, end_bytes, pack_kinds, pack_qps
+from vidlbc.bitstream.container import MAX_QP
+from vidlbc.coding.copying import FRESH, LASTING, lasting, worth_copying
+from vidlbc.coding.encoding import (
+    NEAR_INTRA,
+    PACKET_FRAMES,
+    CodedFrame,
+    EncodeReport,
+    LeftOut,
+    crc_bytes,
+    ideal_bits,
+)
+from vidlbc.coding.moved_priors import Alone, MovedPriors, Seen
+from vidlbc.coding.moving import FrameKind, Look, Past, after, left_out, look, no_copies, no_motion
 from vidlbc.coding.rdo import Rule, choose_level
 from vidlbc.entropy import coder
 from vidlbc.motion.field import LIMIT
-from vidlbc.motion.prior import Asked
+from vidlbc.motion.prior import Asked, Code
 from vidlbc.motion.search import DEFAULT, Effort, displacements, search
+from vidlbc.motion.warp import shown
 from vidlbc.prior.grid import require_exact_products
-from vidlbc.prior.topdown import Distribution
+from vidlbc.prior.topdown import Distribution, Gains
 
+LIFT = 12
+_BITS_A_QP = 1.07  # about: what one QP more makes of a key frame's bits
 _LOOKED_AHEAD = 4  # frames: what is known of them before they are coded takes memory
 
 
 @dataclass(frozen=True)
 class MovedSettings:
     """`price`: of errors, in bits (vidlbc.coding.rdo); None: symbols are rounded. `keyint`: frames from one key frame
-    to the next, 0: only where the past is of no use."""
+    to the next, 0: only where the past is of no use. `lift`: QPs that a key frame has more than those after it, where
+    blocks may be copied from it; `weights`: of copied blocks' errors (vidlbc.coding.copying)."""
 
     price: float | None = None
     effort: Effort = DEFAULT
     keyint: int = 0
+    lift: int = LIFT
+    weights: tuple[float, float] = (FRESH, LASTING)
+
+
+class Source(NamedTuple):
+    """Frames to be coded: y, float (n, H_l, W_l, C_l) a level, or symbols as such numbers where none are chosen; and
+    what is shown, uint8 (n, H, W, 3), padded, where blocks may be copied."""
+
+    levels: Sequence[Tensor]
+    pictures: Tensor | None = None
+
+    def frame(self, t: int) -> "Source":
+        pictures = None if self.pictures is None else self.pictures[t : t + 1]
+        return Source([y[t : t + 1] for y in self.levels], pictures)
+
+
+# Codes what it is given last: MovedPriors.vectors or .flags with all else that they need.
+Walk = Callable[[Code, Tensor], object]
 
 
 @dataclass(frozen=True)
-class CodedField:
-    """What the range coder needs of a frame's vectors: runs of symbols in their order; and their ideal code length."""
+class CodedRuns:
+    """What the range coder needs of a frame's vectors, or of its flags: runs of symbols in their order; and their ideal
+    code length."""
 
     runs: list[tuple[np.ndarray, coder.CodedParameters]]
     bits: float
     crc_bytes: bytes
 
     @classmethod
-    def of(cls, priors: MovedPriors, qp: Tensor, before: Tensor, field: Tensor) -> "CodedField":
-        """The vectors of one frame; `before`: the field of the frame before."""
+    def of(cls, walk: Walk, values: Tensor) -> "CodedRuns":
+        """The field or the flags of one frame."""
         runs: list[tuple[np.ndarray, ...]] = []  # values, means, log2 scales, quantised
 
         def code(asked: Asked, kind: int, truth: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -69,35 +105,40 @@ class CodedField:
             runs.append(tuple(x.cpu().numpy()[..., here] for x in of_kind))
             return truth
 
-        priors.vectors(qp, before, code, field)
+        walk(code, values)
         columns = zip(*[run[:3] for run in runs], strict=True)
         symbols, mean, log2_scale = (torch.from_numpy(np.concatenate(x)) for x in columns)
         bits = float(ideal_bits(symbols.float(), Distribution(mean, log2_scale)).sum(dtype=torch.float64))
         coded = [(values, coder.CodedParameters(*quantised)) for values, _, _, quantised in runs]
-        return cls(coded, bits, crc_bytes(field))
+        return cls(coded, bits, crc_bytes(values))
 
 
 @dataclass(frozen=True)
 class MovedFrame:
-    """One frame as it will be coded: symbols int32 (1, H_l, W_l, C_l), fine to coarse; `vectors` of a moved one."""
+    """One frame as it will be coded: symbols int32 (1, H_l, W_l, C_l), fine to coarse; `vectors` of a moved one;
+    `flags` where blocks may be copied, and the share of them that are. A repeated frame has but symbols."""
 
     kind: FrameKind
+    qp: int
     symbols: list[Tensor]
-    coded: CodedFrame
-    vectors: CodedField | None
-    field: Tensor
+    coded: CodedFrame | None
+    vectors: CodedRuns | None = None
+    flags: CodedRuns | None = None
+    copied: float = 0.0
 
     @property
     def bits(self) -> float:
-        return self.coded.bits + (0.0 if self.vectors is None else self.vectors.bits)
+        return sum(part.bits for part in (self.coded, self.vectors, self.flags) if part is not None)
 
 
 class _Known(NamedTuple):
     """What is known of a frame before any frame is coded: what its rounded symbols show, and where that was in what
-    those of the frame before show, None where there is none."""
+    those of the frame before show, None where there is none; and whether its picture is the one before."""
 
     alone: Alone
     displaced: Tensor | None
+    repeats: bool
+    picture: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -107,33 +148,57 @@ class _Choice:
     cost: float  # bits with the price of errors
 
 
+class _At(NamedTuple):
+    """A QP, as an int and as a tensor, and its gains."""
+
+    number: int
+    qp: Tensor
+    gains: Sequence[Gains]
+
+
 class MovedChooser:
     """Vectors and symbols of one clip, frame by frame."""
 
     def __init__(self, priors: MovedPriors, header: Header, settings: MovedSettings):
         self._priors, self._header, self._settings = priors, header, settings
-        self._qp = torch.tensor([header.qp], device=priors.pool.device)
-        self._gains = priors.image.gains(self._qp)
+        self._base, keyint = self._at(header.qp), settings.keyint
+        lift = settings.lift if header.copies else 0
+        # A key frame that few frames follow is copied by few.
+        self._lift = min(lift, keyint // 2) if keyint else lift
         self._rule = None if settings.price is None else Rule.of(settings.price, priors.pool.device)
         self._still = no_motion(priors, header)
         self._past: Past | None = None
         self._last: Future[_Known] | None = None  # of the last frame that was looked ahead to
         self._since_key = 0
-        self._intra_bits = 0.0  # of the last frame that the intra prior was tried on
+        self._intra_bits = 0.0  # of the last frame that the intra prior was tried on, at the header's QP
+        self._before: MovedFrame | None = None
 
-    def packets(self, packets: Iterable[Sequence[Tensor]]) -> Iterator[list[MovedFrame]]:
-        """Packets of gain * y, float (n, H_l, W_l, C_l) a level -> their frames, one packet ahead of the caller."""
+    def packets(self, packets: Iterable[Source]) -> Iterator[list[MovedFrame]]:
+        """Packets of frames, one packet ahead of the caller."""
         return self._priors.pool.one_ahead(self._choose, packets)
 
     @torch.inference_mode()
-    def _choose(self, scaled: Sequence[Tensor]) -> list[MovedFrame]:
+    def _choose(self, source: Source) -> list[MovedFrame]:
         require_exact_products()
-        frames = [[y[t : t + 1] for y in scaled] for t in range(len(scaled[0]))]
+        frames = [source.frame(t) for t in range(len(source.levels[0]))]
         if not self._header.context:
-            return [self._frame(frame, None) for frame in frames]
-        return [self._frame(frame, known) for frame, known in zip(frames, self._look_ahead(frames), strict=True)]
+            return [self._frame(frame, None, 0) for frame in frames]
+        lift = self._lift if len(frames) > 1 else 0
+        return [self._frame(frame, known, lift) for frame, known in zip(frames, self._look_ahead(frames), strict=True)]
 
-    def _look_ahead(self, frames: Sequence[Sequence[Tensor]]) -> Iterator[_Known]:
+    def _at(self, qp: int) -> _At:
+        row = torch.tensor([qp], device=self._priors.pool.device)
+        return _At(qp, row, self._priors.image.gains(row))
+
+    def _scaled(self, frame: Source, at: _At) -> Sequence[Tensor]:
+        """gain * y, which is rounded to symbols, or the symbols that were given."""
+        if self._rule is None:
+            return frame.levels
+        limit = coder.SYMBOL_LIMIT
+        pairs = zip(frame.levels, at.gains, strict=True)
+        return [(y.to(g.gain.device) * g.gain).clamp_(-limit, limit) for y, g in pairs]
+
+    def _look_ahead(self, frames: Sequence[Source]) -> Iterator[_Known]:
         """What is known of each frame, found while those before are coded."""
         coming: deque[Future[_Known]] = deque()
         for frame in frames:
@@ -145,58 +210,100 @@ class MovedChooser:
         while coming:
             yield coming.popleft().result()
 
-    def _know(self, scaled: Sequence[Tensor], last: "Future[_Known] | None") -> _Known:
-        alone = self._priors.alone([y.round().to(torch.int32) for y in scaled], self._gains, self._qp)
-        if last is None:
-            return _Known(alone, None)
-        before = last.result().alone.shown
+    def _know(self, frame: Source, last: "Future[_Known] | None") -> _Known:
+        before = None if last is None else last.result()
+        picture = frame.pictures
+        if before is not None and picture is not None and torch.equal(picture, cast(Tensor, before.picture)):
+            return before._replace(repeats=True)
+        symbols = [y.round().to(torch.int32) for y in self._scaled(frame, self._base)]
+        alone = self._priors.alone(symbols, self._base.gains, self._base.qp)
+        if before is None:
+            return _Known(alone, None, False, picture)
         with self._priors.clock.stage("motion search"):
-            return _Known(alone, displacements(alone.shown, before, self._qp, self._settings.effort))
+            found = displacements(alone.shown, before.alone.shown, self._base.qp, self._settings.effort)
+        return _Known(alone, found, False, picture)
 
-    def _frame(self, scaled: Sequence[Tensor], known: _Known | None) -> MovedFrame:
+    def _frame(self, frame: Source, known: _Known | None, lift: int) -> MovedFrame:
         keyint = self._settings.keyint
         if self._past is None or known is None or (keyint and self._since_key >= keyint):
-            chosen = self._key(scaled)
+            chosen = self._key(frame, lift)
+        elif known.repeats and self._header.copies:
+            return self._repeated()
         else:
-            chosen = self._inter(scaled, known, self._past)
+            inter = self._inter(frame, known, self._past)
+            if inter is None:
+                return self._repeated()
+            chosen = inter
             if self._priors.intra_frames and chosen.frame.bits >= NEAR_INTRA * self._intra_bits:
-                other = self._key(scaled)
-                chosen = other if other.cost < chosen.cost else chosen
+                other = self._key(frame, 0)
+                if other.cost < chosen.cost:
+                    chosen = self._key(frame, lift) if lift else other
         self._since_key = 1 if chosen.given is None else self._since_key + 1
-        symbols = chosen.frame.symbols
+        self._before = chosen.frame
         if known is not None:
+            at = self._at(chosen.frame.qp)
             alone = known.alone if self._rule is None else None
-            self._past = after(self._priors, symbols, self._gains, self._qp, chosen.given, self._still, alone)
+            self._past = after(self._priors, chosen.frame.symbols, at.gains, at.qp, chosen.given, self._still, alone)
         return chosen.frame
 
-    def _key(self, scaled: Sequence[Tensor]) -> _Choice:
-        symbols, coded, cost = self._under(scaled, None)
-        self._intra_bits = coded.bits
-        return _Choice(MovedFrame(FrameKind.KEY, symbols, coded, None, self._still), None, cost)
+    def _repeated(self) -> MovedFrame:
+        assert self._before is not None
+        self._since_key += 1
+        return MovedFrame(FrameKind.REPEATED, self._before.qp, self._before.symbols, None, copied=1.0)
 
-    def _inter(self, scaled: Sequence[Tensor], known: _Known, past: Past) -> _Choice:
-        with self._priors.clock.stage("motion search"):
+    def _key(self, frame: Source, lift: int) -> _Choice:
+        at = self._at(min(self._base.number + lift, MAX_QP)) if lift else self._base
+        symbols, coded, cost = self._under(frame, at, None)
+        self._intra_bits = coded.bits * _BITS_A_QP ** (self._base.number - at.number)
+        return _Choice(MovedFrame(FrameKind.KEY, at.number, symbols, coded), None, cost)
+
+    def _inter(self, frame: Source, known: _Known, past: Past) -> _Choice | None:
+        """None: the frame shows what the one before shows."""
+        priors, at = self._priors, self._base
+        with priors.clock.stage("motion search"):
             field = self.search(known.alone.shown, past, known.displaced).clamp(-LIMIT, LIMIT)
         kind = FrameKind.MOVED if bool(field.any()) else FrameKind.STILL
-        coming: Future[CodedField] | None = None
+        coming: list[Future[CodedRuns] | None] = [None, None]
         if kind is FrameKind.MOVED:
-            coming = self._priors.pool.beside(partial(CodedField.of, self._priors, self._qp, past.field, field))
-        given = look(self._priors, past, field)
-        symbols, coded, cost = self._under(scaled, given)
-        vectors = None if coming is None else coming.result()
-        cost += 0.0 if vectors is None else vectors.bits
-        return _Choice(MovedFrame(kind, symbols, coded, vectors, field), given, cost)
+            walk: Walk = partial(priors.vectors, at.qp, past.field)
+            coming[0] = priors.pool.beside(partial(CodedRuns.of, walk, field))
+        seen, copied = priors.see(past.reference, field), no_copies(field)
+        if self._header.copies:
+            copied = self.copies(frame, known, seen, lasting(past.copied, self._since_key == 1, field))
+            if kind is FrameKind.STILL and bool(copied.all()):
+                return None
+            walk = partial(priors.flags, at.qp, past.copied, field)
+            coming[1] = priors.pool.beside(partial(CodedRuns.of, walk, copied))
+        given = look(priors, past, field, copied, seen)
+        symbols, coded, cost = self._under(frame, at, given)
+        vectors, flags = (None if runs is None else runs.result() for runs in coming)
+        cost += sum(runs.bits for runs in (vectors, flags) if runs is not None)
+        share = float(copied.float().mean())
+        return _Choice(MovedFrame(kind, at.number, symbols, coded, vectors, flags, share), given, cost)
 
     def search(self, picture: Tensor, past: Past, displaced: Tensor | None) -> Tensor:
         """Vectors of a frame that looks like `picture`, uint8 (1, H, W, 3): any decode."""
-        return search(picture, past.reference, self._qp, past.field, self._settings.effort, displaced)
+        return search(picture, past.reference, self._base.qp, past.field, self._settings.effort, displaced)
 
-    def _under(self, scaled: Sequence[Tensor], given: Look | None) -> tuple[list[Tensor], CodedFrame, float]:
-        """Symbols under the prior that is given the past, or under the image stage's own; their bits; their cost."""
-        priors, gains, coded = self._priors, self._gains, self._header.coded
+    def copies(self, frame: Source, known: _Known, seen: Seen, lasts: Tensor) -> Tensor:
+        """Flags of a frame's copied blocks: any decode; `lasts`: as worth_copying takes it."""
+        at, latents = self._base, seen.prediction.latents
+        pictures = cast(Tensor, frame.pictures).to(seen.picture.device)
+        scaled = self._scaled(frame, at)
+        return worth_copying(
+            pictures, shown(seen.picture), known.alone.shown, scaled, latents, at.gains, at.qp, lasts,
+            self._settings.weights,
+        )  # fmt: skip
+
+    def _under(self, frame: Source, at: _At, given: Look | None) -> tuple[list[Tensor], CodedFrame, float]:
+        """Symbols under the prior that is given the past, or under the image stage's own; their bits; their cost, where
+        that of copied blocks is as if they were coded."""
+        priors, gains, coded = self._priors, at.gains, self._header.coded
+        scaled = self._scaled(frame, at)
         by_intra = given is None
-        hidden = priors.hidden(by_intra, self._qp, self._header)
+        hidden = priors.hidden(by_intra, at.qp, self._header)
         symbols: list[Tensor] = [torch.empty(0)] * len(scaled)
+        left: list[LeftOut | None] = [None] * len(scaled)
         distributions: list[Distribution] = []
         cost = 0.0
         for index in reversed(range(len(scaled))):
@@ -210,10 +317,13 @@ class MovedChooser:
             else:
                 chosen = choose_level(wanted, distribution, self._rule, coded[index])
                 symbols[index], cost = chosen.symbols, cost + float(chosen.cost)
+            left[index] = others = left_out(priors, index, gains[index], given, coded[index])
+            if others is not None:
+                symbols[index] = torch.where(others.cells[..., None], others.symbols, symbols[index])
             if index:
-                hidden = priors.absorb(by_intra, index, hidden, symbols[index], gains[index], self._qp)
-        frame = CodedFrame.of([q[0] for q in symbols], distributions, 0, coded, 0)
-        return symbols, frame, frame.bits if self._rule is None else cost
+                hidden = priors.absorb(by_intra, index, hidden, symbols[index], gains[index], at.qp)
+        frame_coded = CodedFrame.of([q[0] for q in symbols], distributions, 0, coded, 0, left)
+        return symbols, frame_coded, frame_coded.bits if self._rule is None else cost
 
 
 class MovedWriter:
@@ -225,7 +335,7 @@ class MovedWriter:
         self._waiting: list[MovedFrame] = []
         self._bytes = 0
         self._bits: list[float] = []
-        self._vector_bits = 0.0
+        self._vector_bits = self._copied = 0.0
         self._write(header.to_bytes())
 
     def add(self, frames: Sequence[MovedFrame]) -> None:
@@ -236,21 +346,26 @@ class MovedWriter:
             self._waiting.append(frame)
             self._bits.append(frame.bits)
             self._vector_bits += 0.0 if frame.vectors is None else frame.vectors.bits
+            self._copied += frame.copied
 
     def _end_packet(self) -> None:
         encoder, crc, checks = coder.Encoder(), 0, bytearray()
         for frame in self._waiting:
-            if frame.vectors is not None:
-                for run in frame.vectors.runs:
-                    encoder.encode(*run)
-                crc = zlib.crc32(frame.vectors.crc_bytes, crc)
+            for runs in (frame.vectors, frame.flags):
+                if runs is not None:
+                    for run in runs.runs:
+                        encoder.encode(*run)
+                    crc = zlib.crc32(runs.crc_bytes, crc)
             coded = frame.coded
-            for index in reversed(range(len(coded.symbols))):
+            for index in reversed(range(0 if coded is None else len(coded.symbols))):
+                assert coded is not None
                 encoder.encode(coded.symbols[index], coded.parameters[index])
                 crc = zlib.crc32(coded.crc_bytes[index], crc)
             checks.append(crc & 0xFF)
-        kinds = pack_kinds([frame.kind for frame in self._waiting])
-        self._write(Packet(len(checks), crc, bytes(checks), kinds, encoder.finish()).to_bytes())
+        modes = pack_kinds([frame.kind for frame in self._waiting])
+        if self._header.copies:
+            modes += pack_qps([frame.qp for frame in self._waiting], self._header.qp)
+        self._write(Packet(len(checks), crc, bytes(checks), modes, encoder.finish()).to_bytes())
         self._waiting = []
 
     def finish(self) -> EncodeReport:
@@ -261,7 +376,7 @@ class MovedWriter:
         self._write(end_bytes(len(bits), h.version))
         return EncodeReport(
             len(bits), self._bytes, None, h.qp, self._variant, sum(bits), h.height, h.width, tuple(bits),
-            self._vector_bits,
+            self._vector_bits, self._copied / len(bits),
         )  # fmt: skip
 
     def _write(self, data: bytes) -> None:

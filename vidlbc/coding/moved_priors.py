@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from vidlbc.coding.priors import Priors, dequantised
 from vidlbc.entropy import coder
 from vidlbc.frame_pool import FramePool
 from vidlbc.models import ImageModel
+from vidlbc.motion.copies import ASKING as COPY_ASKING
+from vidlbc.motion.copies import STEPS as COPY_STEPS
+from vidlbc.motion.copies import with_copies
 from vidlbc.motion.prior import ASKING, STEPS, Code
 from vidlbc.motion.stage import Prediction
 from vidlbc.motion.warp import moved, shown
@@ -53,6 +56,8 @@ class MovedPriors(Priors):
         self._remember = {s: Traced(partial(self._remember_step, s)) for s in self.strides}
         self._vectors = {name: Traced(partial(self._vectors_step, name)) for name in STEPS}
         self._begin = {s: Traced(partial(self._begin_step, s)) for s in self.strides}
+        self._copies = {name: Traced(partial(self._copies_step, name)) for name in COPY_STEPS}
+        self.copies = temporal.motion.copies is not None
 
     # -- pictures ----------------------------------------------------------------------------------------------------
 
@@ -75,10 +80,22 @@ class MovedPriors(Priors):
         return out
 
     @in_stage("temporal stage")
-    def reference(self, features: Tensor, folded: Tensor, qp: Tensor, moved_picture: Tensor | None) -> Tensor:
-        """The reference picture of a frame; `moved_picture`: what it was predicted from, if it has a past."""
-        out: Tensor = self._show(folded) if moved_picture is None else self._mix(features, folded, qp, moved_picture)
-        return out
+    def reference(
+        self,
+        features: Tensor,
+        folded: Tensor,
+        qp: Tensor,
+        moved_picture: Tensor | None,
+        copied: Tensor | None = None,
+    ) -> Tensor:
+        """The reference picture of a frame; `moved_picture`: what it was predicted from, if it has a past; `copied`:
+        flags of its blocks, bool (B, H/16, W/16)."""
+        if moved_picture is None:
+            out: Tensor = self._show(folded)
+            return out
+        flags = () if copied is None else (copied,)
+        mixed: Tensor = self._mix(features, folded, qp, moved_picture, *flags)
+        return mixed
 
     @in_stage("temporal stage")
     def see(self, reference: Tensor, field: Tensor) -> Seen:
@@ -93,6 +110,16 @@ class MovedPriors(Priors):
         """VectorPrior.walk; what is asked is quantised, int32 (table, centre, flip; B, n, kinds)."""
         return self.temporal.motion.vectors.walk(qp, before, code, field, lambda step, *x: self._vectors[step](*x))
 
+    @in_stage("temporal stage")
+    @uncompiled
+    def flags(
+        self, qp: Tensor, before: Tensor, field: Tensor, code: Code, copied: Tensor | None = None
+    ) -> Tensor:
+        """CopyPrior.walk; what is asked is quantised, as of `vectors`."""
+        prior = self.temporal.motion.copies
+        assert prior is not None
+        return prior.walk(qp, before, field, code, copied, lambda step, *x: self._copies[step](*x))
+
     # -- the past ----------------------------------------------------------------------------------------------------
 
     @in_stage("temporal stage")
@@ -103,7 +130,8 @@ class MovedPriors(Priors):
         frame may read of it."""
         here = self.temporal.levels_at(stride)
         latents = [prediction.latents[i] for i in here]
-        out = self._remember[stride](vectors, *latents, prediction.features[max(here)], *state)
+        flags = (cast(Tensor, prediction.copied),) if self.copies else ()
+        out = self._remember[stride](vectors, *latents, prediction.features[max(here)], *state, *flags)
         return tuple(out[: len(state)]), self._memory_of(here, out[len(state) :])
 
     @in_stage("temporal stage")
@@ -135,9 +163,12 @@ class MovedPriors(Priors):
     def _show_step(self, folded: Tensor) -> Tensor:
         return shown(self.temporal.motion.synthesis.picture(folded))
 
-    def _mix_step(self, features: Tensor, folded: Tensor, qp: Tensor, moved_picture: Tensor) -> Tensor:
+    def _mix_step(
+        self, features: Tensor, folded: Tensor, qp: Tensor, moved_picture: Tensor, copied: Tensor | None = None
+    ) -> Tensor:
         synthesis = self.temporal.motion.synthesis
-        return shown(synthesis.picture(synthesis.mixed(features, folded, qp, moved_picture)))
+        picture = synthesis.picture(synthesis.mixed(features, folded, qp, moved_picture))
+        return shown(picture if copied is None else with_copies(picture, moved_picture, copied))
 
     def _see_step(self, reference: Tensor, field: Tensor) -> tuple[Tensor, ...]:
         picture = moved(reference, field)
@@ -148,17 +179,30 @@ class MovedPriors(Priors):
         out = self.temporal.motion.vectors.step(name, *tensors)
         if name not in ASKING:
             return out
-        return (*out, torch.stack([x.int() for x in coder.quantise_tensors(Distribution(*out[-2:]))]))
+        return (*out, self._quantised(*out[-2:]))
+
+    def _copies_step(self, name: str, *tensors: Tensor) -> tuple[Tensor, ...]:
+        prior = self.temporal.motion.copies
+        assert prior is not None
+        out = prior.step(name, *tensors)
+        return out if name not in COPY_ASKING else (*out, self._quantised(*out))
+
+    @staticmethod
+    def _quantised(mean: Tensor, log2_scale: Tensor) -> Tensor:
+        return torch.stack([x.int() for x in coder.quantise_tensors(Distribution(mean, log2_scale))])
 
     def _remember_step(self, stride: int, vectors: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         here = self.temporal.levels_at(stride)
         seen, state = tensors[: len(here) + 1], tensors[len(here) + 1 :]
+        copied: Tensor | None = None
+        if self.copies:
+            state, copied = state[:-1], state[-1]
         nothing = torch.empty(0)
         latents, features = [nothing] * len(self.levels), [nothing] * len(self.levels)
         for index, latent in zip(here, seen[:-1], strict=True):
             latents[index] = latent
         features[max(here)] = seen[-1]
-        after, memory = self.temporal.look_at(stride, state, vectors, Prediction(latents, features))
+        after, memory = self.temporal.look_at(stride, state, vectors, Prediction(latents, features, copied))
         return (*after, *(x for index in here for x in memory[index]))
 
     def _update_step(self, stride: int, *tensors: Tensor) -> tuple[Tensor, ...]:

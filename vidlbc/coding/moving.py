@@ -2,9 +2,9 @@
 
     past of t (reference picture, field, state) --field of t--> what t may read --symbols of t--> past of t+1
 
-A frame is of one of three kinds. A *key* frame has no past: the image stage's own prior codes it, and a decoder may
+A frame is of one of four kinds. A *key* frame has no past: the image stage's own prior codes it, and a decoder may
 begin there. A *moved* frame has vectors of its own; a *still* one has none, and is predicted from the reference as it
-is.
+is; some blocks of both may be copied (vidlbc.motion.copies). A *repeated* frame is the one before: nothing is coded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,10 @@ import torch
 from torch import Tensor
 
 from vidlbc.bitstream import Header
+from vidlbc.coding.encoding import LeftOut
 from vidlbc.coding.moved_priors import Alone, MovedPriors, Seen
+from vidlbc.image_stage.base import truncated
+from vidlbc.motion.copies import copied_at, copied_symbols
 from vidlbc.motion.field import BLOCK, pyramid
 from vidlbc.prior.topdown import Gains, Level
 from vidlbc.temporal_stage import Memory
@@ -27,14 +30,16 @@ class FrameKind(IntEnum):
     KEY = 0
     STILL = 1
     MOVED = 2
+    REPEATED = 3
 
 
 @dataclass(frozen=True)
 class Past:
-    """What frames before leave: a field; beside it are made a reference picture, uint8 (B, H, W, 3), and a state a
-    working stride."""
+    """What frames before leave: a field and flags of copied blocks; beside them are made a reference picture, uint8
+    (B, H, W, 3), and a state a working stride."""
 
     field: Tensor
+    copied: Tensor
     picture: "Future[Tensor]"
     states: Mapping[int, "Future[tuple[Tensor, tuple[Tensor, ...]]]"]  # the frame's map there, and the state
 
@@ -48,10 +53,12 @@ class Past:
 
 @dataclass(frozen=True)
 class Look:
-    """What a frame is given: its field, and what the moved picture shows; beside it are made the state moved and the
-    memory of each level."""
+    """What a frame is given: its field and flags, and what the moved picture shows; beside it are made the state moved
+    and the memory of each level."""
 
     field: Tensor
+    copied: Tensor
+    copies: bool  # whether there are any
     seen: Seen
     levels: Sequence[Level]
     strides: Mapping[int, "Future[tuple[tuple[Tensor, ...], Memory]]"]
@@ -71,17 +78,35 @@ def no_motion(priors: MovedPriors, header: Header) -> Tensor:
     return torch.zeros(size, dtype=torch.int32, device=priors.pool.device)
 
 
-def look(priors: MovedPriors, past: Past, field: Tensor) -> Look:
-    """The past as a frame with these vectors sees it. Coarse strides are read first, and the finest takes longest: it
-    is made beside them."""
+def no_copies(field: Tensor) -> Tensor:
+    """The flags of a frame of which no block is copied."""
+    return torch.zeros_like(field[:, ::2, ::2, 0], dtype=torch.bool)
+
+
+def look(
+    priors: MovedPriors, past: Past, field: Tensor, copied: Tensor | None = None, seen: Seen | None = None
+) -> Look:
+    """The past as a frame with these vectors and flags, None: none set, sees it; `seen`: where it is known. Coarse
+    strides are read first, and the finest takes longest: it is made beside them."""
     vectors = pyramid(field, tuple(priors.strides))
-    seen = priors.see(past.reference, field)
+    copied = no_copies(field) if copied is None else copied
+    seen = priors.see(past.reference, field) if seen is None else seen
+    prediction = seen.prediction._replace(copied=copied)
 
     def remember(stride: int) -> tuple[tuple[Tensor, ...], Memory]:
-        return priors.remember(stride, past.state(stride), vectors[stride], seen.prediction)
+        return priors.remember(stride, past.state(stride), vectors[stride], prediction)
 
     coming = {s: priors.pool.beside(partial(remember, s)) for s in reversed(priors.strides)}
-    return Look(field, seen, priors.levels, coming)
+    return Look(field, copied, bool(copied.any()), seen, priors.levels, coming)
+
+
+def left_out(priors: MovedPriors, index: int, gains: Gains, given: Look | None, coded: int) -> LeftOut | None:
+    """Of level `index`, of which so many channels are coded; None where all cells are."""
+    if given is None or not given.copies:
+        return None
+    cells = copied_at(given.copied, priors.levels[index].stride) == 1
+    symbols = copied_symbols(given.seen.prediction.latents[index], gains.gain).to(torch.int32)
+    return LeftOut(cells, truncated(symbols, coded, -1))
 
 
 class PastBuilder:
@@ -124,19 +149,24 @@ class PastBuilder:
     def past(self) -> Past:
         """Once all levels were added."""
         assert self._picture is not None
-        return Past(self._still if self._given is None else self._given.field, self._picture, self._states)
+        given = self._given
+        field, copied = (self._still, no_copies(self._still)) if given is None else (given.field, given.copied)
+        return Past(field, copied, self._picture, self._states)
 
     def _synthesise(self, index: int, coarser: "Future[Sequence[Tensor]] | None") -> Sequence[Tensor]:
         known = () if coarser is None else coarser.result()
         return self._priors.synthesise(index, self._symbols[index], self._gains[index], self._qp, known)
 
     def _reference(self) -> Tensor:
-        picture = None if self._given is None else self._given.seen.picture
         if self._alone is not None:
-            return self._priors.reference(self._alone.features, self._alone.folded, self._qp, picture)
-        assert self._own is not None
-        features, folded = self._own.result()
-        return self._priors.reference(features, folded, self._qp, picture)
+            features, folded, _ = self._alone
+        else:
+            assert self._own is not None
+            features, folded = self._own.result()
+        given = self._given
+        if given is None:
+            return self._priors.reference(features, folded, self._qp, None)
+        return self._priors.reference(features, folded, self._qp, given.seen.picture, given.copied)
 
     def _after(
         self, stride: int, above: "Future[tuple[Tensor, tuple[Tensor, ...]]] | None"

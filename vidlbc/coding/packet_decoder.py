@@ -1,14 +1,14 @@
 """The range decoder and the checksums of one packet."""
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vidlbc.bitstream import Header, Packet
-from vidlbc.coding.encoding import crc_bytes
+from vidlbc.coding.encoding import LeftOut, crc_bytes
 from vidlbc.coding.priors import Quantised
 from vidlbc.entropy import coder
 from vidlbc.errors import BitstreamError
@@ -24,16 +24,20 @@ class PacketDecoder:
         self._skip, self._packet, self._before, self._on_level = header.skip, packet, before, on_level
         self._crc = 0
 
-    def level(self, index: int, quantised: Quantised) -> Tensor:
+    def level(self, index: int, quantised: Quantised, left: LeftOut | None = None) -> Tensor:
         """Symbols of level `index` of the next frame, int32 (..., H_l, W_l, C_l), as large as what is given; those of
-        channels that are not coded are 0."""
+        channels that are not coded are 0. `left`: cells that are not coded."""
         count, shape = self.coded[index], quantised[0].shape
-        parameters = coder.CodedParameters.of(*[x[..., :count] for x in quantised])
+        levels = [x[..., :count] for x in quantised]
+        coded = None if left is None else ~left.cells
+        parameters = coder.CodedParameters.of(*(levels if coded is None else [x[coded] for x in levels]))
         found = self.symbols.decode(parameters)
         if self._on_level is not None:
-            bits = coder.code_lengths(found, parameters, self._skip)
-            self._on_level(index, torch.from_numpy(bits).view(*shape[-3:-1], count))
-        symbols = torch.from_numpy(found).view(*shape[:-1], count)
+            bits = torch.from_numpy(coder.code_lengths(found, parameters, self._skip))
+            whole = _placed(bits, coded, torch.zeros(*shape[:-1], count), (*shape[:-1], count))
+            self._on_level(index, whole.view(*shape[-3:-1], count))
+        others = torch.empty(0) if left is None else left.symbols[..., :count]
+        symbols = _placed(torch.from_numpy(found), coded, others.cpu(), (*shape[:-1], count))
         return symbols if count == shape[-1] else F.pad(symbols, (0, shape[-1] - count))
 
     def check(self, t: int, decoded: Iterable[Tensor]) -> None:
@@ -46,3 +50,12 @@ class PacketDecoder:
             )
         if t == self._packet.frames - 1 and self._crc != self._packet.symbol_crc:
             raise BitstreamError(f"decoded symbols fail their checksum before frame {self._before + t + 1}")
+
+
+def _placed(values: Tensor, coded: Tensor | None, others: Tensor, shape: Sequence[int]) -> Tensor:
+    """Values of the coded cells, None: of all, among those of the others, as one map (..., H_l, W_l, C)."""
+    if coded is None:
+        return values.view(*shape)
+    out = others.clone()
+    out[coded.cpu()] = values.view(int(coded.sum()), shape[-1])
+    return out

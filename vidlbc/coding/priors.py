@@ -34,6 +34,7 @@ class Priors:
         self.image, self.temporal, self.pool, self.clock = image, temporal, pool, pool.clock
         self.context = bool(temporal.strides)
         self.intra = to_grid(copy.deepcopy(image.stage.prior).cpu()).to(pool.device) if self.context else temporal.trunk
+        self.copies = False  # whether blocks may be copied
         self.intra_frames = True  # False: the encoder never chooses it; the decoder reads either
         self.levels = temporal.levels
         self.strides = temporal.strides

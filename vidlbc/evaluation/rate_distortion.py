@@ -7,7 +7,7 @@
 Every rate is a file size.
 """
 
-import io
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from vidlbc.codec import Codec
 from vidlbc.errors import VidlbcError
@@ -112,20 +113,22 @@ def _measure_kinds(
     """Of codecs that code the same symbols: analysis and synthesis once for all."""
     rdo, first = next((kind.endswith(RDO), codec) for kind, codec in codecs.items())
     count, height, width, _ = frames.shape
-    start = time.perf_counter()
-    symbols = first.analyse(frames, qp, rdo=rdo)
-    analysed = time.perf_counter()
-    decoded = first.synthesize(first.dequantise(symbols, qp), qp, height, width)
-    analysis, synthesis = analysed - start, time.perf_counter() - analysed
-    shared = _quality(decoded, frames)
+    analysis = synthesis = 0.0
+    symbols: list[Tensor] = []
+    shared = (math.nan, math.nan)
+    if not rdo:
+        start = time.perf_counter()
+        symbols = first.analyse(frames, qp)
+        analysed = time.perf_counter()
+        decoded = first.synthesize(first.dequantise(symbols, qp), qp, height, width)
+        analysis, synthesis = analysed - start, time.perf_counter() - analysed
+        shared = _quality(decoded, frames)
     points = []
     for kind, codec in codecs.items():
         start = time.perf_counter()
         if rdo:
             # At once, as a user would: motion is searched for while symbols are chosen.
-            sink = io.BytesIO()
-            report = codec.compress_stream([frames], sink, qp, rdo=True)
-            data, analysis = sink.getvalue(), 0.0
+            data, symbols, report = codec.encode(frames, qp, rdo=True)
         else:
             data, report = codec.compress_symbols(symbols, qp, height, width)
         coding, decoding = time.perf_counter() - start, 0.0
@@ -138,7 +141,7 @@ def _measure_kinds(
             if null != data:
                 _same_symbols(codec, null, symbols, what)
         seen = shared
-        if codec.refines:
+        if codec.refines or rdo:
             start = time.perf_counter()
             refined = codec.decompress(data)
             decoding, seen = time.perf_counter() - start, _quality(refined, frames)

@@ -49,7 +49,8 @@ _IMAGE: dict[str, Any] = {
 _TEMPORAL: dict[str, dict[str, Any]] = {"lstm": {}, "transformer": {"context": 2, "margin": 2}}
 _MOTION = {name: _IMAGE[name] for name in ("widths", "encoder_blocks", "decoder_blocks")} | {"fusion": 8}
 _MOVED: dict[str, dict[str, Any]] = {"lstm": {"motion": _MOTION}, "transformer": {"context": 2, "motion": _MOTION}}
-# Name: model, kind, options of `compress_stream`; format versions 2 to 5.
+_COPIES = {kind: options | {"motion": options["motion"] | {"copies": True}} for kind, options in _MOVED.items()}
+# Name: model, kind, options of `compress_stream`; format versions 2 to 6.
 STREAMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "none": ("plain", "none", {}),
     "lstm": ("plain", "lstm", {"fps": Fraction(30000, 1001)}),
@@ -62,7 +63,10 @@ STREAMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "moved_lstm": ("moved", "lstm", {}),
     "moved_transformer": ("moved", "transformer", {"variant": "short", "rdo": True}),
     "moved_no_context": ("moved", "lstm", {"context": False}),
+    "copies_lstm": ("copies", "lstm", {"rdo": True}),
+    "copies_transformer": ("copies", "transformer", {"variant": "short", "rdo": True}),
 }
+REPEATING = ("copies_lstm",)  # those with a frame that is the one before
 LONG = "lstm"  # the one that has two packets
 LAYERED = tuple(name for name, (model, _, _) in STREAMS.items() if model == "layered")
 # Streams whose symbols are as large as they get, which no picture has; and whose codec they are of.
@@ -116,8 +120,11 @@ def make_corpus(folder: Path) -> Corpus:
     _save_model(folder / "models" / "plain", ("lstm", "transformer"))
     _save_model(folder / "models" / "layered", ("transformer",), base_levels=2)
     _save_model(folder / "models" / "moved", ("lstm", "transformer"), _MOVED)
+    _save_model(folder / "models" / "copies", ("lstm", "transformer"), _COPIES)
     for name, (_, _, options) in STREAMS.items():
         frames = _frames(18 if name == LONG else FRAMES, len(name))
+        if name in REPEATING:
+            frames[2] = frames[1]
         path = folder / "streams" / f"{name}.vlbc"
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as sink:
@@ -168,7 +175,7 @@ def _stir(module: nn.Module) -> None:
 
 
 def _encoder(corpus: Corpus, name: str) -> Codec:
-    return far_encoder(corpus.codecs[name]) if name.startswith("moved") else corpus.codecs[name]
+    return far_encoder(corpus.codecs[name]) if name.startswith(("moved", "copies")) else corpus.codecs[name]
 
 
 def _frames(count: int, seed: int) -> np.ndarray:

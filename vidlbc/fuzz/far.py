@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from vidlbc.bitstream import Header
 from vidlbc.codec import Codec
-from vidlbc.coding.moved_encoding import MovedChooser, MovedSettings
+from vidlbc.coding.moved_encoding import MovedChooser, MovedSettings, Source
+from vidlbc.coding.moved_priors import Seen
 from vidlbc.coding.moving import Past
 from vidlbc.coding.rdo import ERROR_PRICE
 from vidlbc.moved_codec import MovedCodec
@@ -27,6 +29,14 @@ class _FarChooser(MovedChooser):
         still, part = (torch.from_numpy(draw.random((1, rows, columns, 1)) < share) for share in (0.3, 0.1))
         before = past.field.cpu()
         return torch.where(part, -field, torch.where(still, before, field)).to(past.field.device)
+
+    def copies(self, frame: Source, known: Any, seen: Seen, lasts: Tensor) -> Tensor:
+        """Here and there a block, or the four of a cell of stride 32."""
+        draw = np.random.Generator(np.random.Philox(int(seen.picture.sum() * 256) & 0xFFFFFFFF))
+        rows, columns = lasts.shape[1:]
+        large = (draw.random((rows // 2, columns // 2)) < 0.3).repeat(2, 0).repeat(2, 1)
+        flags = large | (draw.random((rows, columns)) < 0.3)
+        return torch.from_numpy(flags)[None].to(lasts.device)
 
 
 class _FarCodec(MovedCodec):

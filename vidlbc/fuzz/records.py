@@ -139,6 +139,10 @@ def _packet(cursor: _Cursor, header: Record, levels: int) -> Record:
     add(("checks", cursor.take(frames)))
     if header.get("version")[0] >= 5:
         add(("kinds", cursor.take(-(-frames // 4))))
+        if header.get("version")[0] >= 6:
+            others = cursor.take(-(-frames // 8))
+            count = (int.from_bytes(others, "little") & ((1 << frames) - 1)).bit_count()
+            add(("qps", others + cursor.take(count)))
     else:
         flags = cursor.take(-(-frames // 8))
         flagged = (int.from_bytes(flags, "little") & ((1 << frames) - 1)).bit_count()

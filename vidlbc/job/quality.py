@@ -79,10 +79,9 @@ def measure_quality(shards: LatentShards, codec: Codec, plain: Codec, videos: in
             print(f"not measured: {error}", file=sys.stderr)
             continue
         started = time.perf_counter()
-        symbols = codec.padded_symbols(data)
+        (symbols, _), decoded = codec.decode_shown(data)
         height, width = source.shape[1:3]
         qp = meta["qp"]
-        decoded = codec.synthesize(codec.dequantise(symbols, qp), qp, height, width)
         seconds = time.perf_counter() - started
         null_data, null = codec.compress_symbols(symbols, qp, height, width, context=False)
         none_data = data

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidlbc.codec import Codec
+from vidlbc.codec import Codec, Decoded
 from vidlbc.errors import InputError, VideoError, VidlbcError
 from vidlbc.evaluation import FeatureBuilder, FeatureSet, ProbeBudget, ProbeResult, ViewPlan, run_probe
 from vidlbc.job.settings import EvaluationSettings
@@ -178,11 +178,15 @@ def _tokens_of(
     row, total = video.first, video.frames
     key, height, width = row["key"], row["height"], row["width"]
     wanted = builders["latents"].wanted(key, total)
-    padded = latents_at(codec, video, lambda clip: codec.padded_symbols(bitstreams[clip], shards.base), wanted)
+    padded = latents_at(codec, video, lambda clip: codec.decode(bitstreams[clip], shards.base), wanted)
     cropped = codec.crop(padded, height, width)[-len(builders["latents"].levels) :]
     out: dict[str, Tensor | VideoError] = {"latents": builders["latents"].tokens(key, cropped, total)}
     if "decoded" in builders:
-        out["decoded"] = builders["decoded"].tokens(key, codec.synthesize(padded, row["qp"], height, width), total)
+        if codec.moves:
+            pictures = frames_at(video, lambda clip: codec.decompress(bitstreams[clip]), wanted)
+        else:
+            pictures = codec.synthesize(padded, row["qp"], height, width)
+        out["decoded"] = builders["decoded"].tokens(key, pictures, total)
     if "pixels" in builders:
         try:
             out["pixels"] = builders["pixels"].tokens(key, source_frames_at(shards, row, total, wanted), total)
@@ -219,21 +223,33 @@ def labelled_videos(shards: LatentShards) -> Iterator[LabelledVideo]:
 
 
 def latents_at(
-    codec: Codec, video: LabelledVideo, symbols_of: Callable[[int], Sequence[Tensor]], wanted: np.ndarray
+    codec: Codec, video: LabelledVideo, decoded_of: Callable[[int], Decoded], wanted: np.ndarray
 ) -> list[Tensor]:
     """Dequantised latents of some frames, of the padded frame, (n, C_l, H_l, W_l) a level.
 
-    `symbols_of`: a clip of the video to what `Codec.padded_symbols` gives; asked for clips that hold some of `wanted`,
-    which rises.
+    `decoded_of`: a clip of the video to what `Codec.decode` gives; asked for clips that hold some of `wanted`, which
+    rises.
     """
-    parts, first = [], 0
+    parts = []
+    for clip, here in _places(video, wanted):
+        found = decoded_of(clip)
+        parts.append(codec.dequantise([q[here] for q in found.symbols], [found.qps[t] for t in here]))
+    return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+
+def frames_at(video: LabelledVideo, frames_of: Callable[[int], np.ndarray], wanted: np.ndarray) -> np.ndarray:
+    """Some decoded frames, uint8 (n, H, W, 3); as `latents_at`."""
+    return np.concatenate([frames_of(clip)[here] for clip, here in _places(video, wanted)])
+
+
+def _places(video: LabelledVideo, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Clips of a video that hold some of these frames, and which of theirs they are."""
+    first = 0
     for clip, (_, row) in enumerate(video.clips):
         here = wanted[(wanted >= first) & (wanted < first + row["frames"])] - first
         if len(here):
-            symbols = symbols_of(clip)
-            parts.append(codec.dequantise([q[here] for q in symbols], row["qp"]))
+            yield clip, here
         first += row["frames"]
-    return [torch.cat(level) for level in zip(*parts, strict=True)]
 
 
 def failures(shards: LatentShards) -> dict[str, str]:

@@ -182,6 +182,8 @@ def train_parts(temporal: MovedStage, parts: Sequence[str] | None, known: bool =
     temporal.requires_grad_("prior" in chosen)
     motion.requires_grad_(False)
     motion.vectors.requires_grad_("vectors" in chosen)
+    if motion.copies is not None:
+        motion.copies.requires_grad_("vectors" in chosen)
     for name, modules in pictures.items():
         for module in modules:
             if name in chosen:

@@ -106,7 +106,10 @@ def _as_source(codec: Codec, shards: LatentShards, index: int, digest: str) -> b
     not."""
     meta, settings = shards.meta(index), shards.plan.settings
     frames, header = source_frames(shards, meta), Reader(shards.bitstream(index)).header
-    symbols = codec.analyse(frames, meta["qp"], meta["variant"], settings.rdo, settings.context, header.skip)
+    if header.copies:
+        symbols = codec.encode(frames, meta["qp"], settings.context, 0, meta["variant"], rdo=True).symbols
+    else:
+        symbols = codec.analyse(frames, meta["qp"], meta["variant"], settings.rdo, settings.context, header.skip)
     if symbols_digest(codec.unpadded(symbols, *frames.shape[1:3])) == digest:
         return True
     # Decoders repair some damage differently each time: that is the file's doing, not the codec's.

@@ -1,28 +1,32 @@
 """What a temporal stage that predicts from moved pictures has beside its prior."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from vidlbc.image_stage import ImageStage
 from vidlbc.image_stage.blocks import DepthwiseBlock
 from vidlbc.image_stage.lbc import LBC, STRIDES
+from vidlbc.motion.copies import CopyPrior
 from vidlbc.motion.networks import PredictionAnalysis, ReferenceSynthesis, take_over
 from vidlbc.motion.prior import VectorPrior
 from vidlbc.prior.topdown import Level
 
 
 class Prediction(NamedTuple):
-    """Of frames: latents that the moved picture has, and features; fine to coarse, (B, H_l, W_l, C) each."""
+    """Of frames: latents that the moved picture has, and features; fine to coarse, (B, H_l, W_l, C) each.
+
+    `copied`: flags of their blocks, bool (B, H/16, W/16); None where no block is, or a stage has no such blocks."""
 
     latents: list[Tensor]
     features: list[Tensor]
+    copied: Tensor | None = None
 
 
 class MotionStage(nn.Module):
     """`synthesis`: latents to a reference picture; `analysis`: a moved picture to a prediction; `vectors`: their
-    prior."""
+    prior; `copies`: that of blocks that are not coded, None where all are."""
 
     def __init__(
         self,
@@ -32,8 +36,10 @@ class MotionStage(nn.Module):
         decoder_blocks: Sequence[int],
         fusion: int = 64,
         fusion_blocks: int = 2,
+        copies: bool = False,
     ):
-        """Raises ValueError where the levels' strides are not those of the networks."""
+        """`copies`: whether blocks may be copied (vidlbc.motion.copies). Raises ValueError where the strides are not
+        those of the networks."""
         super().__init__()
         if tuple(level.stride for level in levels) != STRIDES:
             raise ValueError(f"motion needs levels of strides {', '.join(map(str, STRIDES))}")
@@ -41,17 +47,19 @@ class MotionStage(nn.Module):
         self.synthesis = ReferenceSynthesis(levels, widths, decoder_blocks, fusion, fusion_blocks)
         self.analysis = PredictionAnalysis(levels, widths, encoder_blocks)
         self.vectors = VectorPrior()
+        self.copies = CopyPrior() if copies else None
 
     def predict(self, moved: Tensor) -> Prediction:
         return Prediction(*self.analysis(moved))
 
 
-def motion_options(stage: ImageStage) -> dict[str, list[int]] | None:
-    """Widths and blocks of the image stage's own networks; None where it is of another family."""
+def motion_options(stage: ImageStage) -> dict[str, Any] | None:
+    """Options of a new stage: widths and blocks as of the image stage's own networks; None where it is of another
+    family."""
     if not isinstance(stage, LBC):
         return None
     blocks = {"encoder_blocks": _counts(stage.encode), "decoder_blocks": _counts(stage.decode)}
-    return {"widths": list(stage.widths), **blocks}
+    return {"widths": list(stage.widths), **blocks, "copies": True}
 
 
 def gives_all(stage: ImageStage) -> bool:

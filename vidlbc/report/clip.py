@@ -44,13 +44,17 @@ def show_clip(
     nearest to this codec's; left out where it cannot code them.
     """
     source, info = source[:SHOWN_FRAMES], inspect(stream)
-    symbols = [q[: len(source)] for q in codec.padded_symbols(stream)]
     qp, (count, height, width) = info.qp, source.shape[:3]
     rate = Fraction(fps).limit_denominator(1001)
     coded = stream
-    if count < info.frames:
+    if count < info.frames and info.copies:
+        # Symbols of copied blocks mean nothing without the pictures: the frames are coded again.
+        variant = next((name for name in codec.variants if codec.kept(name) == info.kept), None)
+        coded = codec.compress(source, qp, info.context, rate, variant, rdo=True)
+    (symbols, qps), decoded = codec.decode_shown(coded)
+    if count < len(decoded):
+        symbols, decoded = [q[:count] for q in symbols], decoded[:count]
         coded, _ = codec.compress_symbols(symbols, qp, height, width, info.context, rate, info.kept, skip=info.skip)
-    decoded = codec.synthesize(codec.dequantise(symbols, qp), qp, height, width)
     panels = [
         Panel("source", f"source, {name}", source),
         _panel(f"vidlbc {codec.kind}", f"qp {qp}", coded, decoded, source),

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from vidlbc.bitstream import Reader
+from vidlbc.bitstream import Reader, inspect
 from vidlbc.errors import InputError, ShardError, WeightsMismatch
 from vidlbc.shards.layout import MANIFEST, ShardFiles, read_stats
 from vidlbc.shards.order import Permutation
@@ -133,7 +133,8 @@ class LatentShards:
             cache.put(name, symbols)
         if self.mode == "symbols":
             return self.codec.unpadded(symbols, header.height, header.width)
-        return self.codec.crop(self.codec.dequantise(symbols, header.qp), header.height, header.width)
+        qps = inspect(data).qps if header.copies else header.qp
+        return self.codec.crop(self.codec.dequantise(symbols, qps), header.height, header.width)
 
     def meta(self, index: int) -> dict[str, Any]:
         """The Parquet row of clip `index`; no bitstream is read."""

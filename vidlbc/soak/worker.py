@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from vidlbc.codec import Codec, load
-from vidlbc.coding import SKIP
 from vidlbc.errors import VidlbcError
 from vidlbc.evaluation.clips import Clip
 from vidlbc.fuzz.far import far_encoder
@@ -50,12 +49,9 @@ def _encode(codec: Codec, request: Request) -> list[Entry]:
     # Clips of one length, so that they can be decoded as one batch.
     for number, start in enumerate(range(0, len(frames) - length + 1, length)):
         clip = frames[start : start + length]
-        height, width = clip.shape[1:3]
-        skip = SKIP if request.rdo else 0
-        symbols = codec.analyse(clip, request.qp, rdo=request.rdo, skip=skip)
-        data, _ = codec.compress_symbols(symbols, request.qp, height, width, skip=skip)
+        data, symbols, _ = codec.encode(clip, request.qp, rdo=request.rdo)
         _file(request, number).write_bytes(data)
-        entries.append(_entry(codec.unpadded(symbols, height, width)))
+        entries.append(_entry(codec.unpadded(symbols, *clip.shape[1:3])))
     return entries
 
 

@@ -157,15 +157,15 @@ def _read_coded(
     """Tokens of one video for each builder; its bytes under other kinds go into `sizes`."""
     row, key = video.first, video.first["video"]
     height, width, qp = row["height"], row["width"], row["qp"]
-    symbols = [codec.padded_symbols(bitstream) for bitstream in data]
+    decoded = [codec.decode(bitstream) for bitstream in data]
     for name, found in sizes.items():
         fps = Fraction(row["fps"]) if row["fps"] else 0
-        coded = [others[name].compress_symbols(q, qp, height, width, fps=fps)[0] for q in symbols]
+        coded = [others[name].compress_symbols(q, qp, height, width, fps=fps)[0] for q, _ in decoded]
         found[key] = sum(map(len, coded))
     tokens: dict[str, Tensor | VideoError] = {}
     if builders:
         wanted = next(iter(builders.values())).wanted(key, video.frames)  # the same for all
-        padded = latents_at(codec, video, symbols.__getitem__, wanted)
+        padded = latents_at(codec, video, decoded.__getitem__, wanted)
         for name, builder in builders.items():
             seen: Any = codec.crop(padded, height, width)
             if builder.pixels:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vidlbc.errors import InputError
+from vidlbc.motion.copies import copied_at
 from vidlbc.motion.field import moved_cells, pyramid
 from vidlbc.motion.stage import MotionStage, Prediction
 from vidlbc.prior.grid import Block, Linear, RMSNorm, snap, space_to_depth
@@ -46,7 +47,8 @@ class MovedStage(TemporalStage):
         self.enter, self.block = nn.ModuleDict(), nn.ModuleDict()
         for stride, size in sizes.items():
             inputs = sum(self.levels[i].channels * self.levels[i].fold ** 2 for i in self.levels_at(stride))
-            self.enter[str(stride)] = Linear(inputs + seen[max(self.levels_at(stride))], size)
+            inputs += seen[max(self.levels_at(stride))] + (self.motion.copies is not None)
+            self.enter[str(stride)] = Linear(inputs, size)
             self.block[str(stride)] = Block(size, expand=2)
         works = [sizes[level.work_stride] for level in levels]
         self.leave = nn.ModuleList([_zero(Linear(width, width)) for width in works])
@@ -57,7 +59,12 @@ class MovedStage(TemporalStage):
         """The map of the moved picture at one working stride."""
         here = self.levels_at(stride)
         parts = [self.levels[i].view(prediction.latents[i]) for i in here]
-        joined = torch.cat([*parts, prediction.features[max(here)]], -1)
+        parts.append(prediction.features[max(here)])
+        if self.motion.copies is not None:
+            no_block = torch.zeros_like(parts[-1][..., 0])
+            told = no_block if prediction.copied is None else copied_at(prediction.copied, stride)
+            parts.append(told[..., None])
+        joined = torch.cat(parts, -1)
         out: Tensor = self.block[str(stride)](snap(self.enter[str(stride)](joined)))
         return out
 
