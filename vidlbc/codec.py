@@ -155,6 +155,11 @@ class Codec(ImageCodec):
         """Whether priors are given earlier frames: what rate-distortion optimised quantisation gains from."""
         return self._priors.context
 
+    @property
+    def prefers_rdo(self) -> bool:
+        """Whether symbols are chosen for rate and distortion where it is left open: where blocks may be copied."""
+        return self._priors.copies
+
     # -- encoding ----------------------------------------------------------------------------------------------------
 
     def compress(
@@ -164,15 +169,16 @@ class Codec(ImageCodec):
         context: bool = True,
         fps: float | Fraction = 0,
         variant: str | None = None,
-        rdo: bool = False,
+        rdo: bool | None = None,
         psnr: float | None = None,
         bitrate: float | None = None,
     ) -> bytes:
         """uint8 (T, H, W, 3) -> bytes. `context=False` codes every frame from the null context (the baseline).
 
         `variant`: one of `variants`, which codes only the first channels of each level. `rdo`: symbols are chosen for
-        rate and distortion under this codec's priors (vidlbc.coding.rdo): fewer bits at equal quality, slower. `psnr`
-        (dB) or `bitrate` (kbit/s, which needs `fps`) find the QP, and without a variant that too (vidlbc.rate_control).
+        rate and distortion under this codec's priors (vidlbc.coding.rdo): fewer bits at equal quality, slower; None:
+        where blocks may be copied (vidlbc.coding.copying), which no rounded symbols allow. `psnr` (dB) or `bitrate`
+        (kbit/s, which needs `fps`) find the QP, and without a variant that too (vidlbc.rate_control).
         """
         sink = io.BytesIO()
         if psnr is None and bitrate is None:
@@ -193,7 +199,7 @@ class Codec(ImageCodec):
         context: bool = True,
         fps: float | Fraction = 0,
         variant: str | None = None,
-        rdo: bool = False,
+        rdo: bool | None = None,
         skip: int = SKIP,
     ) -> EncodeReport:
         """Encode blocks of frames as they come; memory does not grow with their number.
@@ -212,10 +218,11 @@ class Codec(ImageCodec):
         context: bool,
         fps: float | Fraction,
         variant: str | None,
-        rdo: bool,
+        rdo: bool | None,
         skip: int,
         keep: Keep,
     ) -> EncodeReport:
+        rdo = self.prefers_rdo if rdo is None else rdo
         qp = check_qp(qp)
         frame_rate(fps)
         kept = self.kept(variant)
@@ -250,7 +257,7 @@ class Codec(ImageCodec):
         context: bool = True,
         fps: float | Fraction = 0,
         variant: str | None = None,
-        rdo: bool = False,
+        rdo: bool | None = None,
         skip: int = SKIP,
     ) -> Encoded:
         """What `compress` gives with these options, and the symbols that it decodes to."""

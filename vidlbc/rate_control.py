@@ -86,7 +86,7 @@ def compress_to_target(
     context: bool = True,
     fps: float | Fraction = 0,
     variants: tuple[str | None, ...] | None = None,
-    rdo: bool = False,
+    rdo: bool | None = None,
 ) -> TargetReport:
     """Write the bitstream of uint8 (T, H, W, 3) that meets the target best.
 
@@ -102,7 +102,7 @@ def compress_to_target(
     """
     target.check()
     target.check_rate(fps)
-    clip = _Clip(codec, frames_tensor(frames), context, fps, rdo)
+    clip = _Clip(codec, frames_tensor(frames), context, fps, codec.prefers_rdo if rdo is None else rdo)
     search = {"psnr": _to_psnr, "bitrate": _to_bitrate, "bpp_per_db": _at_price}[target.name]
     coded = search(clip, variants or codec.variants or (None,), target.value)
     sink.write(coded.data)

@@ -1,14 +1,15 @@
 """Packets of frames that are predicted from moved pictures: vectors and symbols are chosen in a closed loop.
 
-    symbols of t, rounded --alone--> picture --against that of t-1--> displacements         some frames ahead
+    symbols of t, rounded --alone--> picture, or the frame --against t-1--> displacements   some frames ahead
     picture, displacements --search in past of t--> field --look--> memory              frame by frame
     memory --choose--> symbols of t --after--> past of t+1
 
 A frame is coded after the one before it, as its decoder will: the reference picture is the decoder's own. What vectors
-are searched for is the picture that the frame's own symbols give: symbols are what is predicted. The first
-frame is a key frame, and so is every `keyint`-th after a key frame, and one whose past says so little that the image
-stage's own prior codes it shorter (a scene cut). A packet holds at most one, at its start, so that a decoder may begin
-there; without context every frame is one, and nothing begins anywhere.
+are searched for is the frame itself where it is known, for copied blocks show it, and else the picture that the frame's
+own symbols give: symbols are what is predicted. The first frame is a key frame, and so is every `keyint`-th after a key
+frame, and one whose past says so little that the image stage's own prior codes it shorter (a scene cut). A packet holds
+at most one, at its start, so that a decoder may begin there; without context every frame is one, and nothing begins
+anywhere.
 
 Where symbols are chosen for rate and distortion and the stage can, blocks are copied (vidlbc.coding.copying), frames
 that show what is shown already are repeated, and key frames have a higher QP than those that will copy them.
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -132,13 +133,13 @@ class MovedFrame:
 
 
 class _Known(NamedTuple):
-    """What is known of a frame before any frame is coded: what its rounded symbols show, and where that was in what
-    those of the frame before show, None where there is none; and whether its picture is the one before."""
+    """What is known of a frame before any frame is coded: what its rounded symbols show, the picture to search for, and
+    where that was in the one before, None where there is none; and whether the picture is the one before."""
 
     alone: Alone
+    picture: Tensor
     displaced: Tensor | None
     repeats: bool
-    picture: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -212,16 +213,17 @@ class MovedChooser:
 
     def _know(self, frame: Source, last: "Future[_Known] | None") -> _Known:
         before = None if last is None else last.result()
-        picture = frame.pictures
-        if before is not None and picture is not None and torch.equal(picture, cast(Tensor, before.picture)):
+        given = None if frame.pictures is None else frame.pictures.to(self._still.device)
+        if before is not None and given is not None and torch.equal(given, before.picture):
             return before._replace(repeats=True)
         symbols = [y.round().to(torch.int32) for y in self._scaled(frame, self._base)]
         alone = self._priors.alone(symbols, self._base.gains, self._base.qp)
+        picture = alone.shown if given is None else given
         if before is None:
-            return _Known(alone, None, False, picture)
+            return _Known(alone, picture, None, False)
         with self._priors.clock.stage("motion search"):
-            found = displacements(alone.shown, before.alone.shown, self._base.qp, self._settings.effort)
-        return _Known(alone, found, False, picture)
+            found = displacements(picture, before.picture, self._base.qp, self._settings.effort)
+        return _Known(alone, picture, found, False)
 
     def _frame(self, frame: Source, known: _Known | None, lift: int) -> MovedFrame:
         keyint = self._settings.keyint
@@ -261,7 +263,7 @@ class MovedChooser:
         """None: the frame shows what the one before shows."""
         priors, at = self._priors, self._base
         with priors.clock.stage("motion search"):
-            field = self.search(known.alone.shown, past, known.displaced).clamp(-LIMIT, LIMIT)
+            field = self.search(known.picture, past, known.displaced).clamp(-LIMIT, LIMIT)
         kind = FrameKind.MOVED if bool(field.any()) else FrameKind.STILL
         coming: list[Future[CodedRuns] | None] = [None, None]
         if kind is FrameKind.MOVED:
@@ -288,10 +290,9 @@ class MovedChooser:
     def copies(self, frame: Source, known: _Known, seen: Seen, lasts: Tensor) -> Tensor:
         """Flags of a frame's copied blocks: any decode; `lasts`: as worth_copying takes it."""
         at, latents = self._base, seen.prediction.latents
-        pictures = cast(Tensor, frame.pictures).to(seen.picture.device)
         scaled = self._scaled(frame, at)
         return worth_copying(
-            pictures, shown(seen.picture), known.alone.shown, scaled, latents, at.gains, at.qp, lasts,
+            known.picture, shown(seen.picture), known.alone.shown, scaled, latents, at.gains, at.qp, lasts,
             self._settings.weights,
         )  # fmt: skip
 

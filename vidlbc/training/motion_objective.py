@@ -1,7 +1,8 @@
 """The loss of a temporal stage that predicts from moved pictures, in a closed loop: references are decoded pictures.
 
     frames --frozen image stage--> gain * y
-    frame by frame: gain * y of t, rounded --synthesis--> what it looks like, searched for in the reference of t-1
+    frame by frame: gain * y of t, rounded --synthesis--> what it looks like; it or the frame is searched for
+                    in the reference of t-1
                     reference of t-1 --moved--> picture --analysis--> prediction of t
                     gain * y of t --rounded, or chosen under the priors--> symbols; some blocks are copied
                     symbols of t, moved picture --synthesis--> reference of t        error against the frame
@@ -168,7 +169,9 @@ class MotionRate:
                 with torch.no_grad():
                     looks = shown(motion.synthesis.picture(alone[1].detach()))
                     last = walk.fields[-1] if walk.fields else None
-                    walk.fields.append(search(looks, walk.references[-1], at, last, self.effort))
+                    # As an encoder does that chooses symbols and copies blocks: see vidlbc.coding.moved_encoding.
+                    target = looks if chooser is None else pictures[:, t]
+                    walk.fields.append(search(target, walk.references[-1], at, last, self.effort))
                     before = moved(walk.references[-1], walk.fields[-1])
                 with torch.set_grad_enabled(analysis and torch.is_grad_enabled()):
                     prediction = motion.predict(before)
