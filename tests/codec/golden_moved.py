@@ -2,8 +2,8 @@
 
     python -m tests.codec.golden_moved NAME ...  # writes these: only new ones, or all for a new format version
 
-Fields are given, not searched for: what a search finds may differ between machines. So may what RDO chooses: of those
-streams only the decoding is golden.
+Fields and flags are given, not searched for: what a search finds may differ between machines. So may what RDO chooses:
+of those streams only the decoding is golden, symbols and pictures.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor
 
 import vidlbc
 from tests.codec.golden_streams import FPS, QP, all_symbols, write
-from tests.codec.small_models import wild_field
-from vidlbc.coding.moved_encoding import Source
+from tests.codec.small_models import noisy_frames, raw_bits, wild_field
+from vidlbc.coding.moved_encoding import MovedChooser, Source
 from vidlbc.moved_codec import MovedCodec
 
 # Blocks of 16x16: 6 by 6, so that every pass has some.
@@ -32,8 +32,14 @@ NAMES = {
     "moved_transformer": "transformer",
     "moved_lstm_rdo": "lstm",
     "moved_transformer_rdo": "transformer",
+    "moved_lstm_copies": "lstm",
+    "moved_transformer_copies": "transformer",
 }
-KINDS = "KMMSMKMMM"
+KINDS, KINDS_OF_COPIES = "KMMSMKMMM", "KMMSMKRMM"
+
+
+def copies(name: str) -> bool:
+    return name.endswith("copies")
 
 
 def symbols() -> list[Tensor]:
@@ -42,7 +48,7 @@ def symbols() -> list[Tensor]:
 
 
 def encode(model: Path, name: str) -> bytes:
-    codec, turn = vidlbc.load(model, device="cpu", temporal=NAMES[name]), count()
+    codec, turn, flagged = vidlbc.load(model, device="cpu", temporal=NAMES[name]), count(), count()
     assert isinstance(codec, MovedCodec)
     codec._priors.intra_frames, codec.keyint = False, KEYINT
 
@@ -50,15 +56,25 @@ def encode(model: Path, name: str) -> bytes:
         t = next(turn)
         return torch.zeros_like(before) if t == STILL else wild_field(900 + t, before)
 
-    with patch("vidlbc.coding.moved_encoding.search", fields):
-        if not name.endswith("rdo"):
+    def flags(chooser: MovedChooser, frame: object, known: object, seen: object, lasts: Tensor) -> Tensor:
+        """Single blocks, and the four of a cell of stride 32."""
+        rows, columns = lasts.shape[1:]
+        bits = raw_bits(1900 + next(flagged), rows * columns).reshape(rows, columns)
+        return torch.from_numpy((bits % 3 == 0) | (bits[::2, ::2] % 4 == 1).repeat(2, 0).repeat(2, 1))[None]
+
+    with patch("vidlbc.coding.moved_encoding.search", fields), patch.object(MovedChooser, "copies", flags):
+        if not name.endswith(("rdo", "copies")):
             return codec.compress_symbols(symbols(), QP, HEIGHT, WIDTH, fps=FPS)[0]
-        sink, header = io.BytesIO(), codec._header(HEIGHT, WIDTH, QP, FPS, True, ())
+        sink, header = io.BytesIO(), codec._header(HEIGHT, WIDTH, QP, FPS, True, (), rdo=copies(name))
+        pictures = noisy_frames(FRAMES, 96, 96)
+        pictures[6] = pictures[5]
         steps = [gains.step for gains in codec._gains(QP)]
         y = [(q + (7 * q % 15 - 7) / 16.0) * step for q, step in zip(symbols(), steps, strict=True)]
-        codec._finish(codec._chooser(header, True).packets([Source(y)]), sink, header, None, lambda symbols: None)
+        frames = codec._chooser(header, True).packets([Source(y, torch.from_numpy(pictures))])
+        codec._finish(frames, sink, header, None, lambda symbols: None)
         return sink.getvalue()
 
 
 if __name__ == "__main__":
-    write(sys.argv[1:], encode, moved=True)
+    for name in sys.argv[1:]:
+        write([name], encode, moved=True, copies=copies(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +33,32 @@ SHA256 = {
         "706471760a97f52043d0281aeeda74c588a0533c2228715a87461b6c3c1b26a8",
         "a00dcc132a3b2cd5c924fe975361b1ae288303f1e7b7d6d2df307621695b3402",
     ),
+    "moved_lstm_copies": (
+        "ab2421a1c8bcae6bb51e0de880885c87dfe7e42faecbacf70bffb87144eac1a0",
+        "eccd1f48dbf25e81a16d1781aca5ecc9996dac32af69cb88d3be6544ccf68768",
+    ),
+    "moved_transformer_copies": (
+        "27b157329df81faa5dcfee5896260c78d22aa0ef4febd59cd918b874fb08edf5",
+        "21007d7347b96505c091c3cf14b551b47f891f3a346af7ed3c776b38ccfa319b",
+    ),
 }
-FIXED = [name for name in golden_moved.NAMES if not name.endswith("rdo")]
+# Of the pictures that frames are predicted from, uint8, cropped.
+PICTURES = {
+    "moved_lstm_copies": "fdb883494de60963fbca531c468582eef6171b643dd29a88393d4732b9bbc8bf",
+    "moved_transformer_copies": "2ef9f468d5fd9c1f9ae354778d12ca13a6a705443c491bde3ca6ee93fe334a73",
+}
+FIXED = [name for name in golden_moved.NAMES if not name.endswith(("rdo", "copies"))]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, kinds = tmp_path_factory.mktemp("golden") / "moved", golden_streams.MODEL_KINDS
-    return save_small_model(folder, golden_streams.SEED, kinds, moved=True)
+def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The model of a stream's name."""
+    root, kinds = tmp_path_factory.mktemp("golden"), golden_streams.MODEL_KINDS
+    folders = {
+        copies: save_small_model(root / str(copies), golden_streams.SEED, kinds, moved=True, copies=copies)
+        for copies in (False, True)
+    }
+    return lambda name: folders[golden_moved.copies(name)]
 
 
 def golden(name: str) -> bytes:
@@ -50,10 +69,11 @@ def digest(levels: list[np.ndarray]) -> str:
     return hashlib.sha256(b"".join(level.astype("<i4").tobytes() for level in levels)).hexdigest()
 
 
-def test_weights_have_their_golden_fingerprints(model: Path) -> None:
+def test_weights_have_their_golden_fingerprints(model_of: Callable[[str], Path]) -> None:
     expected = json.loads((golden_streams.FOLDER / "fingerprints.json").read_text())
     for name, kind in golden_moved.NAMES.items():
-        assert vidlbc.load(model, "cpu", kind).fingerprint == vidlbc.inspect(golden(name)).fingerprint == expected[name]
+        loaded = vidlbc.load(model_of(name), "cpu", kind).fingerprint
+        assert loaded == vidlbc.inspect(golden(name)).fingerprint == expected[name]
 
 
 @pytest.mark.parametrize("name", golden_moved.NAMES)
@@ -61,22 +81,26 @@ def test_files_are_those_that_were_written(name: str) -> None:
     data = golden(name)
     assert hashlib.sha256(data).hexdigest() == SHA256[name][0]
     info = vidlbc.inspect(data)
-    assert (info.version, info.frames, info.height, info.width, info.fps) == (5, 9, 70, 83, golden_streams.FPS)
-    kinds = [kind.name[0] for kind in kinds_of(data)]
-    assert "".join(kinds) == golden_moved.KINDS
+    version, kinds = (6, golden_moved.KINDS_OF_COPIES) if golden_moved.copies(name) else (5, golden_moved.KINDS)
+    assert (info.version, info.frames, info.height, info.width, info.fps) == (version, 9, 70, 83, golden_streams.FPS)
+    assert "".join(kind.name[0] for kind in kinds_of(data)) == kinds
+    lifts = [2 if version == 6 and t in (0, 5, 6) else 0 for t in range(9)]
+    assert info.qps == tuple(golden_streams.QP + lift for lift in lifts)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIXED)
-def test_symbols_and_fields_become_the_golden_bytes(model: Path, name: str) -> None:
-    assert golden_moved.encode(model, name) == golden(name)
+def test_symbols_and_fields_become_the_golden_bytes(model_of: Callable[[str], Path], name: str) -> None:
+    assert golden_moved.encode(model_of(name), name) == golden(name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", golden_moved.NAMES)
-def test_golden_bytes_become_the_symbols(model: Path, name: str) -> None:
-    codec = vidlbc.load(model, "cpu", golden_moved.NAMES[name])
-    decoded = codec.padded_symbols(golden(name))
+def test_golden_bytes_become_the_symbols(model_of: Callable[[str], Path], name: str) -> None:
+    codec = vidlbc.load(model_of(name), "cpu", golden_moved.NAMES[name])
+    (decoded, _), pictures = codec.decode_shown(golden(name))
+    if name in PICTURES:
+        assert hashlib.sha256(pictures.tobytes()).hexdigest() == PICTURES[name]
     assert digest([q.numpy() for q in decoded]) == SHA256[name][1]
     if name in FIXED:
         assert all(torch.equal(a, b) for a, b in zip(decoded, golden_moved.symbols(), strict=True))
@@ -85,6 +109,10 @@ def test_golden_bytes_become_the_symbols(model: Path, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", golden_moved.NAMES)
-def test_the_specification_decodes_them(model: Path, name: str) -> None:
-    frames = reference_moved.decode(golden(name), model)
-    assert digest([np.stack(level) for level in zip(*frames, strict=True)]) == SHA256[name][1]
+def test_the_specification_decodes_them(model_of: Callable[[str], Path], name: str) -> None:
+    frames = reference_moved.decode_shown(golden(name), model_of(name))
+    symbols = zip(*[symbols for symbols, _ in frames], strict=True)
+    assert digest([np.stack(level) for level in symbols]) == SHA256[name][1]
+    if name in PICTURES:
+        pictures = np.stack([picture[:70, :83] for _, picture in frames if picture is not None])
+        assert hashlib.sha256(pictures.tobytes()).hexdigest() == PICTURES[name]

@@ -5,7 +5,8 @@ A block is copied where its bits are worth more than what the moved picture is w
     bits > weight * lambda(qp) * (error of the moved picture - error of the reference that symbols would make)
 
 The weight is less where the block was copied before, or comes from a key frame: what has lasted will last, and bits
-that are spent on it now are spent again with every frame, as noise changes, while bits of a key frame serve all.
+that are spent on it now are spent again with every frame, as noise changes, while bits of a key frame serve all. How
+much less depends on the share of blocks that were copied: where little lasts, an error is soon paid for again.
 Neither bits nor that reference are known before the frame is coded. Bits grow with how far symbols are from what the
 moved picture predicts, summed over a block as log2(1 + 16 d^2); the reference is a little worse than what the frame's
 rounded symbols show. Both were fitted on blocks of six training clips, coded at five QPs.
@@ -25,7 +26,8 @@ from vidlbc.prior.topdown import Gains
 # Of bits = a x^b of the sum x, and of the reference's error over that of rounded symbols.
 _BITS, _POWER, _WORSE = 0.0327, 1.433, 1.07
 _FLAG = 0.3  # bits
-FRESH, LASTING = 1.3, 0.5  # weights
+FRESH, LASTING = 1.3, 0.5  # weights, the second where most blocks are copied
+SHARE = 0.75  # of blocks: what an encoder begins with
 
 
 def worth_copying(
@@ -58,6 +60,11 @@ def lasting(copied: Tensor, key: bool, field: Tensor) -> Tensor:
     """What `worth_copying` takes, from the flags of the frame before, whether that was a key frame, and vectors."""
     before = torch.ones_like(copied) if key else copied
     return moved_cells(before[..., None], commonest(field), BLOCK)[..., 0]
+
+
+def lasting_weight(share: float) -> float:
+    """The weight of what has lasted where that share of blocks was copied lately."""
+    return min(max(1.6 - 1.3 * share, 0.35), FRESH)
 
 
 def _of_blocks(cells: Tensor, size: tuple[int, int]) -> Tensor:

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from vidlbc.bitstream import Header, Packet, end_bytes, pack_kinds, pack_qps
 from vidlbc.bitstream.container import MAX_QP
-from vidlbc.coding.copying import FRESH, LASTING, lasting, worth_copying
+from vidlbc.coding.copying import FRESH, SHARE, lasting, lasting_weight, worth_copying
 from vidlbc.coding.encoding import (
     NEAR_INTRA,
     PACKET_FRAMES,
@@ -53,6 +53,7 @@ from vidlbc.prior.topdown import Distribution, Gains
 
 LIFT = 12
 _BITS_A_QP = 1.07  # about: what one QP more makes of a key frame's bits
+_LATELY = 4  # frames
 _LOOKED_AHEAD = 4  # frames: what is known of them before they are coded takes memory
 
 
@@ -60,13 +61,14 @@ _LOOKED_AHEAD = 4  # frames: what is known of them before they are coded takes m
 class MovedSettings:
     """`price`: of errors, in bits (vidlbc.coding.rdo); None: symbols are rounded. `keyint`: frames from one key frame
     to the next, 0: only where the past is of no use. `lift`: QPs that a key frame has more than those after it, where
-    blocks may be copied from it; `weights`: of copied blocks' errors (vidlbc.coding.copying)."""
+    blocks may be copied from it; `weights`: of copied blocks' errors, None: as
+    many are copied (vidlbc.coding.copying)."""
 
     price: float | None = None
     effort: Effort = DEFAULT
     keyint: int = 0
     lift: int = LIFT
-    weights: tuple[float, float] = (FRESH, LASTING)
+    weights: tuple[float, float] | None = None
 
 
 class Source(NamedTuple):
@@ -171,6 +173,7 @@ class MovedChooser:
         self._past: Past | None = None
         self._last: Future[_Known] | None = None  # of the last frame that was looked ahead to
         self._since_key = 0
+        self._share = SHARE  # of blocks that were copied lately
         self._intra_bits = 0.0  # of the last frame that the intra prior was tried on, at the header's QP
         self._before: MovedFrame | None = None
 
@@ -272,6 +275,7 @@ class MovedChooser:
         seen, copied = priors.see(past.reference, field), no_copies(field)
         if self._header.copies:
             copied = self.copies(frame, known, seen, lasting(past.copied, self._since_key == 1, field))
+            self._share += (float(copied.float().mean()) - self._share) / _LATELY
             if kind is FrameKind.STILL and bool(copied.all()):
                 return None
             walk = partial(priors.flags, at.qp, past.copied, field)
@@ -293,7 +297,7 @@ class MovedChooser:
         scaled = self._scaled(frame, at)
         return worth_copying(
             known.picture, shown(seen.picture), known.alone.shown, scaled, latents, at.gains, at.qp, lasts,
-            self._settings.weights,
+            self._settings.weights or (FRESH, lasting_weight(self._share)),
         )  # fmt: skip
 
     def _under(self, frame: Source, at: _At, given: Look | None) -> tuple[list[Tensor], CodedFrame, float]:
