@@ -88,7 +88,8 @@ def load(
         codec = Codec(image, stage, digest, device, precision)
     if refine and not codec.moves:
         codec.refine_with(*models.load_video_decoder(folder, image))
-    codec.shows_references = refine if codec.moves else False
+    if codec.moves:
+        codec.shows_references = refine
     codec.max_pixels = max_pixels
     return codec
 

@@ -29,6 +29,7 @@ class MovedCodec(Codec):
     """As `Codec`. `effort` and `keyint`: see vidlbc.codec.load. `skip` does nothing here: every symbol is coded."""
 
     moves = True
+    shows_references = None
 
     def __init__(
         self,

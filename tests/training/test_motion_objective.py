@@ -8,6 +8,7 @@ import torch
 
 from tests.codec.small_models import MOVED_OPTIONS, noisy_frames, save_small_model
 from vidlbc import models
+from vidlbc.coding.moved_encoding import LIFT
 from vidlbc.coding.rdo import ERROR_PRICE
 from vidlbc.errors import InputError
 from vidlbc.job.train import PARTS, train_parts
@@ -25,6 +26,16 @@ def image(tmp_path_factory):
 def stage(request, image):
     torch.manual_seed(0)
     return models.build_temporal(request.param, image.stage, **MOVED_OPTIONS[request.param])
+
+
+@pytest.fixture
+def copying(image):
+    """A stage whose blocks may be copied."""
+    torch.manual_seed(0)
+    options = MOVED_OPTIONS["transformer"]
+    return models.build_temporal(
+        "transformer", image.stage, **options | {"motion": options["motion"] | {"copies": True}}
+    )
 
 
 def clips(count: int = 2, frames: int = 4, size: int = 64) -> torch.Tensor:
@@ -108,6 +119,35 @@ def test_what_training_measures_is_what_coding_takes(image, stage):
     clip = torch.from_numpy(frames).permute(0, 3, 1, 2)[None]
     measured = MotionRate(image).bpp(codec.temporal, clip, torch.tensor([30]))
     assert float(measured.sum()) * 64 * 64 == pytest.approx(sum(report.frame_bits[1:]), rel=0.03)
+
+
+def test_copied_blocks_are_measured_as_they_are_coded(image, copying, monkeypatch):
+    """Bits, and what references show, beside an encoder. Untrained weights would have everything copied."""
+    copying.requires_grad_(False)
+    copied = torch.tensor([[1, 1, 0, 1], [1, 1, 0, 0], [0, 0, 0, 1], [1, 0, 0, 0]]).bool()[None]
+    for module in ("vidlbc.coding.moved_encoding", "vidlbc.training.motion_objective"):
+        monkeypatch.setattr(f"{module}.worth_copying", lambda *given: copied)
+        monkeypatch.setattr(f"{module}.search", lambda *given: torch.full((1, 8, 8, 2), 6, dtype=torch.int32))
+    frames = noisy_frames(4, 64, 64)
+    codec = MovedCodec(image, copying.eval(), b"", device="cpu")
+    codec._priors.intra_frames = False
+    data, _, report = codec.encode(frames, 30)
+    clip, qps = torch.from_numpy(frames).permute(0, 3, 1, 2)[None], torch.tensor([[30 + LIFT, 30, 30, 30]])
+    rate = MotionRate(image)
+    measured = rate.measure(codec.temporal, clip, qps, ERROR_PRICE)
+    assert float(measured.copied.mean()) == 7 / 16 and report.copied == 7 / 16 * 3 / 4
+    assert float(measured.bits.sum()) * 64 * 64 == pytest.approx(sum(report.frame_bits[1:]), rel=0.05)
+    shown = torch.from_numpy(codec.decompress(data)).float()
+    errors = (shown - torch.from_numpy(frames)).square().mean((1, 2, 3)) / 255**2
+    assert torch.allclose(measured.errors[0], errors, rtol=0.05)
+    assert bool((rate.measure(codec.temporal, clip, qps).copied == 0).all())
+
+
+def test_flags_learn_with_the_vectors(image, copying):
+    train_parts(copying, ["vectors"])
+    loss, figures = MotionRate(image, price=ERROR_PRICE)(copying, (clips(), QP), 1)
+    loss.backward()
+    assert any(name.startswith("motion.copies.") for name in gradients(copying)) and "copied" in figures
 
 
 def test_frames_of_any_size_are_measured_and_clips_alone_as_in_a_batch(image, stage):

@@ -243,7 +243,9 @@ class MovedChooser:
                 other = self._key(frame, 0)
                 if other.cost < chosen.cost:
                     chosen = self._key(frame, lift) if lift else other
-        self._since_key = 1 if chosen.given is None else self._since_key + 1
+        self._since_key += 1
+        if chosen.given is None:
+            self._since_key, self._share = 1, SHARE
         self._before = chosen.frame
         if known is not None:
             at = self._at(chosen.frame.qp)
@@ -268,7 +270,7 @@ class MovedChooser:
         with priors.clock.stage("motion search"):
             field = self.search(known.picture, past, known.displaced).clamp(-LIMIT, LIMIT)
         kind = FrameKind.MOVED if bool(field.any()) else FrameKind.STILL
-        coming: list[Future[CodedRuns] | None] = [None, None]
+        coming: list[Future[CodedRuns] | None] = [None, None]  # vectors, flags
         if kind is FrameKind.MOVED:
             walk: Walk = partial(priors.vectors, at.qp, past.field)
             coming[0] = priors.pool.beside(partial(CodedRuns.of, walk, field))
