@@ -17,9 +17,10 @@ from vidlbc.training.motion_objective import MotionRate
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_small_model(tmp_path_factory.mktemp("models") / "moved", moved=True)
+@pytest.fixture(scope="module", params=["all blocks coded", "some copied"])
+def folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    path = tmp_path_factory.mktemp("models") / "moved"
+    return save_small_model(path, moved=True, copies=request.param == "some copied")
 
 
 @pytest.mark.parametrize("kind", MOVED_OPTIONS)

@@ -97,7 +97,7 @@ def shard_settings(settings: JobSettings) -> Settings:
     return Settings(
         qp=settings.qp, clip_frames=settings.clip_frames, max_side=settings.max_side,
         model=str(settings.model.resolve()), temporal=settings.temporal, precision=settings.precision,
-        deadline_s=settings.deadline_s, psnr=settings.psnr, bitrate=settings.bitrate, rdo=settings.rdo,
+        deadline_s=settings.deadline_s, psnr=settings.psnr, bitrate=settings.bitrate, rdo=bool(settings.rdo),
     )  # fmt: skip
 
 

@@ -136,7 +136,7 @@ def table(settings: JobSettings, figures: Mapping[str, Any], probes: Mapping[str
     saved = round(100 * (1 - f["bpp"] / f["bpp_no_context"]), 1) or 0.0
     saved_none = round(100 * (1 - f["bpp"] / f["bpp_none"]), 1) or 0.0
     smaller = f["source_bytes"] / max(1, f["shard_bytes"])
-    same = "same pixels, chosen for the context" if f["rdo"] else "same pixels"
+    same = "same symbols, chosen for the context" if f["rdo"] else "same pixels"
     machine = f"{f['environment']['device']}, {f['environment']['threads']} threads"
     verified = f"{f['verified_clips']} clips, {f['verified_frames']} frames"
     rows: list[tuple[str, str]] = [

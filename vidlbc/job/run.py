@@ -25,6 +25,7 @@ from vidlbc.shards import (
     Manifest,
     Plan,
     RayEngine,
+    choice_of_rdo,
     contents_of,
     known_contents,
     launch,
@@ -67,6 +68,7 @@ def _introduce(job: Checked) -> None:
 
 def _after_training(settings: JobSettings, job: Checked, codec: Codec) -> dict[str, object]:
     started = time.perf_counter()
+    settings = replace(settings, rdo=choice_of_rdo(settings.rdo, settings.shards, codec.prefers_rdo))
     manifest, encoding = _encode(settings, job, codec)
     shards = LatentShards(settings.shards, job.split, codec=codec)
     if not len(shards):

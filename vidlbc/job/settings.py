@@ -62,8 +62,8 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class JobSettings:
-    """`psnr`, `bitrate`: see vidlbc.rate_control; `rdo`: see vidlbc.coding.rdo; `launcher`: local, or ray
-    with the settings `ray`."""
+    """`psnr`, `bitrate`: see vidlbc.rate_control; `rdo`: see vidlbc.coding.rdo, None: where blocks may be copied;
+    `launcher`: local, or ray with the settings `ray`."""
 
     root: str
     out: Path
@@ -86,7 +86,7 @@ class JobSettings:
     deadline_s: float = 60.0
     psnr: float | None = None
     bitrate: float | None = None
-    rdo: bool = False
+    rdo: bool | None = None
     wandb: bool = False
 
     @property
