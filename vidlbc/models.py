@@ -17,10 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vidlbc.errors import RETIRED, InputError
 from vidlbc.image_stage import ImageStage, build_image_stage
@@ -192,6 +193,21 @@ def load_temporal(folder: Path, image: ImageModel, any_image: bool = False) -> t
         temporal = build_temporal(config["kind"], image.stage, **config.get("options", {}))
     _load_state(temporal, from_integers(tensors), folder)
     return temporal.eval().requires_grad_(False), digest(tensors, config)
+
+
+def with_copies(
+    temporal: MovedStage, stage: ImageStage, options: Mapping[str, Any]
+) -> tuple[MovedStage, dict[str, Any]]:
+    """A stage whose blocks are all coded, and its options, as one whose blocks may be copied, for training: where none
+    are, its distributions are the same."""
+    options = {**options, "motion": {**options["motion"], "copies": True}}
+    grown, state = build_temporal(temporal.kind, stage, **options), temporal.state_dict()
+    for name, tensor in grown.state_dict().items():
+        if name in state and tensor.shape != state[name].shape:
+            # What is copied of a cell comes in last.
+            state[name] = F.pad(state[name], (0, tensor.shape[1] - state[name].shape[1]))
+    grown.load_state_dict(state, strict=False)
+    return cast(MovedStage, grown), options
 
 
 def no_context(image: ImageModel) -> tuple[TemporalStage, bytes]:

@@ -143,6 +143,16 @@ def test_copied_blocks_are_measured_as_they_are_coded(image, copying, monkeypatc
     assert bool((rate.measure(codec.temporal, clip, qps).copied == 0).all())
 
 
+def test_a_stage_is_given_copies_and_says_the_same_of_what_is_coded(image, stage):
+    options = MOVED_OPTIONS[stage.kind]
+    grown, described = models.with_copies(stage, image.stage, options)
+    assert described["motion"]["copies"] and "copies" not in options["motion"]
+    rate = MotionRate(image)
+    before, after = (rate.bpp(one.requires_grad_(False), clips(), QP) for one in (stage, grown))
+    assert torch.allclose(after, before, rtol=1e-5)
+    assert bool((rate.measure(grown, clips(), QP, ERROR_PRICE).flags > 0).all())
+
+
 def test_flags_learn_with_the_vectors(image, copying):
     train_parts(copying, ["vectors"])
     loss, figures = MotionRate(image, price=ERROR_PRICE)(copying, (clips(), QP), 1)

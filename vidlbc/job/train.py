@@ -134,6 +134,9 @@ def _train(settings: JobSettings, corpus: Corpus) -> None:
     if ready is not None:
         temporal, _ = models.load_temporal(ready, image, any_image=start != SHIPPED)
         config = json.loads((ready / "config.json").read_text())
+        trained = settings.train.budget is not None and settings.train.motion != "false"
+        if isinstance(temporal, MovedStage) and temporal.motion.copies is None and trained:
+            temporal, config["options"] = models.with_copies(temporal, image.stage, config["options"])
     else:
         if distributed.rank() == 0 and start == SHIPPED:
             print(f"no shipped weights of temporal={settings.temporal}: training from scratch", file=sys.stderr)

@@ -142,7 +142,7 @@ class MotionRate:
             bare, fields_now = torch.zeros_like(fields[:, :1]), fields.flatten(0, 1)
             before = torch.cat([bare, fields[:, :-1]], 1).flatten(0, 1)
             vectors = motion.vectors.bits(later, before, fields_now, symbol_bits)
-            if motion.copies is not None:
+            if motion.copies is not None and price is not None:  # else no flags are coded
                 none = torch.zeros_like(walk.copies[0])
                 was = torch.stack([none, *walk.copies[:-1]], 1).flatten(0, 1)
                 flags = motion.copies.bits(later, was, fields_now, copied, symbol_bits)
