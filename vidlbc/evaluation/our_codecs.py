@@ -31,7 +31,7 @@ def load_codecs(
     for number, (folder, name, known) in enumerate(zip(folders, names, own, strict=True)):
         for wanted in known if kinds is None else kinds:
             kind, called = wanted.removesuffix(REFINED), wanted if number == 0 else f"{wanted}@{name}"
-            refine = kind != wanted
+            refine = True if kind != wanted else None
             # What no model has is an error, and so is what the only one lacks: `load` says it.
             if len(folders) > 1 and kind in there and kind not in known:
                 left_out[called] = f"model {folder} has no temporal stage {kind}"
