@@ -25,7 +25,7 @@ from torch import Tensor
 
 from vidlbc import models
 from vidlbc.bitstream import Header, Reader
-from vidlbc.codec_input import check_motion_options, check_qp, frame_rate, frames_tensor, repack
+from vidlbc.codec_input import check_motion_options, check_qp, check_switch, frame_rate, frames_tensor, repack
 from vidlbc.coding import (
     PACKET_FRAMES,
     SKIP,
@@ -58,19 +58,20 @@ def load(
     """Load a codec: a shipped name or a model folder. `temporal`: kind to use, by default the model's own.
 
     `refine`: `decompress` gives pictures that are refined from those before them: the reference pictures of a kind that
-    predicts from moved ones, else those of vidlbc.video_decoder; the bytes stay the same. None: only those of streams
-    whose blocks may be copied, which show their own picture nowhere else.
+    predicts from moved ones, else those of vidlbc.video_decoder; the bytes stay the same. False: pictures of the image
+    stage alone. None: reference pictures of streams whose blocks may be copied, which symbols alone do not show.
     `max_pixels`: larger frames, padded, are not decoded; it bounds time and memory of a frame, whatever a forged header
     says.
     `effort`: of encoding's search for motion, fast, default or best; without effect on kinds that have none. `keyint`:
     frames from one key frame to the next, where decoding may begin, 0: only where the past is of no use; of kinds that
     predict from moved pictures.
     Raises InputError where there is no such model, kind, device, precision or effort, no video decoder to refine with,
-    `max_pixels` is below 1, or `keyint` is below 0 or set for a kind without key frames.
+    `refine` is none of the three, `max_pixels` is below 1, or `keyint` is below 0 or set for a kind without key frames.
     """
     if max_pixels < 1:
         raise InputError(f"max_pixels={max_pixels}: expected at least 1")
     check_motion_options(effort, keyint)
+    check_switch("refine", refine)
     folder = models.find_model(str(name))
     image = models.load_image_stage(folder / "image_stage")
     kind = temporal or models.default_kind(folder)
@@ -223,6 +224,7 @@ class Codec(ImageCodec):
         skip: int,
         keep: Keep,
     ) -> EncodeReport:
+        check_switch("rdo", rdo)
         rdo = self.prefers_rdo if rdo is None else rdo
         qp = check_qp(qp)
         frame_rate(fps)

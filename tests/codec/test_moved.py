@@ -120,6 +120,7 @@ def test_what_any_effort_finds_decodes(effort):
     ("options", "message"),
     [
         ({"effort": "slow"}, "effort='slow': expected fast, default, best"),
+        ({"refine": "maybe"}, "refine=maybe: expected true, false or null"),
         ({"keyint": -1}, "keyint=-1: expected a number of frames, 0 or more"),
         ({"keyint": 2.5}, "keyint=2.5: expected a number of frames, 0 or more"),
         ({"temporal": "none", "keyint": 4}, "keyint=4: temporal stage 'none' of model .* has no key frames"),

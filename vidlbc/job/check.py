@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlbc import models
-from vidlbc.codec_input import check_qp, pick_device
+from vidlbc.codec_input import check_qp, check_switch, pick_device
 from vidlbc.errors import InputError
 from vidlbc.heads.build import HEAD_KINDS
 from vidlbc.job.settings import JobSettings
@@ -104,6 +104,7 @@ def shard_settings(settings: JobSettings) -> Settings:
 def _check_values(settings: JobSettings) -> None:
     """A value that would only be met after an hour of training is met here."""
     check_qp(settings.qp)
+    check_switch("rdo", settings.rdo)
     _one_of("temporal", settings.temporal, tuple(KINDS))
     _one_of("precision", settings.precision, ("fp32", "bf16"))
     train, clips, evaluation = settings.train, settings.train.clips, settings.evaluation

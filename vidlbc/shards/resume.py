@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from pathlib import Path
 
+from vidlbc.codec_input import check_switch
 from vidlbc.errors import ShardError
 from vidlbc.shards.content import Content
 from vidlbc.shards.corpus import Corpus, locate
@@ -58,8 +59,9 @@ def differences(there: Plan, here: Plan) -> list[str]:
 def choice_of_rdo(wanted: bool | None, output: str | Path, sees_past: bool) -> bool:
     """What `rdo` of None stands for: what an earlier run into `output` did, else whether the priors see the past.
 
-    Under the intra prior alone there is nothing to gain.
+    Under the intra prior alone there is nothing to gain. Raises InputError where it is none of the three.
     """
+    check_switch("rdo", wanted)
     if wanted is not None:
         return wanted
     try:
