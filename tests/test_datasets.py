@@ -182,7 +182,7 @@ def commands():
     found = []
     for page in [REPO / "README.md", *sorted((REPO / "datasets").glob("*.md"))]:
         for line in page.read_text().splitlines():
-            command = line.partition("   #")[0].split()
+            command = line.partition("  #")[0].split()
             scripts = [i for i, word in enumerate(command) if word.startswith("tools/") and word.endswith(".py")]
             if scripts and any("=" in word for word in command[scripts[0] :]):
                 found.append((page.name, Path(command[scripts[0]]).stem, command[scripts[0] + 1 :]))
