@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from vidlbc.errors import RETIRED, InputError
 from vidlbc.image_stage import ImageStage, build_image_stage
-from vidlbc.motion.stage import start_from
+from vidlbc.motion.stage import motion_options, start_from
 from vidlbc.prior.grid import as_integers, from_integers, to_grid
 from vidlbc.prior.topdown import NUM_QP, Gains
 from vidlbc.temporal_stage import KINDS, MOVED_KINDS, MovedStage, NoContext, TemporalStage
@@ -195,19 +195,47 @@ def load_temporal(folder: Path, image: ImageModel, any_image: bool = False) -> t
     return temporal.eval().requires_grad_(False), digest(tensors, config)
 
 
-def with_copies(
-    temporal: MovedStage, stage: ImageStage, options: Mapping[str, Any]
-) -> tuple[MovedStage, dict[str, Any]]:
-    """A stage whose blocks are all coded, and its options, as one whose blocks may be copied, for training: where none
-    are, its distributions are the same."""
-    options = {**options, "motion": {**options["motion"], "copies": True}}
-    grown, state = build_temporal(temporal.kind, stage, **options), temporal.state_dict()
-    for name, tensor in grown.state_dict().items():
-        if name in state and tensor.shape != state[name].shape:
-            # What is copied of a cell comes in last.
-            state[name] = F.pad(state[name], (0, tensor.shape[1] - state[name].shape[1]))
-    grown.load_state_dict(state, strict=False)
-    return cast(MovedStage, grown), options
+def begin_temporal(
+    folder: Path, kind: str, image: ImageModel, copies: bool
+) -> tuple[TemporalStage, dict[str, Any]]:
+    """A stage of a kind, for training, set to what one in a folder has of it; and its options.
+
+    That one may be of another image stage: then transforms of pictures are the new one's own. It may be of another kind
+    where both predict from moved pictures: what both have is taken. `copies`: blocks of such a stage may be copied;
+    where none are, its distributions are those of a stage without. Raises InputError where nothing can be taken.
+    """
+    config = _read_config(folder, image_stage=str, kind=str)
+    options = dict(config.get("options", {}))
+    if "motion" not in options and config["kind"] == kind:
+        return load_temporal(folder, image, any_image=True)[0], options
+    same = config["image_stage"] == image.digest.hex()
+    given = options.get("motion")
+    motion = given if same else motion_options(image.stage)
+    if given is None or motion is None:
+        raise InputError(f"{folder}: of kind {config['kind']}, on {image.stage.family}: no {kind} can begin with it")
+    copies = copies or bool(given.get("copies"))
+    options = {**(options if config["kind"] == kind else {}), "motion": {**given, **motion, "copies": copies}}
+    temporal, tensors = build_temporal(kind, image.stage, **options), load_tensors(folder / "model.safetensors")[0]
+    assert isinstance(temporal, MovedStage)
+    own = temporal.motion.synthesis.own
+    kept = set() if same else {id(p) for module in (*own, temporal.motion.analysis) for p in module.parameters()}
+    theirs = from_integers(tensors)
+    for name, parameter in temporal.named_parameters():
+        if name not in theirs or id(parameter) in kept:
+            continue
+        tensor = theirs[name]
+        if tensor.ndim == 2 and tensor.shape[1] + 1 == parameter.shape[1]:
+            tensor = F.pad(tensor, (0, 1))  # what is copied of a cell comes in last
+        if tensor.shape == parameter.shape:
+            parameter.data.copy_(tensor)
+        elif config["kind"] == kind:
+            raise InputError(f"{folder}: tensor {name!r} does not fit image stage {image.stage.family}")
+    return temporal.eval().requires_grad_(False), options
+
+
+def predicts_from_pictures(folder: Path) -> bool:
+    """Whether a folder holds a temporal stage, and one with motion. Raises InputError for a damaged one."""
+    return folder.is_dir() and "motion" in _read_config(folder).get("options", {})
 
 
 def no_context(image: ImageModel) -> tuple[TemporalStage, bytes]:

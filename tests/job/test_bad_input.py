@@ -190,7 +190,8 @@ def test_no_model_to_start_from(job: Callable[..., str], small_model: Path, tmp_
     neither = "train.start=again: neither shipped nor scratch, and no model 'again': expected a model folder or one of "
     assert job("train.start=again").startswith(neither)
     empty = f"train.start={small_model}"
-    assert job(empty, "temporal=lstm") == f"{empty}: the model has no temporal stage lstm"
+    line = f"{empty}: the model has no temporal stage lstm, nor another one with motion to begin with"
+    assert job(empty, "temporal=lstm") == line
     assert not (tmp_path / "run").exists()
 
 

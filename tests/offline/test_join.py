@@ -44,8 +44,7 @@ def trained_temporal(out: Path, image: Path, seed: int = 4) -> Path:
     stage = models.build_temporal("lstm", models.load_image_stage(image / "image_stage").stage)
     fill(stage, seed)
     save_tensors(out / "training" / "average.safetensors", stage.state_dict(), META)
-    request = {"image_stage": str(image), "temporal": "lstm", "train.start": "scratch"}
-    (out / "training" / "request.json").write_text(json.dumps(request))
+    (out / "training" / "stage.json").write_text(json.dumps({"kind": "lstm", "options": {}}))
     return out
 
 

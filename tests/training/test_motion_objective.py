@@ -143,14 +143,48 @@ def test_copied_blocks_are_measured_as_they_are_coded(image, copying, monkeypatc
     assert bool((rate.measure(codec.temporal, clip, qps).copied == 0).all())
 
 
-def test_a_stage_is_given_copies_and_says_the_same_of_what_is_coded(image, stage):
+def test_a_stage_is_given_copies_and_says_the_same_of_what_is_coded(image, stage, tmp_path):
     options = MOVED_OPTIONS[stage.kind]
-    grown, described = models.with_copies(stage, image.stage, options)
-    assert described["motion"]["copies"] and "copies" not in options["motion"]
+    models.save_temporal(stage, tmp_path, {"kind": stage.kind, "options": options}, image.digest)
+    plain, same = models.begin_temporal(tmp_path, stage.kind, image, copies=False)
+    grown, described = models.begin_temporal(tmp_path, stage.kind, image, copies=True)
+    assert described["motion"]["copies"] and not same["motion"]["copies"] and plain.motion.copies is None
     rate = MotionRate(image)
-    before, after = (rate.bpp(one.requires_grad_(False), clips(), QP) for one in (stage, grown))
+    before, after = (rate.bpp(one, clips(), QP) for one in (plain, grown))
     assert torch.allclose(after, before, rtol=1e-5)
     assert bool((rate.measure(grown, clips(), QP, ERROR_PRICE).flags > 0).all())
+
+
+def test_a_stage_begins_with_what_one_of_another_kind_has_of_it(image, copying, tmp_path):
+    options = MOVED_OPTIONS["transformer"]["motion"] | {"copies": True}
+    described = {"kind": "transformer", "options": MOVED_OPTIONS["transformer"] | {"motion": options}}
+    models.save_temporal(copying, tmp_path, described, image.digest)
+    other, described = models.begin_temporal(tmp_path, "lstm", image, copies=True)
+    assert (other.kind, described) == ("lstm", {"motion": options})
+    theirs = models.load_temporal(tmp_path, image)[0].state_dict()
+    shared = ("vectors", "synthesis.enter", "analysis", "copies")
+    for name in (*(f"motion.{part}" for part in shared), "trunk", "enter", "gates"):
+        taken = {key: x for key, x in other.state_dict().items() if key.startswith(name)}
+        assert taken and all(torch.equal(x, theirs[key]) for key, x in taken.items())
+
+
+def test_a_stage_of_another_image_stage_keeps_that_ones_transforms(image, copying, tmp_path):
+    options = {"motion": MOVED_OPTIONS["transformer"]["motion"] | {"copies": True}}
+    models.save_temporal(copying, tmp_path / "t", {"kind": "transformer", "options": options}, image.digest)
+    other = models.load_image_stage(save_small_model(tmp_path / "other", 9, kinds=()) / "image_stage")
+    begun, _ = models.begin_temporal(tmp_path / "t", "transformer", other, copies=False)
+    own = models.build_temporal("transformer", other.stage, **options).motion.state_dict()
+    theirs, found = models.load_temporal(tmp_path / "t", image)[0].motion.state_dict(), begun.motion.state_dict()
+    assert all(torch.equal(found[name], own[name]) for name in own if name.startswith(("analysis", "synthesis.lift")))
+    taken = ("vectors", "synthesis.fuse")
+    assert all(torch.equal(x, theirs[name]) for name, x in found.items() if name.startswith(taken))
+
+
+def test_nothing_begins_with_another_kind_without_motion(image, tmp_path):
+    plain = models.build_temporal("lstm", image.stage)
+    models.save_temporal(plain, tmp_path, {"kind": "lstm", "options": {}}, image.digest)
+    with pytest.raises(InputError, match="of kind lstm, on lbc: no transformer can begin with it"):
+        models.begin_temporal(tmp_path, "transformer", image, copies=True)
 
 
 def test_flags_learn_with_the_vectors(image, copying):

@@ -2,7 +2,7 @@
 
     out/model/request.json   what was asked for, written first: the same command resumes, another one is refused
     out/model/image_stage    a copy, so that the shards decode whatever becomes of the original
-    out/training/            checkpoint and log
+    out/training/            checkpoint and log, and what the stage is built with: {"kind", "options"}
     out/model/trained.json   written last
 """
 
@@ -45,6 +45,7 @@ from vidlbc.training.with_bar import train as train_with_bar
 # Values of train.start beside a model's name or folder.
 _VAL_VIDEOS, _VAL_FRAMES, _VAL_QPS = 8, 8, (8, 32, 56)
 SHIPPED, SCRATCH = "shipped", "scratch"
+STAGE = "stage.json"
 # Of a stage that predicts from moved pictures. The last two begin as the image stage's own transforms.
 PARTS = ("prior", "vectors", "fusion", "synthesis", "analysis")
 
@@ -104,7 +105,8 @@ def _keep_image_stage(shipped: Path, model: Path) -> None:
 
 
 def started_from(settings: JobSettings) -> Path | None:
-    """The folder of the temporal stage that training starts from; None: from nothing. Raises InputError."""
+    """The folder of the temporal stage that training starts from, of another kind where the model has no such stage;
+    None: from nothing. Raises InputError."""
     start, kind = settings.train.start, settings.temporal
     if start == SCRATCH or kind == "none":
         return None
@@ -112,12 +114,16 @@ def started_from(settings: JobSettings) -> Path | None:
         folder = models.find_model(settings.image_stage) / "temporal" / kind
         return folder if folder.is_dir() else None
     try:
-        folder = models.find_model(start) / "temporal" / kind
+        model = models.find_model(start)
     except InputError as error:
         raise InputError(f"train.start={start}: neither {SHIPPED} nor {SCRATCH}, and {error}") from None
-    if not folder.is_dir():
-        raise InputError(f"train.start={start}: the model has no temporal stage {kind}")
-    return folder
+    if (folder := model / "temporal" / kind).is_dir():
+        return folder
+    other = model / "temporal" / models.default_kind(model)
+    if settings.train.budget is None or not models.predicts_from_pictures(other):
+        also = "" if settings.train.budget is None else ", nor another one with motion to begin with"
+        raise InputError(f"train.start={start}: the model has no temporal stage {kind}{also}")
+    return other
 
 
 def _train(settings: JobSettings, corpus: Corpus) -> None:
@@ -132,19 +138,23 @@ def _train(settings: JobSettings, corpus: Corpus) -> None:
     image = models.load_image_stage(settings.model / "image_stage")
     ready = started_from(settings)
     if ready is not None:
-        temporal, _ = models.load_temporal(ready, image, any_image=start != SHIPPED)
-        config = json.loads((ready / "config.json").read_text())
-        trained = settings.train.budget is not None and settings.train.motion != "false"
-        if isinstance(temporal, MovedStage) and temporal.motion.copies is None and trained:
-            temporal, config["options"] = models.with_copies(temporal, image.stage, config["options"])
+        if settings.train.budget is None:
+            temporal = models.load_temporal(ready, image, any_image=start != SHIPPED)[0]
+            options = json.loads((ready / "config.json").read_text()).get("options", {})
+        else:
+            copies = settings.train.motion != "false"
+            temporal, options = models.begin_temporal(ready, settings.temporal, image, copies)
     else:
         if distributed.rank() == 0 and start == SHIPPED:
             print(f"no shipped weights of temporal={settings.temporal}: training from scratch", file=sys.stderr)
         torch.manual_seed(settings.train.seed)
         options = _options(settings, image)
         temporal = models.build_temporal(settings.temporal, image.stage, **options)
-        config = {"kind": settings.temporal, "options": options}
+    config = {"kind": settings.temporal, "options": options}
     if settings.train.budget is not None:
+        if distributed.rank() == 0:
+            (settings.out / "training").mkdir(parents=True, exist_ok=True)
+            write_atomic(settings.out / "training" / STAGE, dump_json(config, indent=1))
         temporal.requires_grad_(True)
         if isinstance(temporal, MovedStage):
             train_parts(temporal, settings.train.parts, known=gives_all(image.stage))
@@ -154,8 +164,7 @@ def _train(settings: JobSettings, corpus: Corpus) -> None:
             f"temporal={settings.temporal} has no shipped weights to use: set train.minutes or train.steps"
         )
     if distributed.rank() == 0:
-        keep = {name: config[name] for name in ("kind", "options")}
-        models.save_temporal(temporal, settings.model / "temporal" / settings.temporal, keep, image.digest)
+        models.save_temporal(temporal, settings.model / "temporal" / settings.temporal, config, image.digest)
     distributed.barrier()
 
 

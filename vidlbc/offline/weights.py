@@ -16,6 +16,7 @@ from torch import Tensor
 from vidlbc import models
 from vidlbc.errors import InputError
 from vidlbc.image_stage import build_image_stage
+from vidlbc.job.train import STAGE
 from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.training.checkpoint import load_tensors
 
@@ -48,16 +49,15 @@ def about(run: str, out: Path) -> dict[str, Any]:
     """What builds the stage that is trained: {"image": {family, options}}, or {"temporal": {kind, options}, "of": the
     digest of its image stage}. Raises InputError where the run has not begun.
     """
-    places = [out / "training" / "request.json", model_folder(run, out) / "request.json"]
-    place = next((path for path in places if path.is_file()), places[0])
+    place = out / "training" / ("request.json" if run == IMAGE else STAGE)
     try:
-        request = json.loads(place.read_text())
+        written = json.loads(place.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{place}: no request of a training run ({error})") from None
+        raise InputError(f"{place}: not written by a training run ({error})") from None
     if run == IMAGE:
-        return {"image": _image_config(request)}
+        return {"image": _image_config(written)}
     of = models.stored_digest(out / "model" / "image_stage")
-    return {"temporal": _temporal_config(request), "of": of.hex()}
+    return {"temporal": written, "of": of.hex()}
 
 
 def _image_config(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,16 +66,6 @@ def _image_config(request: Mapping[str, Any]) -> dict[str, Any]:
         return {"family": config["family"], "options": config.get("options", {})}
     options = dict(request["image_stage"])
     return {"family": options.pop("family"), "options": options}
-
-
-def _temporal_config(request: Mapping[str, Any]) -> dict[str, Any]:
-    kind, start = request["temporal"], request["train.start"]
-    options: dict[str, Any] = {}
-    if start != "scratch":
-        model = models.find_model(request["image_stage"] if start == "shipped" else start)
-        place = model / "temporal" / kind / "config.json"
-        options = json.loads(place.read_text()).get("options", {}) if place.is_file() else {}
-    return {"kind": kind, "options": options}
 
 
 def as_stored(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

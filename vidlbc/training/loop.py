@@ -81,9 +81,9 @@ def fit(
 ) -> Outcome:
     """Train the parameters of `module` that require gradients; at the end they hold their EMA.
 
-    Writes `folder/checkpoint.safetensors` (resume) and `folder/average.safetensors` (the EMA alone), and appends to
-    `folder/log.jsonl` and `folder/validation.jsonl`. `on_log(step, progress, figures)` feeds a progress display;
-    `validate(module)` is called now and then while the module holds the EMA, and at the end, by rank 0.
+    Writes `folder/checkpoint.safetensors` (resume) and `folder/average.safetensors` (the EMA, and what is not trained),
+    and appends to `folder/log.jsonl` and `folder/validation.jsonl`. `on_log(step, progress, figures)` feeds a progress
+    display; `validate(module)` is called now and then while the module holds the EMA, and at the end, by rank 0.
 
     Raises FloatingPointError after 50 non-finite steps in a row, noticed at the next log line, and InputError where the
     checkpoint in `folder` is damaged or of another network.
@@ -207,7 +207,8 @@ class _Run:
         tensors |= {f"ema.{n}": v for n, v in averages.items()}
         tensors |= checkpoint.optimiser_tensors(training.optimiser)
         checkpoint.save_tensors(self.folder / "checkpoint.safetensors", tensors, meta)
-        checkpoint.save_tensors(self.folder / "average.safetensors", {**averages, **buffers}, meta)
+        frozen = {name: p for name, p in training.module.named_parameters() if not p.requires_grad}
+        checkpoint.save_tensors(self.folder / "average.safetensors", {**frozen, **averages, **buffers}, meta)
 
 
 def _restore(path: Path, training: TrainingStep) -> _State:
