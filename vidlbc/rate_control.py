@@ -125,6 +125,11 @@ class _Clip:
         self._context, self._fps, self._rdo = context, fps, rdo
         self._latents: list[Tensor] | None = None
 
+    @property
+    def predicted(self) -> bool:
+        """Whether a picture that is shown may owe its quality to one before it."""
+        return self._codec.moves and self._rdo and self._context
+
     def glimpse(self) -> "_Clip":
         """Some frames, evenly spread, whose symbols are rounded."""
         count = len(self.frames)
@@ -190,7 +195,7 @@ def _lowest_qp(clip: _Clip, variant: str | None, target: float) -> tuple[_Coded,
     """The lowest QP that reaches the target, or the highest there is, with its quality.
 
     Rounding alone is tried on some frames first: what is chosen for its rate too needs a QP no lower, and seldom one
-    much higher.
+    much higher. Only where pictures are predicted from each other a lower one may do.
     """
     some = clip.glimpse()
     low, high = 0, NUM_QP - 1
@@ -208,8 +213,13 @@ def _lowest_qp(clip: _Clip, variant: str | None, target: float) -> tuple[_Coded,
         return known[qp][1] >= target
 
     step, under = 1, low - 1
-    while not reaches(low) and low < NUM_QP - 1:
+    if reaches(low):
+        while clip.predicted and under >= 0 and reaches(under):
+            low, step = under, 2 * step
+            under = max(low - step, -1)
+    while known[low][1] < target and low < NUM_QP - 1:
         under, low, step = low, min(low + step, NUM_QP - 1), 2 * step
+        reaches(low)
     while low - under > 1 and known[low][1] >= target:
         middle = (under + low) // 2
         under, low = (under, middle) if reaches(middle) else (middle, low)

@@ -71,6 +71,18 @@ def test_it_reaches_the_target_with_no_byte_more_than_any_other_choice(codec, ta
                 break
 
 
+def test_where_pictures_are_copied_a_lower_qp_may_do():
+    """A key frame has a higher QP than what is copied from it: far below what frames alone would need."""
+    codec, frames = vidlbc.load("default", "cpu"), np.repeat(smooth(1, 1), 5, 0)
+    frames[2:, :32, :32] = smooth(1, 2)[:, :32, :32]
+    data = codec.compress(frames, psnr=33.0)
+    qp = vidlbc.inspect(data).qp
+    assert np.mean(psnr(codec.decompress(data), frames)) >= 33
+    assert np.mean(psnr(codec.decompress(codec.compress(frames, qp - 1)), frames)) < 33
+    alone = vidlbc.load("default", "cpu", temporal="none")
+    assert np.mean(psnr(alone.decompress(alone.compress(frames, qp)), frames)) < 33
+
+
 def test_simple_clips_get_shorter_codes_than_rich_ones(codec):
     simple, rich = (code(codec, smooth(2, seed), 28)[0] for seed in (0, 3))
     assert len(simple) < 0.8 * len(rich)
