@@ -20,15 +20,18 @@ _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 _COLOURS = (_BLUE, _ORANGE, _GREEN, "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def plot_frame_bits(path: str | Path, bits: Sequence[float], bits_no_context: Sequence[float], title: str = "") -> None:
-    """Bits of every frame of a clip, with and without temporal context."""
+def plot_frame_bits(
+    path: str | Path, bits: Sequence[float], bits_no_context: Sequence[float], title: str = "",
+    beside: str = "without context",
+) -> None:  # fmt: skip
+    """Bits of every frame of a clip, with temporal context and beside it without."""
     if not len(bits) or len(bits) != len(bits_no_context):
         raise InputError(f"{path}: expected bits of the same frames, got {len(bits)} and {len(bits_no_context)}")
     figure, (axes,) = _figure(7.0, 3.2)
     with_context, without = np.asarray(bits, float) / 1000, np.asarray(bits_no_context, float) / 1000
     frames = np.arange(len(bits))
     axes.fill_between(frames, with_context, without, where=(without >= with_context).tolist(), color=_GREEN, alpha=0.15)
-    axes.plot(frames, without, color=_GREY, lw=1.4, label=f"without context: {without.sum():,.0f} kbit")
+    axes.plot(frames, without, color=_GREY, lw=1.4, label=f"{beside}: {without.sum():,.0f} kbit")
     saved = 100.0 * (1.0 - with_context.sum() / without.sum()) if without.sum() > 0 else 0.0
     label = f"with context: {with_context.sum():,.0f} kbit ({saved:.0f}% saved)"
     axes.plot(frames, with_context, color=_BLUE, lw=1.8, label=label)

@@ -81,7 +81,8 @@ def write_report(
     written[0].write_text(json.dumps(quality.to_json(), indent=1) + "\n")
     if codec.kind != "none":
         plot_frame_bits(
-            plots / "frame_bits.png", quality.frame_bits, quality.frame_bits_no_context, quality.shown.source
+            plots / "frame_bits.png", quality.frame_bits, quality.frame_bits_no_context, quality.shown.source,
+            "temporal=none, about the same PSNR" if figures["rdo"] else "without context",
         )
         written.append(plots / "frame_bits.png")
 
@@ -136,14 +137,15 @@ def table(settings: JobSettings, figures: Mapping[str, Any], probes: Mapping[str
     saved = round(100 * (1 - f["bpp"] / f["bpp_no_context"]), 1) or 0.0
     saved_none = round(100 * (1 - f["bpp"] / f["bpp_none"]), 1) or 0.0
     smaller = f["source_bytes"] / max(1, f["shard_bytes"])
-    same = "same symbols, chosen for the context" if f["rdo"] else "same pixels"
+    same = "same PSNR" if f["rdo"] else "same pixels"
     machine = f"{f['environment']['device']}, {f['environment']['threads']} threads"
     verified = f"{f['verified_clips']} clips, {f['verified_frames']} frames"
+    without = ("  without context", f"{f['bpp_no_context']:.4f}   ({saved:.1f}% saved by context, {same})")
     rows: list[tuple[str, str]] = [
         ("videos", f"{f['n_videos']}, {f['n_failed']} unreadable, {f['n_damaged']} damaged; {f['n_clips']} clips"),
         ("size", f"{f['shard_bytes']:,} bytes from {f['source_bytes']:,} ({smaller:.1f}x smaller)"),
         ("bits per pixel", f"{f['bpp']:.4f}   ({f['rate']}, {f['n_measured']} test clips, true sizes)"),
-        ("  without context", f"{f['bpp_no_context']:.4f}   ({saved:.1f}% saved by context, {same})"),
+        *([] if f["rdo"] and f["temporal"] != "none" else [without]),
         ("  temporal=none", f"{f['bpp_none']:.4f}   ({saved_none:.1f}% saved, {same})"),
         ("PSNR, MS-SSIM", f"{f['psnr']:.2f} dB, {f['ms_ssim']:.4f}   (RGB, against the decoded source)"),
         ("encode, decode", f"{f['encode_fps'] or 0:.1f}, {f['decode_fps']:.1f} frames/s   ({machine})"),
