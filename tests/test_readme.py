@@ -49,9 +49,10 @@ def test_the_python_example_runs(tmp_path, monkeypatch, make_clip, capsys):
     codec = vidlbc.load(model, "cpu")
     plan = make_plan(read_annotations("videos"), "out/shards", codec, Settings(model=str(model)))
     encode_corpus(plan, codec=codec)
-    names = {"frames": noisy_frames(2, 32, 48)}
+    names = {"frames": noisy_frames(60, 32, 48)}
     exec(code.replace('"default"', repr(str(model))), names)
-    assert names["video"].shape == (2, 32, 48, 3) and names["info"].frames == 2
+    assert names["video"].shape == (60, 32, 48, 3) and names["info"].frames == 60
+    assert (names["some"] == names["video"][40:56]).all()
     assert (names["alone"] == names["video"]).all()  # of a model that predicts from no pictures
-    assert [y.shape[0] for y in names["latents"]] == [2] * 4
+    assert [y.shape[0] for y in names["latents"]] == [60] * 4
     assert capsys.readouterr().out.count("(3, 1, 8, 12)") == 2

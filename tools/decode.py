@@ -1,11 +1,14 @@
 """Decode latent shards, or one .vlbc bitstream, to mp4 files or png pictures."""
 
+import io
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from tqdm import tqdm
 
 import vidlbc
@@ -20,6 +23,8 @@ def main(config: DictConfig) -> int:
     source = Path(config.input)
     if not source.exists():
         raise InputError(f"{source}: no such file or folder (expected a folder of shards, or a .vlbc file)")
+    if config.span is not None and source.is_dir():
+        raise InputError(f"span={list(config.span)}: frames of one .vlbc file, and {source} is a folder of shards")
     began = time.monotonic()
     done = decode_folder(source, config) if source.is_dir() else [decode_file(source, config)]
     seconds = time.monotonic() - began
@@ -60,18 +65,40 @@ def decode_file(source: Path, config: DictConfig) -> DecodedVideo:
         with source.open("rb") as bitstream:
             info = vidlbc.inspect(bitstream)
             bitstream.seek(0)
-            codec = load_codec(config, "default", info.kind)
-            with tqdm(total=info.frames, unit="frame", desc="decode") as meter:
+            codec, wanted = load_codec(config, "default", info.kind), slice(0, info.frames)
+            stream: BinaryIO = bitstream
+            if config.span is not None:
+                part, first = _cut(source, *_span(config.span))
+                stream, wanted = io.BytesIO(part), slice(config.span[0] - first, config.span[1] - first)
+            with tqdm(total=wanted.stop - wanted.start, unit="frame", desc="decode") as meter:
 
                 def frames() -> Iterator[np.ndarray]:
-                    for block in codec.decompress_stream(bitstream):
-                        yield from block
-                        meter.update(len(block))
+                    blocks = codec.decompress_stream(stream)
+                    for frame in islice((frame for block in blocks for frame in block), wanted.start, wanted.stop):
+                        yield frame
+                        meter.update(1)
 
                 count = write_frames(path, frames(), config.format, config.fps or info.fps or 25, config.crf)
     except BitstreamError as error:
         raise BitstreamError(f"{source}: {error}") from None
     return DecodedVideo(source.name, named(path, config.format), count)
+
+
+def _cut(source: Path, start: int, stop: int) -> tuple[bytes, int]:
+    """Raises InputError naming the file, BitstreamError."""
+    with source.open("rb") as bitstream:
+        try:
+            return vidlbc.cut(bitstream, start, stop)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
+
+
+def _span(given: Any) -> tuple[int, int]:
+    """Raises InputError."""
+    numbers = list(given) if isinstance(given, ListConfig) else [given]
+    if len(numbers) != 2 or any(isinstance(number, bool) or not isinstance(number, int) for number in numbers):
+        raise InputError(f"span={given}: expected [START, STOP], two numbers of frames")
+    return numbers[0], numbers[1]
 
 
 if __name__ == "__main__":

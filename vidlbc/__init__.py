@@ -15,6 +15,7 @@ _PUBLIC = {
     "Codec": "vidlbc.codec",
     "EncodeReport": "vidlbc.codec",
     "inspect": "vidlbc.bitstream",
+    "cut": "vidlbc.bitstream",
     "BitstreamInfo": "vidlbc.bitstream",
     "LatentShards": "vidlbc.shards",
     "VidlbcError": "vidlbc.errors",

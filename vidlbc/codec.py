@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from vidlbc import models
-from vidlbc.bitstream import Header, Reader
+from vidlbc.bitstream import Header, Reader, cut
 from vidlbc.codec_input import check_motion_options, check_qp, check_switch, frame_rate, frames_tensor, repack
 from vidlbc.coding import (
     PACKET_FRAMES,
@@ -42,6 +42,7 @@ from vidlbc.prior.grid import to_grid
 from vidlbc.temporal_stage import MovedStage, TemporalStage
 
 Keep = Callable[[Sequence[Tensor]], None]  # called with the symbols of each packet that was written
+Span = tuple[int, int]  # frames [start, stop)
 MAX_PIXELS = 1 << 26  # 8192 x 8192; a frame of 8K video has half of it
 
 
@@ -308,9 +309,16 @@ class Codec(ImageCodec):
 
     # -- decoding ----------------------------------------------------------------------------------------------------
 
-    def decompress(self, data: bytes) -> np.ndarray:
-        """bytes -> uint8 (T, H, W, 3). Raises BitstreamError, WeightsMismatch."""
-        return np.concatenate(list(self.decompress_stream(data)))
+    def decompress(self, data: bytes, span: Span | None = None) -> np.ndarray:
+        """bytes -> uint8 (T, H, W, 3). Raises BitstreamError, WeightsMismatch.
+
+        `span`: (start, stop), decode those frames alone, and what they need (vidlbc.cut); the same frames to the bit
+        but where a video decoder refines them, which sees what comes before. Raises InputError where it is none.
+        """
+        if span is None:
+            return np.concatenate(list(self.decompress_stream(data)))
+        part, first = cut(data, *span)
+        return self.decompress(part)[span[0] - first : span[1] - first]
 
     def decompress_stream(self, source: bytes | BinaryIO) -> Iterator[np.ndarray]:
         """Blocks of up to 16 frames, uint8 (n, H, W, 3), as they are decoded."""
@@ -372,8 +380,12 @@ class Codec(ImageCodec):
         whole = [torch.cat(level, 1) for level in zip(*parts, strict=True)]
         return self.unpadded(whole, readers[0].header.height, readers[0].header.width)
 
-    def latents(self, data: bytes | BinaryIO, base: bool = False) -> list[Tensor]:
-        """Bitstream -> dequantised latents, float32 (T, C_l, H_l, W_l) a level; `base` as in `symbols`."""
+    def latents(self, data: bytes | BinaryIO, base: bool = False, span: Span | None = None) -> list[Tensor]:
+        """Bitstream -> dequantised latents, float32 (T, C_l, H_l, W_l) a level; `base` as in `symbols`, `span` as in
+        `decompress`."""
+        if span is not None:
+            part, first = cut(data, *span, base)
+            return [level[span[0] - first : span[1] - first] for level in self.latents(part, base)]
         reader = Reader(data)
         header = reader.header
         symbols = self._whole(reader, base)

@@ -59,6 +59,8 @@ def test_a_reader_of_the_base_reads_only_its_bytes(
         full = whole[index]["latents"]
         assert all(torch.equal(a, b) for a, b in zip(sample["latents"], full[2:], strict=True))
         assert whole[index]["bitstream"].startswith(sample["bitstream"])
+        part = base.span(index, 1, 3)["latents"]
+        assert all(torch.equal(a, b[1:3]) for a, b in zip(part, sample["latents"], strict=True))
 
     # Damage behind the base does not reach its reader; damage in it is told.
     row = base.meta(0)

@@ -14,15 +14,18 @@ from vidlbc.bitstream.container import (
     unpack_modes,
     unpack_qps,
 )
+from vidlbc.bitstream.cut import Cut, cut
 from vidlbc.bitstream.info import BitstreamInfo, inspect
 
 __all__ = [
     "MAX_RATE",
     "MAX_SIDE",
     "BitstreamInfo",
+    "Cut",
     "Header",
     "Packet",
     "Reader",
+    "cut",
     "end_bytes",
     "inspect",
     "pack_kinds",

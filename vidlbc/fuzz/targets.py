@@ -27,7 +27,7 @@ from vidlbc.shards.symbol_cache import SymbolCache
 
 # How often of 20 numbers each is drawn.
 SHARES = {"container": 5, "decoder": 8, "shards": 6, "cache": 1}
-_WAYS = ("symbols", "base", "latents", "decompress", "padded", "lengths", "batch", "references")
+_WAYS = ("symbols", "base", "latents", "decompress", "padded", "lengths", "batch", "references", "span")
 _MODES = ("bitstream", "symbols", "latents", "frames")
 
 
@@ -109,6 +109,8 @@ def _decoder(corpus: Corpus, case: Case, folder: Path) -> None:
         codec.padded_symbols(data)
     elif way == "lengths":
         codec.code_lengths(data, lambda level, bits: None)
+    elif way == "span":
+        codec.decompress(data, (0, 1))
     elif way == "batch":
         codec.symbols([corpus.streams[name], data])
     else:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from vidlbc.bitstream import Reader, inspect
+from vidlbc.bitstream import Reader, cut, inspect
 from vidlbc.errors import InputError, ShardError, WeightsMismatch
 from vidlbc.shards.layout import MANIFEST, ShardFiles, read_stats
 from vidlbc.shards.order import Permutation
@@ -100,11 +100,26 @@ class LatentShards:
         return int(self.table.num_rows)
 
     def __getitem__(self, index: int) -> Sample:
+        return self._sample(index, None)
+
+    def span(self, index: int, start: int, stop: int) -> Sample:
+        """`shards[index]`, but of its frames [start, stop) alone: decoding begins at the last key frame before them
+        (vidlbc.cut; shards that were encoded with `keyint` have one at that interval). `bitstream` is what is decoded.
+
+        Raises InputError where the clip has no such frames.
+        """
+        return self._sample(index, (start, stop))
+
+    def _sample(self, index: int, span: tuple[int, int] | None) -> Sample:
         n = len(self)
         if not -n <= index < n:
             raise IndexError(f"clip {index}: {self.folder} holds {n}")
         meta = self.meta(index % n)
         data = self._read(meta)
+        whole, here = data, slice(None)
+        if span is not None:
+            data, first = cut(data, *span, self.base)
+            here = slice(span[0] - first, span[1] - first)
         sample: Sample = {
             "key": meta["key"],
             "label": -1 if meta["label"] is None else meta["label"],
@@ -113,13 +128,14 @@ class LatentShards:
             "bitstream": data,
         }
         if self.cache is not None:
-            sample[self.mode] = self._from_cache(self.cache, meta, data)
+            levels = self._from_cache(self.cache, meta, whole)
+            sample[self.mode] = levels if span is None else [level[span[0] : span[1]] for level in levels]
         elif self.mode == "symbols":
-            sample["symbols"] = self.codec.symbols(data, **self._layer)
+            sample["symbols"] = [level[here] for level in self.codec.symbols(data, **self._layer)]
         elif self.mode == "latents":
-            sample["latents"] = self.codec.latents(data, **self._layer)
+            sample["latents"] = [level[here] for level in self.codec.latents(data, **self._layer)]
         elif self.mode == "frames":
-            sample["frames"] = self.codec.decompress(data)
+            sample["frames"] = self.codec.decompress(data)[here]
         return sample
 
     def _from_cache(self, cache: SymbolCache, meta: dict[str, Any], data: bytes) -> Any:
