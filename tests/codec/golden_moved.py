@@ -21,6 +21,7 @@ import vidlbc
 from tests.codec.golden_streams import FPS, QP, all_symbols, write
 from tests.codec.small_models import noisy_frames, raw_bits, wild_field
 from vidlbc.coding.moved_encoding import MovedChooser, Source
+from vidlbc.motion.brightness import Brightness
 from vidlbc.moved_codec import MovedCodec
 
 # Blocks of 16x16: 6 by 6, so that every pass has some.
@@ -34,12 +35,14 @@ NAMES = {
     "moved_transformer_rdo": "transformer",
     "moved_lstm_copies": "lstm",
     "moved_transformer_copies": "transformer",
+    "moved_lstm_bright": "lstm",
 }
+BRIGHT = {1: Brightness((90, 64, 50), (-20, 0, 30)), 2: Brightness((255, 1, 64), (-128, 127, 1))}
 KINDS, KINDS_OF_COPIES = "KMMSMKMMM", "KMMSMKRMM"
 
 
 def copies(name: str) -> bool:
-    return name.endswith("copies")
+    return name.endswith(("copies", "bright"))
 
 
 def symbols() -> list[Tensor]:
@@ -62,8 +65,13 @@ def encode(model: Path, name: str) -> bytes:
         bits = raw_bits(1900 + next(flagged), rows * columns).reshape(rows, columns)
         return torch.from_numpy((bits % 3 == 0) | (bits[::2, ::2] % 4 == 1).repeat(2, 0).repeat(2, 1))[None]
 
-    with patch("vidlbc.coding.moved_encoding.search", fields), patch.object(MovedChooser, "copies", flags):
-        if not name.endswith(("rdo", "copies")):
+    lights = iter([BRIGHT.get(t) if name.endswith("bright") else None for t in range(1, FRAMES)])
+    patches = (
+        patch("vidlbc.coding.moved_encoding.search", fields), patch.object(MovedChooser, "copies", flags),
+        patch("vidlbc.coding.moved_encoding.brightness_between", lambda frame, before: next(lights)),
+    )  # fmt: skip
+    with patches[0], patches[1], patches[2]:
+        if not name.endswith(("rdo", "copies", "bright")):
             return codec.compress_symbols(symbols(), QP, HEIGHT, WIDTH, fps=FPS)[0]
         sink, header = io.BytesIO(), codec._header(HEIGHT, WIDTH, QP, FPS, True, (), rdo=copies(name))
         pictures = noisy_frames(FRAMES, 96, 96)

@@ -128,24 +128,28 @@ def decode_shown(data: bytes, model: Path) -> list[tuple[list[Array], Array | No
     past: Any = None
     frames: list[tuple[list[Array], Array | None]] = []
     ((_, packets),) = stream.sections
-    for count, packet_crc, checks, kinds, payload, qps in packets:
+    for count, packet_crc, checks, kinds, payload, own in packets:
         decoder, crc = RangeDecoder(payload), 0
         for t in range(count):
+            qp, light = own[t]
             if kinds[t] == REPEATED:
                 assert stream.version > 5 and past is not None and crc & 255 == checks[t]
                 frames.append(frames[-1])
                 continue
             for one in (prior, alone):
-                one.at(image, qps[t])
+                one.at(image, qp)
             field, copied, picture, predicted, moved, memory = still, none, None, [], None, {}
             if kinds[t] != KEY:
                 assert past is not None
                 reference, before, flags, state = past
+                if light:
+                    gains, offsets = np.frombuffer(light[:3], np.uint8), np.frombuffer(light[3:], np.int8)
+                    reference = ((reference.astype(np.int64) * gains + 32 >> 6) + offsets).clip(0, 255).astype(np.uint8)
                 if kinds[t] == MOVED:
-                    field = Vectors(prior.rest, qps[t], decoder, before).field()
+                    field = Vectors(prior.rest, qp, decoder, before).field()
                     crc = zlib.crc32(field.astype("<i2").tobytes(), crc)
                 if stream.version > 5:
-                    copied = copied_blocks(prior.rest, qps[t], decoder, flags, field)
+                    copied = copied_blocks(prior.rest, qp, decoder, flags, field)
                     crc = zlib.crc32(copied.astype("<i2").tobytes(), crc)
                 picture, predicted, moved, memory = prior.look(reference, field, copied, state)
             said = (alone if kinds[t] == KEY else prior).frame(height, width, memory)
@@ -168,7 +172,7 @@ def decode_shown(data: bytes, model: Path) -> list[tuple[list[Array], Array | No
             reference = None
             if stream.context:
                 state = prior.begin(latents) if moved is None else prior.advance(moved, latents)
-                reference = reference_picture(prior.rest, qps[t], latents, picture)
+                reference = reference_picture(prior.rest, qp, latents, picture)
                 if picture is not None:
                     shown = np.clip(np.rint(picture * F(255 / 16) + F(127.5)), 0, 255).astype(np.uint8)
                     reference = np.where(copied.repeat(16, 0).repeat(16, 1)[..., None], shown, reference)

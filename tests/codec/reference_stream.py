@@ -109,8 +109,8 @@ def section(b: Bytes, levels: range, version: int, qp: int) -> list[Packet]:
         (crc,) = struct.unpack("<I", b.take(4))
         checks = b.take(count)
         modes = frame_kinds(b, count) if version > 4 else frame_modes(b, count, levels)
-        qps = frame_qps(b, count, qp) if version > 5 else [qp] * count
-        packets.append((count, crc, checks, modes, b.take(size), qps))
+        own = frame_qps(b, count, qp) if version > 5 else [(qp, b"")] * count
+        packets.append((count, crc, checks, modes, b.take(size), own))
         b.check()
 
 
@@ -130,9 +130,13 @@ def frame_kinds(b: Bytes, count: int) -> list[int]:
     return [bits[t // 4] >> 2 * (t % 4) & 3 for t in range(count)]
 
 
-def frame_qps(b: Bytes, count: int, qp: int) -> list[int]:
-    others = b.take((count + 7) // 8)
-    return [b.take(1)[0] if others[t // 8] >> t % 8 & 1 else qp for t in range(count)]
+def frame_qps(b: Bytes, count: int, qp: int) -> list[tuple[int, bytes]]:
+    """QP and brightness of each frame."""
+    others, found = b.take((count + 7) // 8), []
+    for t in range(count):
+        own = b.take(1)[0] if others[t // 8] >> t % 8 & 1 else qp
+        found.append((own & 127, b.take(6) if own & 128 else b""))
+    return found
 
 
 # -- weights -----------------------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@
 The lowest version that can say it is written. Version 3: a variant keeps only the first channels of its levels, or the
 coarse levels form a base layer whose bytes come before all others. Version 4: symbols that are all but certain are left
 out. Version 5: frames have vectors, and are predicted from moved pictures. Version 6: some of their blocks are copied,
-some frames repeat the one before, and each may have a QP of its own. Varints are LEB128. A packet holds up to 16 frames
-in one range-coder run, so that the coder's flush and the checksums cost about two bytes a frame. Nothing here needs
-weights.
+some frames repeat the one before, and each may have a QP of its own and a brightness. Varints are LEB128. A packet
+holds up to 16 frames in one range-coder run, so that the coder's flush and the checksums cost about two bytes a frame.
+Nothing here needs weights.
 """
 
 import io
@@ -29,6 +29,7 @@ MAX_SIDE = 1 << 16
 MAX_RATE = 1 << 32  # of the frame rate's numerator and denominator
 MAX_PACKET_FRAMES = 255
 _PACKET, _END = 0x50, 0x45
+_BRIGHT, _BRIGHTNESS = 0x80, 6  # of the byte of a frame's own QP: a brightness follows, so many bytes
 _MAX_UNIT = 64  # of the reserved field: frames that temporal=chunk coded as one; 1 for every other kind
 # Of an escape entry with the least count (24 bits), and its 16 plain bits.
 _MAX_SYMBOL_BYTES = 5
@@ -137,11 +138,15 @@ def pack_kinds(kinds: Sequence[int]) -> bytes:
     return bits.to_bytes(-(-len(kinds) // 4), "little")
 
 
-def pack_qps(qps: Sequence[int], qp: int) -> bytes:
-    """The QP of each frame: first a bit a frame, whether it is another than the header's `qp`, lowest bits first, in
-    whole bytes; then a byte for each such frame."""
-    flags = sum((own != qp) << t for t, own in enumerate(qps))
-    return flags.to_bytes(-(-len(qps) // 8), "little") + bytes(own for own in qps if own != qp)
+def pack_qps(qps: Sequence[int], qp: int, brightness: Sequence[bytes | None] = ()) -> bytes:
+    """What frames have of their own: first a bit a frame, whether its QP is another than the header's `qp` or it has a
+    brightness, lowest bits first, in whole bytes; then for each such frame a byte with its QP, and where that byte's
+    highest bit is set the six of its brightness (vidlbc.motion.brightness)."""
+    every = brightness or [None] * len(qps)
+    own = [(t, q, light) for t, (q, light) in enumerate(zip(qps, every, strict=True)) if q != qp or light is not None]
+    flags = sum(1 << t for t, _, _ in own)
+    parts = [bytes([q]) if light is None else bytes([q | _BRIGHT]) + light for _, q, light in own]
+    return flags.to_bytes(-(-len(qps) // 8), "little") + b"".join(parts)
 
 
 def unpack_kinds(packet: Packet, header: Header) -> list[int]:
@@ -155,16 +160,28 @@ def unpack_kinds(packet: Packet, header: Header) -> list[int]:
 
 def unpack_qps(packet: Packet, header: Header) -> list[int]:
     """The QPs of `pack_qps`, or as many of the header's. Raises BitstreamError where one is none."""
-    count = packet.frames
-    if not header.copies:
-        return [header.qp] * count
-    rest = packet.modes[-(-count // 4) :]
-    size = -(-count // 8)
-    flags, own = int.from_bytes(rest[:size], "little"), iter(rest[size:])
-    qps = [next(own) if flags >> t & 1 else header.qp for t in range(count)]
+    qps = [qp for qp, _ in _own(packet, header)]
     if max(qps) > MAX_QP:
         raise BitstreamError(f"damaged bitstream: a frame's QP is over {MAX_QP}")
     return qps
+
+
+def unpack_brightness(packet: Packet, header: Header) -> list[bytes | None]:
+    """The brightness of `pack_qps`, None of frames that have none."""
+    return [light for _, light in _own(packet, header)]
+
+
+def _own(packet: Packet, header: Header) -> Iterator[tuple[int, bytes | None]]:
+    """QP and brightness of each frame."""
+    count = packet.frames
+    rest = io.BytesIO(packet.modes[-(-count // 4) :] if header.copies else bytes(count))
+    flags = int.from_bytes(rest.read(-(-count // 8)), "little")
+    for t in range(count):
+        if flags >> t & 1:
+            (byte,) = rest.read(1)
+            yield byte & ~_BRIGHT, rest.read(_BRIGHTNESS) if byte & _BRIGHT else None
+        else:
+            yield header.qp, None
 
 
 def end_bytes(frames: int, version: int = PLAIN_VERSION) -> bytes:
@@ -329,9 +346,12 @@ class Reader:
             kinds = self._source.take(-(-frames // 4), "the kinds of frames")
             if not self.header.copies:
                 return kinds
-            flags = self._source.take(-(-frames // 8), "the QPs of frames")
-            others = (int.from_bytes(flags, "little") & ((1 << frames) - 1)).bit_count()
-            return kinds + flags + self._source.take(others, "the QPs of frames")
+            own = flags = self._source.take(-(-frames // 8), "the QPs of frames")
+            for _ in range((int.from_bytes(flags, "little") & ((1 << frames) - 1)).bit_count()):
+                own += (byte := self._source.take(1, "the QPs of frames"))
+                if byte[0] & _BRIGHT:
+                    own += self._source.take(_BRIGHTNESS, "the brightness of frames")
+            return kinds + own
         flags = self._source.take(-(-frames // 8), "the frame modes")
         flagged = (int.from_bytes(flags, "little") & ((1 << frames) - 1)).bit_count()
         return flags + self._source.take(-(-flagged * levels // 8), "the frame modes")

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidlbc.bitstream import Header, Packet, Reader, unpack_kinds, unpack_qps
+from vidlbc.bitstream import Header, Packet, Reader, unpack_brightness, unpack_kinds, unpack_qps
 from vidlbc.coding.moved_priors import MovedPriors
 from vidlbc.coding.moving import FrameKind, Look, Past, PastBuilder, left_out, look, no_motion
 from vidlbc.coding.packet_decoder import OnLevel, PacketDecoder
 from vidlbc.entropy import coder
 from vidlbc.errors import BitstreamError
+from vidlbc.motion.brightness import Brightness
 from vidlbc.motion.prior import Asked
 from vidlbc.prior.grid import require_exact_products
 from vidlbc.prior.topdown import Gains
@@ -48,6 +49,9 @@ def decode_moved(
         for t, kind in enumerate(source.kinds):
             if kind is not FrameKind.KEY and (past is None or not header.context):
                 raise BitstreamError(f"damaged bitstream: frame {done + t} has a past, and no frame is before it")
+            light = source.brightness[t]
+            if light is not None and kind in (FrameKind.KEY, FrameKind.REPEATED):
+                raise BitstreamError(f"damaged bitstream: frame {done + t} has a brightness, and is not predicted")
             if kind is FrameKind.REPEATED:
                 symbols = last
                 source.repeat(symbols)
@@ -59,7 +63,7 @@ def decode_moved(
                 told: list[Tensor] = []  # before the levels
                 if kind is not FrameKind.KEY:
                     assert past is not None
-                    given, told = _look(priors, source, qp, past, kind, still)
+                    given, told = _look(priors, source, qp, past.brightened(light), kind, still)
                 wanted = header.context or on_reference is not None
                 builder = PastBuilder(priors, gains, qp, given, still) if wanted else None
                 symbols = _decode_frame(priors, source, gains, qp, given, builder)
@@ -123,6 +127,8 @@ class _Packet(PacketDecoder):
         self.header = header
         self.kinds = [FrameKind(kind) for kind in unpack_kinds(packet, header)]
         self.qps = unpack_qps(packet, header)
+        found = unpack_brightness(packet, header)
+        self.brightness = [None if light is None else Brightness.from_bytes(light) for light in found]
 
     def symbols_of(self, asked: Asked, kind: int, truth: Tensor | None, mask: Tensor | None) -> Tensor:
         """For `MovedPriors.vectors` and `flags`."""

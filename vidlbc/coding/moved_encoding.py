@@ -44,6 +44,7 @@ from vidlbc.coding.moved_priors import Alone, MovedPriors, Seen
 from vidlbc.coding.moving import FrameKind, Look, Past, after, left_out, look, no_copies, no_motion
 from vidlbc.coding.rdo import Rule, choose_level
 from vidlbc.entropy import coder
+from vidlbc.motion.brightness import Brightness, brightened, brightness_between
 from vidlbc.motion.field import LIMIT
 from vidlbc.motion.prior import Asked, Code
 from vidlbc.motion.search import DEFAULT, Effort, displacements, search
@@ -128,20 +129,24 @@ class MovedFrame:
     vectors: CodedRuns | None = None
     flags: CodedRuns | None = None
     copied: float = 0.0
+    brightness: Brightness | None = None
 
     @property
     def bits(self) -> float:
-        return sum(part.bits for part in (self.coded, self.vectors, self.flags) if part is not None)
+        own = 0 if self.brightness is None else 8 * len(self.brightness.to_bytes())
+        return own + sum(part.bits for part in (self.coded, self.vectors, self.flags) if part is not None)
 
 
 class _Known(NamedTuple):
     """What is known of a frame before any frame is coded: what its rounded symbols show, the picture to search for, and
-    where that was in the one before, None where there is none; and whether the picture is the one before."""
+    where that was in the one before, None where there is none; whether the picture is the one before, and how much
+    brighter than that."""
 
     alone: Alone
     picture: Tensor
     displaced: Tensor | None
     repeats: bool
+    brightness: Brightness | None = None
 
 
 @dataclass(frozen=True)
@@ -225,8 +230,12 @@ class MovedChooser:
         if before is None:
             return _Known(alone, picture, None, False)
         with self._priors.clock.stage("motion search"):
-            found = displacements(picture, before.picture, self._base.qp, self._settings.effort)
-        return _Known(alone, picture, found, False)
+            then, light = before.picture, None
+            if given is not None and self._header.copies:
+                light = brightness_between(given, then)
+                then = then if light is None else brightened(then, light)
+            found = displacements(picture, then, self._base.qp, self._settings.effort)
+        return _Known(alone, picture, found, False, light)
 
     def _frame(self, frame: Source, known: _Known | None, lift: int) -> MovedFrame:
         keyint = self._settings.keyint
@@ -266,7 +275,8 @@ class MovedChooser:
 
     def _inter(self, frame: Source, known: _Known, past: Past) -> _Choice | None:
         """None: the frame shows what the one before shows."""
-        priors, at = self._priors, self._base
+        priors, at, light = self._priors, self._base, known.brightness
+        past = past.brightened(light)
         with priors.clock.stage("motion search"):
             field = self.search(known.picture, past, known.displaced).clamp(-LIMIT, LIMIT)
         kind = FrameKind.MOVED if bool(field.any()) else FrameKind.STILL
@@ -278,7 +288,7 @@ class MovedChooser:
         if self._header.copies:
             copied = self.copies(frame, known, seen, lasting(past.copied, self._since_key == 1, field))
             self._share += (float(copied.float().mean()) - self._share) / _LATELY
-            if kind is FrameKind.STILL and bool(copied.all()):
+            if kind is FrameKind.STILL and light is None and bool(copied.all()):
                 return None
             walk = partial(priors.flags, at.qp, past.copied, field)
             coming[1] = priors.pool.beside(partial(CodedRuns.of, walk, copied))
@@ -287,7 +297,8 @@ class MovedChooser:
         vectors, flags = (None if runs is None else runs.result() for runs in coming)
         cost += sum(runs.bits for runs in (vectors, flags) if runs is not None)
         share = float(copied.float().mean())
-        return _Choice(MovedFrame(kind, at.number, symbols, coded, vectors, flags, share), given, cost)
+        frame_coded = MovedFrame(kind, at.number, symbols, coded, vectors, flags, share, light)
+        return _Choice(frame_coded, given, cost)
 
     def search(self, picture: Tensor, past: Past, displaced: Tensor | None) -> Tensor:
         """Vectors of a frame that looks like `picture`, uint8 (1, H, W, 3): any decode."""
@@ -371,7 +382,8 @@ class MovedWriter:
             checks.append(crc & 0xFF)
         modes = pack_kinds([frame.kind for frame in self._waiting])
         if self._header.copies:
-            modes += pack_qps([frame.qp for frame in self._waiting], self._header.qp)
+            lights = [None if frame.brightness is None else frame.brightness.to_bytes() for frame in self._waiting]
+            modes += pack_qps([frame.qp for frame in self._waiting], self._header.qp, lights)
         self._write(Packet(len(checks), crc, bytes(checks), modes, encoder.finish()).to_bytes())
         self._waiting = []
 

@@ -4,12 +4,13 @@
 
 A frame is of one of four kinds. A *key* frame has no past: the image stage's own prior codes it, and a decoder may
 begin there. A *moved* frame has vectors of its own; a *still* one has none, and is predicted from the reference as it
-is; some blocks of both may be copied (vidlbc.motion.copies). A *repeated* frame is the one before: nothing is coded.
+is; some blocks of both may be copied (vidlbc.motion.copies), and the reference may be as much brighter as the frame is
+(vidlbc.motion.brightness). A *repeated* frame is the one before: nothing is coded.
 """
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
 
@@ -20,6 +21,7 @@ from vidlbc.bitstream import Header
 from vidlbc.coding.encoding import LeftOut
 from vidlbc.coding.moved_priors import Alone, MovedPriors, Seen
 from vidlbc.image_stage.base import truncated
+from vidlbc.motion.brightness import Brightness, brightened
 from vidlbc.motion.copies import copied_at, copied_symbols
 from vidlbc.motion.field import BLOCK, pyramid
 from vidlbc.prior.topdown import Gains, Level
@@ -46,6 +48,14 @@ class Past:
     @property
     def reference(self) -> Tensor:
         return self.picture.result()
+
+    def brightened(self, brightness: Brightness | None) -> "Past":
+        """What a frame of that brightness is predicted from."""
+        if brightness is None:
+            return self
+        picture: Future[Tensor] = Future()
+        picture.set_result(brightened(self.reference, brightness))
+        return replace(self, picture=picture)
 
     def state(self, stride: int) -> tuple[Tensor, ...]:
         return self.states[stride].result()[1]

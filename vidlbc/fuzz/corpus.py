@@ -67,6 +67,7 @@ STREAMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "copies_transformer": ("copies", "transformer", {"variant": "short", "rdo": True}),
 }
 REPEATING = ("copies_lstm",)  # those with a frame that is the one before
+FADING = ("copies_transformer",)  # those with one that is darker
 LONG = "lstm"  # the one that has two packets
 LAYERED = tuple(name for name, (model, _, _) in STREAMS.items() if model == "layered")
 # Streams whose symbols are as large as they get, which no picture has; and whose codec they are of.
@@ -125,6 +126,8 @@ def make_corpus(folder: Path) -> Corpus:
         frames = _frames(18 if name == LONG else FRAMES, len(name))
         if name in REPEATING:
             frames[2] = frames[1]
+        if name in FADING:
+            frames[1:] = frames[:1] // 2 + 30
         path = folder / "streams" / f"{name}.vlbc"
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as sink:
