@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,6 +29,7 @@ from vidlbc.evaluation.our_codecs import load_codecs
 from vidlbc.evaluation.rate_distortion import Point, measure_anchor, measure_clip
 from vidlbc.evaluation.rate_distortion_job import EvaluateSettings, evaluate_clips
 from vidlbc.evaluation.rate_distortion_tables import tables, write_csv
+from vidlbc.motion.search import EFFORTS
 
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 MakeClip = Callable[..., Path]
@@ -124,6 +126,21 @@ def test_models_that_cannot_be_told_apart_or_are_not_there(model: Path, tmp_path
         load_codecs([str(model), str(same_name)], None, "cpu", "fp32", rdo=False)
     with pytest.raises(InputError, match="no model 'nowhere'"):
         load_codecs([str(model), "nowhere"], None, "cpu", "fp32", rdo=False)
+
+
+def test_options_are_part_of_a_kinds_name(tmp_path: Path) -> None:
+    moved = save_small_model(tmp_path / "moved", moved=True, copies=True)
+    names = ["lstm", "lstm+fast", "lstm+best+keyint2"]
+    found, _ = load_codecs([str(moved)], names, "cpu", "fp32", rdo=True)
+    assert list(found) == [*names, *(f"{name}-rdo" for name in names)]
+    plain, fast, best = (found[name] for name in names)
+    assert (plain.effort, fast.effort, best.effort) == (EFFORTS["default"], EFFORTS["fast"], EFFORTS["best"])
+    assert (plain.keyint, best.keyint) == (0, 2)
+    points = {p.kind: p for p in measure_clip("clip", noisy_frames(5, 40, 56), {n: found[n] for n in names}, qp=20)}
+    assert list(points) == names and points["lstm"].psnr == points["lstm+best+keyint2"].psnr
+    for wrong in ("lstm+slow", "lstm+keyint", "lstm+keyint-1"):
+        with pytest.raises(InputError, match=f"^temporal={re.escape(wrong)}: unknown option .*, expected refine, fast"):
+            load_codecs([str(moved)], [wrong], "cpu", "fp32", rdo=False)
 
 
 def test_jpeg_counts_the_bytes_of_files_and_rises_with_quality(tmp_path: Path) -> None:
