@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from tests.codec.small_models import kinds_of
+from vidlbc.bitstream import Reader, unpack_brightness
 from vidlbc.errors import InputError, ShardError, VidlbcError
 from vidlbc.fuzz import FuzzSettings, guided, run, run_fuzz, run_guided, targets
 from vidlbc.fuzz.corpus import EXTREME, STREAMS, Corpus, make_corpus
@@ -35,6 +36,10 @@ def test_the_corpus_is_of_every_kind_and_version_and_passes(corpus: Corpus, tmp_
     assert {kind for _, kind, _ in STREAMS.values()} == {"none", "lstm", "transformer"}
     assert {data[4] for data in corpus.streams.values()} == {2, 3, 4, 5, 6}
     moved = {"moved_transformer": [0, 2, 2, 2, 2], "moved_extreme": [0, 2], "moved_no_context": [0] * 5}
+    header, fading = Reader(corpus.streams["copies_transformer"]), []
+    for packet in header.packets():
+        fading += [light is not None for light in unpack_brightness(packet, header.header)]
+    assert fading == [False, True, False, False, False]
     moved |= {"copies_lstm": [0, 2, 3, 2, 2], "copies_transformer": [0, 2, 2, 2, 2]}
     for name, kinds in moved.items():
         assert kinds_of(corpus.streams[name]) == kinds

@@ -67,7 +67,7 @@ STREAMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "copies_transformer": ("copies", "transformer", {"variant": "short", "rdo": True}),
 }
 REPEATING = ("copies_lstm",)  # those with a frame that is the one before
-FADING = ("copies_transformer",)  # those with one that is darker
+FADING = ("copies_transformer",)  # those with one that is darker than the first
 LONG = "lstm"  # the one that has two packets
 LAYERED = tuple(name for name, (model, _, _) in STREAMS.items() if model == "layered")
 # Streams whose symbols are as large as they get, which no picture has; and whose codec they are of.
@@ -127,7 +127,7 @@ def make_corpus(folder: Path) -> Corpus:
         if name in REPEATING:
             frames[2] = frames[1]
         if name in FADING:
-            frames[1:] = frames[:1] // 2 + 30
+            frames[1:] = frames[1:] // 2 + 30
         path = folder / "streams" / f"{name}.vlbc"
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as sink:

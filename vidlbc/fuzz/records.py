@@ -140,9 +140,11 @@ def _packet(cursor: _Cursor, header: Record, levels: int) -> Record:
     if header.get("version")[0] >= 5:
         add(("kinds", cursor.take(-(-frames // 4))))
         if header.get("version")[0] >= 6:
-            others = cursor.take(-(-frames // 8))
-            count = (int.from_bytes(others, "little") & ((1 << frames) - 1)).bit_count()
-            add(("qps", others + cursor.take(count)))
+            own = others = cursor.take(-(-frames // 8))
+            for _ in range((int.from_bytes(others, "little") & ((1 << frames) - 1)).bit_count()):
+                own += (byte := cursor.take(1))
+                own += cursor.take(6) if byte[0] & 0x80 else b""  # a brightness
+            add(("qps", own))
     else:
         flags = cursor.take(-(-frames // 8))
         flagged = (int.from_bytes(flags, "little") & ((1 << frames) - 1)).bit_count()
