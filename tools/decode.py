@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig
 from tqdm import tqdm
 
 import vidlbc
+from vidlbc.bitstream import Cut
 from vidlbc.cli import run
 from vidlbc.errors import BitstreamError, InputError
 from vidlbc.shards import DecodedVideo, LatentShards, decode_shards
@@ -68,8 +69,9 @@ def decode_file(source: Path, config: DictConfig) -> DecodedVideo:
             codec, wanted = load_codec(config, "default", info.kind), slice(0, info.frames)
             stream: BinaryIO = bitstream
             if config.span is not None:
-                part, first = _cut(source, *_span(config.span))
-                stream, wanted = io.BytesIO(part), slice(config.span[0] - first, config.span[1] - first)
+                span = _span(config.span)
+                part = _cut(source, *span)
+                stream, wanted = io.BytesIO(part.data), part.place(*span)
             with tqdm(total=wanted.stop - wanted.start, unit="frame", desc="decode") as meter:
 
                 def frames() -> Iterator[np.ndarray]:
@@ -84,7 +86,7 @@ def decode_file(source: Path, config: DictConfig) -> DecodedVideo:
     return DecodedVideo(source.name, named(path, config.format), count)
 
 
-def _cut(source: Path, start: int, stop: int) -> tuple[bytes, int]:
+def _cut(source: Path, start: int, stop: int) -> Cut:
     """Raises InputError naming the file, BitstreamError."""
     with source.open("rb") as bitstream:
         try:

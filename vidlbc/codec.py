@@ -317,8 +317,8 @@ class Codec(ImageCodec):
         """
         if span is None:
             return np.concatenate(list(self.decompress_stream(data)))
-        part, first = cut(data, *span)
-        return self.decompress(part)[span[0] - first : span[1] - first]
+        part = cut(data, *span)
+        return self.decompress(part.data)[part.place(*span)]
 
     def decompress_stream(self, source: bytes | BinaryIO) -> Iterator[np.ndarray]:
         """Blocks of up to 16 frames, uint8 (n, H, W, 3), as they are decoded."""
@@ -384,8 +384,8 @@ class Codec(ImageCodec):
         """Bitstream -> dequantised latents, float32 (T, C_l, H_l, W_l) a level; `base` as in `symbols`, `span` as in
         `decompress`."""
         if span is not None:
-            part, first = cut(data, *span, base)
-            return [level[span[0] - first : span[1] - first] for level in self.latents(part, base)]
+            part = cut(data, *span, base)
+            return [level[part.place(*span)] for level in self.latents(part.data, base)]
         reader = Reader(data)
         header = reader.header
         symbols = self._whole(reader, base)

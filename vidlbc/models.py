@@ -204,10 +204,11 @@ def begin_temporal(
     where both predict from moved pictures: what both have is taken. `copies`: blocks of such a stage may be copied;
     where none are, its distributions are those of a stage without. Raises InputError where nothing can be taken.
     """
+    theirs, _ = load_temporal(folder, image, any_image=True)
     config = _read_config(folder, image_stage=str, kind=str)
     options = dict(config.get("options", {}))
     if "motion" not in options and config["kind"] == kind:
-        return load_temporal(folder, image, any_image=True)[0], options
+        return theirs, options
     same = config["image_stage"] == image.digest.hex()
     given = options.get("motion")
     motion = given if same else motion_options(image.stage)
@@ -215,15 +216,14 @@ def begin_temporal(
         raise InputError(f"{folder}: of kind {config['kind']}, on {image.stage.family}: no {kind} can begin with it")
     copies = copies or bool(given.get("copies"))
     options = {**(options if config["kind"] == kind else {}), "motion": {**given, **motion, "copies": copies}}
-    temporal, tensors = build_temporal(kind, image.stage, **options), load_tensors(folder / "model.safetensors")[0]
+    temporal, tensors = build_temporal(kind, image.stage, **options), theirs.state_dict()
     assert isinstance(temporal, MovedStage)
     own = temporal.motion.synthesis.own
     kept = set() if same else {id(p) for module in (*own, temporal.motion.analysis) for p in module.parameters()}
-    theirs = from_integers(tensors)
     for name, parameter in temporal.named_parameters():
-        if name not in theirs or id(parameter) in kept:
+        if name not in tensors or id(parameter) in kept:
             continue
-        tensor = theirs[name]
+        tensor = tensors[name]
         if tensor.ndim == 2 and tensor.shape[1] + 1 == parameter.shape[1]:
             tensor = F.pad(tensor, (0, 1))  # what is copied of a cell comes in last
         if tensor.shape == parameter.shape:

@@ -66,11 +66,11 @@ def encode(model: Path, name: str) -> bytes:
         return torch.from_numpy((bits % 3 == 0) | (bits[::2, ::2] % 4 == 1).repeat(2, 0).repeat(2, 1))[None]
 
     lights = iter([BRIGHT.get(t) if name.endswith("bright") else None for t in range(1, FRAMES)])
-    patches = (
-        patch("vidlbc.coding.moved_encoding.search", fields), patch.object(MovedChooser, "copies", flags),
+    with (
+        patch("vidlbc.coding.moved_encoding.search", fields),
+        patch.object(MovedChooser, "copies", flags),
         patch("vidlbc.coding.moved_encoding.brightness_between", lambda frame, before: next(lights)),
-    )  # fmt: skip
-    with patches[0], patches[1], patches[2]:
+    ):
         if not name.endswith(("rdo", "copies", "bright")):
             return codec.compress_symbols(symbols(), QP, HEIGHT, WIDTH, fps=FPS)[0]
         sink, header = io.BytesIO(), codec._header(HEIGHT, WIDTH, QP, FPS, True, (), rdo=copies(name))

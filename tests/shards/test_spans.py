@@ -39,6 +39,8 @@ def test_spans_of_clips_begin_at_their_key_frames(
     part = cached.span(0, 4, 6)
     assert all(torch.equal(*pair) for pair in zip(part["latents"], cached.span(0, 4, 6)["latents"], strict=True))
     assert all(len(level) == 2 for level in part["latents"])
+    decoded = LatentShards(out, mode="latents")[0]["latents"]
+    assert all(torch.equal(some, every[4:6]) for some, every in zip(part["latents"], decoded, strict=True))
     with pytest.raises(InputError, match="^frames 4 to 10: the bitstream holds 9$"):
         cached.span(0, 4, 10)
 

@@ -14,6 +14,10 @@ class Cut(NamedTuple):
     data: bytes
     first: int
 
+    def place(self, start: int, stop: int) -> slice:
+        """Where frames [start, stop) of the whole are in it."""
+        return slice(start - self.first, stop - self.first)
+
 
 def cut(source: bytes | BinaryIO, start: int, stop: int, base: bool = False) -> Cut:
     """Frames [start, stop) of a bitstream, those before them that a decoder needs, and the rest of the last packet.

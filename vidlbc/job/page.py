@@ -106,9 +106,10 @@ def _tiles(
         ("PSNR, MS-SSIM", f"{f['psnr']:.2f} dB, {f['ms_ssim']:.4f}", "RGB, against the decoded source"),
     ]
     if f["temporal"] != "none":
-        beside = f"{f['bpp_no_context']:.4f} bit/pixel without, same symbols; {saved_none:.1f}% below temporal=none"
         if f["rdo"]:
             beside = f"against {f['bpp_none']:.4f} bit/pixel of temporal=none for the same PSNR"
+        else:
+            beside = f"{f['bpp_no_context']:.4f} bit/pixel without, same symbols; {saved_none:.1f}% below temporal=none"
         tiles.append(("saved by temporal context", f"{saved:.1f}%", beside))
     smaller = f["source_bytes"] / max(1, f["shard_bytes"])
     speed = f"{f['encode_fps'] or 0:.1f}, {f['decode_fps']:.1f} frames/s"

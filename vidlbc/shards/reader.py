@@ -118,8 +118,8 @@ class LatentShards:
         data = self._read(meta)
         whole, here = data, slice(None)
         if span is not None:
-            data, first = cut(data, *span, self.base)
-            here = slice(span[0] - first, span[1] - first)
+            part = cut(data, *span, self.base)
+            data, here = part.data, part.place(*span)
         sample: Sample = {
             "key": meta["key"],
             "label": -1 if meta["label"] is None else meta["label"],
