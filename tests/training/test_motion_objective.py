@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.codec.small_models import MOVED_OPTIONS, noisy_frames, save_small_model
 from vidlbc import models
@@ -185,6 +186,17 @@ def test_nothing_begins_with_another_kind_without_motion(image, tmp_path):
     models.save_temporal(plain, tmp_path, {"kind": "lstm", "options": {}}, image.digest)
     with pytest.raises(InputError, match="of kind lstm, on lbc: no transformer can begin with it"):
         models.begin_temporal(tmp_path, "transformer", image, copies=True)
+
+
+def test_a_stage_to_begin_with_that_lacks_a_tensor_is_refused(image, copying, tmp_path):
+    options = {"motion": MOVED_OPTIONS["transformer"]["motion"] | {"copies": True}}
+    models.save_temporal(copying, tmp_path, {"kind": "transformer", "options": options}, image.digest)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["motion.analysis.down.0.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    for kind in ("transformer", "lstm"):
+        with pytest.raises(InputError, match="do not fit the config .*'motion.analysis.down.0.weight'"):
+            models.begin_temporal(tmp_path, kind, image, copies=True)
 
 
 def test_flags_learn_with_the_vectors(image, copying):
