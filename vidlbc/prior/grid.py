@@ -87,8 +87,8 @@ def from_integers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What `as_integers` was given; a state without integers is as it was."""
     out = {name: tensor for name, tensor in state.items() if not name.endswith(".bits")}
     for name in state:
-        if name.endswith(".bits"):
-            weight = f"{name.removesuffix('.bits')}.weight"
+        weight = f"{name.removesuffix('.bits')}.weight"
+        if name.endswith(".bits") and weight in state:  # what lacks is for a model's loader to say
             unit = torch.exp2(-state[name].double())
             out[weight] = (state[weight].double() * unit.view(-1, *[1] * (state[weight].dim() - 1))).float()
     return out
