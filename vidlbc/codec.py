@@ -25,7 +25,7 @@ from torch import Tensor
 
 from vidlbc import models
 from vidlbc.bitstream import Header, Reader, cut
-from vidlbc.codec_input import check_motion_options, check_qp, check_switch, frame_rate, frames_tensor, repack
+from vidlbc.codec_input import check_motion_options, check_qp, frame_rate, frames_tensor, repack
 from vidlbc.coding import (
     PACKET_FRAMES,
     SKIP,
@@ -36,7 +36,7 @@ from vidlbc.coding import (
     RateDistortionQuantiser,
     decode,
 )
-from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
+from vidlbc.errors import BitstreamError, InputError, WeightsMismatch, check_switch
 from vidlbc.image_codec import ImageCodec
 from vidlbc.prior.grid import to_grid
 from vidlbc.temporal_stage import MovedStage, TemporalStage

@@ -73,12 +73,6 @@ def frames_tensor(block: np.ndarray | Tensor) -> Tensor:
     return frames
 
 
-def check_switch(name: str, value: object) -> None:
-    """Raises InputError where a switch that may be left open is anything else."""
-    if value is not None and not isinstance(value, bool):
-        raise InputError(f"{name}={value}: expected true, false or null")
-
-
 def repack(blocks: Iterable[np.ndarray | Tensor], size: int) -> Iterator[Tensor]:
     """Checked frames in packets of `size` (the last may be shorter), whatever the sizes of the blocks."""
     waiting: list[Tensor] = []

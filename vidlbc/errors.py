@@ -35,3 +35,9 @@ def one_line(error: Exception, most: int = 200) -> str:
     """What another library says, fit to be part of a line: at most that many characters, all of them printable."""
     text = " ".join(str(error).split())[:most]
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) or type(error).__name__
+
+
+def check_switch(name: str, value: object) -> None:
+    """Raises InputError where a switch that may be left open is anything else."""
+    if value is not None and not isinstance(value, bool):
+        raise InputError(f"{name}={value}: expected true, false or null")

@@ -301,3 +301,12 @@ def test_a_cluster_that_loses_a_node_and_meets_hostile_files(hostile_corpus: Pat
     assert comparable(tmp_path / "ray") == comparable(tmp_path / "local")
     assert QUARANTINED in (tmp_path / "ray" / "manifest" / "summary.txt").read_text()
     assert not list((tmp_path / "ray").glob(".*.tmp"))
+
+
+def test_launching_does_not_wait_for_torch() -> None:
+    """A launcher and its workers start in half a second where the codec does not need torch; it takes four."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, vidlbc.shards; print('torch' in sys.modules)"],
+        cwd=REPO, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout == "False\n", done.stderr

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vidlbc import models
-from vidlbc.codec_input import check_qp, check_switch, pick_device
-from vidlbc.errors import InputError
+from vidlbc.codec_input import check_qp, pick_device
+from vidlbc.errors import InputError, check_switch
 from vidlbc.heads.build import HEAD_KINDS
 from vidlbc.job.settings import JobSettings
 from vidlbc.job.train import started_from

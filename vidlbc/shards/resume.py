@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from pathlib import Path
 
-from vidlbc.codec_input import check_switch
-from vidlbc.errors import ShardError
+from vidlbc.errors import ShardError, check_switch
 from vidlbc.shards.content import Content
 from vidlbc.shards.corpus import Corpus, locate
 from vidlbc.shards.layout import MANIFEST
