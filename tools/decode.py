@@ -9,14 +9,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from omegaconf import DictConfig, ListConfig
-from tqdm import tqdm
 
 import vidlbc
 from vidlbc.bitstream import Cut
 from vidlbc.cli import run
 from vidlbc.errors import BitstreamError, InputError
+from vidlbc.progress import progress_bar
 from vidlbc.shards import DecodedVideo, LatentShards, decode_shards
 from vidlbc.shards.decode import check_form, named, videos_of, write_frames
+from vidlbc.shards.outputs import Outputs
 
 
 def main(config: DictConfig) -> int:
@@ -29,11 +30,14 @@ def main(config: DictConfig) -> int:
     began = time.monotonic()
     done = decode_folder(source, config) if source.is_dir() else [decode_file(source, config)]
     seconds = time.monotonic() - began
-    frames = sum(video.frames for video in done)
     failed = [video for video in done if video.problem]
+    earlier = [video for video in done if video.earlier]
+    frames = sum(video.frames for video in done if not video.earlier)
+    before = f" ({len(earlier)} of them by an earlier run)" if earlier else ""
     for video in failed:
         print(f"not decoded: {video.source}: {video.problem}")
-    print(f"{len(done) - len(failed)} videos, {frames} frames, {frames / seconds:.1f} frames/s -> {config.output}")
+    count = f"{len(done) - len(failed)} videos{before}"
+    print(f"{count}, {frames} frames, {frames / seconds:.1f} frames/s -> {config.output}")
     return 2 if failed else 0
 
 
@@ -49,19 +53,23 @@ def decode_folder(source: Path, config: DictConfig) -> list[DecodedVideo]:
     shards = LatentShards(source, config.split)
     settings = shards.plan.settings
     shards = LatentShards(source, config.split, codec=load_codec(config, settings.model, settings.temporal))
-    with tqdm(total=len(videos_of(shards)), unit="video", desc="decode") as meter:
+    with progress_bar(total=len(videos_of(shards)), unit="video", desc="decode") as meter:
         return decode_shards(
             shards,
             config.output,
             config.format,
             fps=config.fps,
             crf=config.crf,
+            overwrite=config.overwrite,
             progress=lambda video: meter.update(1) and None,
         )
 
 
 def decode_file(source: Path, config: DictConfig) -> DecodedVideo:
     path = Path(config.output) / source.stem
+    target = named(path, config.format)
+    outputs = Outputs(config.output, config.overwrite)
+    made_of = _made_of(source, config)
     try:
         with source.open("rb") as bitstream:
             info = vidlbc.inspect(bitstream)
@@ -72,7 +80,10 @@ def decode_file(source: Path, config: DictConfig) -> DecodedVideo:
                 span = _span(config.span)
                 part = _cut(source, *span)
                 stream, wanted = io.BytesIO(part.data), part.place(*span)
-            with tqdm(total=wanted.stop - wanted.start, unit="frame", desc="decode") as meter:
+            outputs.check({target: made_of})
+            if (earlier := outputs.done(target, made_of)) is not None:
+                return DecodedVideo(source.name, target, earlier, earlier=True)
+            with progress_bar(total=wanted.stop - wanted.start, unit="frame", desc="decode") as meter:
 
                 def frames() -> Iterator[np.ndarray]:
                     blocks = codec.decompress_stream(stream)
@@ -80,10 +91,19 @@ def decode_file(source: Path, config: DictConfig) -> DecodedVideo:
                         yield frame
                         meter.update(1)
 
-                count = write_frames(path, frames(), config.format, config.fps or info.fps or 25, config.crf)
+                with outputs.writing(target, made_of) as written:
+                    rate = config.fps or info.fps or 25
+                    written.frames = write_frames(path, frames(), config.format, rate, config.crf)
     except BitstreamError as error:
         raise BitstreamError(f"{source}: {error}") from None
-    return DecodedVideo(source.name, named(path, config.format), count)
+    return DecodedVideo(source.name, target, written.frames)
+
+
+def _made_of(source: Path, config: DictConfig) -> str:
+    """What the pictures depend on; a file is known by its time, since it may be larger than memory."""
+    found = source.stat()
+    options = [str(config[name]) for name in ("format", "fps", "crf", "span", "model", "temporal", "refine")]
+    return " ".join([str(source.resolve()), str(found.st_size), str(found.st_mtime_ns), *options])
 
 
 def _cut(source: Path, start: int, stop: int) -> Cut:

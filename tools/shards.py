@@ -183,7 +183,7 @@ def add(config: DictConfig) -> None:
 def export(config: DictConfig) -> int:
     if config.output is None:
         raise InputError("missing value: give output=... (folder for the videos)")
-    check_export(config.format, config.output)
+    check_export(config.format, config.output, config.overwrite)
     shards = LatentShards(config.input, config.split)
     if config.format != "bitstreams":
         shards = LatentShards(config.input, config.split, codec=_codec(config, shards.plan))
@@ -195,6 +195,7 @@ def export(config: DictConfig) -> int:
             fps=config.fps,
             crf=config.crf,
             progress=lambda video: meter.update(1) and None,
+            overwrite=config.overwrite,
         )
     failed = [video for video in done if video.problem]
     for video in failed:

@@ -33,19 +33,43 @@ X = TypeVar("X")
 _STARTING = threading.Lock()
 
 
+def _after_fork() -> None:
+    """Another thread may have held the lock, and there is none here to give it back."""
+    global _STARTING
+    _STARTING = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class FramePool:
-    """`map(fn, *tensors)` calls `fn` on slices of the first axis, in order; `ahead(fn)`: one serial task beside it."""
+    """`map(fn, *tensors)` calls `fn` on slices of the first axis, in order; `ahead(fn)`: one serial task beside it.
+
+    Threads belong to one process: a forked or spawned one that gets the pool starts its own.
+    """
 
     def __init__(self, device: torch.device, precision: str):
         if device.type == "cpu":
             _keep_freed_memory()
         self.device, self.precision = device, precision
         self.clock = StageClock(cuda=device.type == "cuda")
+        self._forget_threads()
+
+    def _forget_threads(self) -> None:
         self._frames: ThreadPoolExecutor | None = None
         self._serial: ThreadPoolExecutor | None = None
         self._beside: ThreadPoolExecutor | None = None
         self._followers: ThreadPoolExecutor | None = None
         self._workers = 0
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"device": self.device, "precision": self.precision, "clock": self.clock}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget_threads()
 
     @property
     def lanes(self) -> int:
@@ -113,9 +137,11 @@ class FramePool:
         # The count is the calling thread's own in OpenMP builds: only the main thread's says how many are wanted. Other
         # threads must not wait here: the main one may be waiting for their tasks, to start executors of another size.
         main = threading.current_thread() is threading.main_thread()
-        if self._workers and not main:
+        if self._workers and not main and self._process == os.getpid():
             return
         with _STARTING:
+            if self._process != os.getpid():
+                self._forget_threads()
             if main or not self._workers:
                 self._resize(torch.get_num_threads())
 

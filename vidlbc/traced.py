@@ -10,6 +10,7 @@ with single calls, 22.3 with the synthesis as a graph, 19.5 with the priors as g
 give the function's own results, the function is called as it is.
 """
 
+import os
 import sys
 import threading
 import warnings
@@ -25,6 +26,16 @@ _FRAMES_BEFORE = 24
 _MOST_SHAPES = 16
 # The tracer's warnings belong to the whole process.
 _TRACING = threading.Lock()
+
+
+def _after_fork() -> None:
+    """Another thread may have been tracing, and there is none here to give the lock back."""
+    global _TRACING
+    _TRACING = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 _Shapes = tuple[torch.Size, ...]
 
@@ -61,6 +72,9 @@ class Traced:
         self.function = function
         self._frames: dict[_Shapes, int] = {}
         self._graphs: dict[_Shapes, Callable[..., Any]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Traced, (self.function,)  # graphs are made again where they are used
 
     @uncompiled
     def __call__(self, *tensors: Tensor) -> Any:

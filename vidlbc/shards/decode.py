@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vidlbc.errors import InputError, ShardError, VidlbcError
+from vidlbc.shards.outputs import Outputs
 from vidlbc.shards.reader import LatentShards
 
 FORMATS = ("mp4", "png")
@@ -23,12 +25,16 @@ _RATE = re.compile(r"[1-9][0-9]{0,9}(/[1-9][0-9]{0,9})?", re.ASCII)
 
 @dataclass(frozen=True)
 class DecodedVideo:
-    """One decoded source: where it went, how many frames, or what kept it from being decoded."""
+    """One decoded source: where it went, how many frames, or what kept it from being decoded.
+
+    `earlier`: it was there already, whole, from an earlier run.
+    """
 
     source: str
     path: Path
     frames: int
     problem: str = ""
+    earlier: bool = False
 
 
 def decode_shards(
@@ -40,27 +46,52 @@ def decode_shards(
     crf: int = 18,
     progress: Callable[[DecodedVideo], None] | None = None,
     videos: Sequence[tuple[str, list[int]]] | None = None,
+    overwrite: bool = False,
 ) -> list[DecodedVideo]:
     """Decode every video of `shards` to `output/SOURCE.mp4`, or to `output/SOURCE/000000.png` and on.
 
     `fps`: the sources' own where None. `videos`: other names for them than `videos_of` gives. Memory is a block of
-    frames. A video that cannot be decoded is told in its result and leaves no file; the others are decoded. Raises
-    InputError for an unknown form, OSError for a full disk.
+    frames. A video that cannot be decoded is told in its result and leaves no file; the others are decoded. What an
+    earlier call with the same arguments has finished is not decoded again. Raises InputError for an unknown form, or a
+    file that is there already and is not such a call's, unless `overwrite`; OSError for a full disk.
     """
     check_form(form)
+    chosen = videos_of(shards) if videos is None else videos
+    outputs = Outputs(output, overwrite)
+    made_of = {source: _made_of(shards, rows, form, fps, crf) for source, rows in chosen}
+    outputs.check({named(Path(output) / source, form): made_of[source] for source, _ in chosen})
     done = []
-    for source, rows in videos_of(shards) if videos is None else videos:
+    for source, rows in chosen:
         path = Path(output) / source
+        target = named(path, form)
         try:
-            rate = fps or clip_rate(shards, rows[0])
-            frames = write_frames(path, _frames(shards, rows), form, rate, crf)
-            result = DecodedVideo(source, named(path, form), frames)
+            earlier = outputs.done(target, made_of[source])
+            if earlier is None:
+                rate = fps or clip_rate(shards, rows[0])
+                with outputs.writing(target, made_of[source]) as written:
+                    written.frames = write_frames(path, _frames(shards, rows), form, rate, crf)
+                result = DecodedVideo(source, target, written.frames)
+            else:
+                result = DecodedVideo(source, target, earlier, earlier=True)
         except VidlbcError as error:
-            result = DecodedVideo(source, named(path, form), 0, str(error))
+            result = DecodedVideo(source, target, 0, str(error))
         done.append(result)
         if progress:
             progress(result)
     return done
+
+
+def _made_of(shards: LatentShards, rows: list[int], form: str, fps: Any, crf: int) -> str:
+    """What the file of a video depends on: bitstreams, what decodes them, options."""
+    digest = hashlib.sha256(f"{form} {fps} {crf if form == 'mp4' else ''} {_shows(shards)}".encode())
+    for row in rows:
+        digest.update(shards.table["sha256"][row].as_py().encode())
+    return digest.hexdigest()
+
+
+def _shows(shards: LatentShards) -> str:
+    """Which pictures the codec makes of the bitstreams."""
+    return str(getattr(shards.codec, "picture_fingerprint", shards.codec.fingerprint))
 
 
 def clip_rate(shards: LatentShards, index: int) -> Fraction:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -178,6 +179,12 @@ class LatentShards:
                 )
         return self._codec
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a codec has been loaded, or was given, that decodes on a GPU."""
+        device = getattr(self._codec, "device", None)
+        return device is not None and device.type != "cpu"
+
     def order(self, epoch: int | None = None) -> Permutation | range:
         """Clip index by place, for all ranks together; a pure function of (seed, epoch, place)."""
         n = len(self) - (len(self) % self.world if self.even else 0)
@@ -268,7 +275,14 @@ class LatentShards:
             self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}  # a descriptor means nothing in another process
+        # A descriptor means nothing in another process. The codec goes as bytes: torch would send each of its tensors
+        # by a descriptor of its own, more than a fork server takes.
+        codec = None if self._codec is None else pickle.dumps(self._codec)
+        return {**self.__dict__, "_open": OrderedDict(), "_codec": codec}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        codec = state["_codec"]
+        self.__dict__.update(state, _codec=None if codec is None else pickle.loads(codec))
 
 
 class _Prefix:

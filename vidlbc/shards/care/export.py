@@ -6,6 +6,7 @@ labels.csv (path,label,group,split) and labels.json: `read_annotations` gives th
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.shards.decode import DecodedVideo, decode_shards, videos_of
 from vidlbc.shards.layout import dump_json, full_disk_as_error, write_atomic
+from vidlbc.shards.outputs import RECORD, Outputs
 from vidlbc.shards.reader import LatentShards
 
 EXPORTS = ("mp4", "bitstreams", "latents")
@@ -28,23 +30,33 @@ def export_shards(
     fps: Any = None,
     crf: int = 18,
     progress: Callable[[DecodedVideo], None] | None = None,
+    overwrite: bool = False,
 ) -> list[DecodedVideo]:
     """Write every video of `shards` as `output/SPLIT/CLASS/NAME.mp4`, and `labels.csv` with `labels.json` beside them.
 
     `bitstreams`: a .vlbc file a clip; `latents`: a .safetensors file a clip with `level0` (finest) and on, float32
     (T, C_l, H_l, W_l). Clips of a video that has several get their first frame behind the name. A video that cannot be
-    decoded is told in its result, and not listed. Raises InputError for an unknown form or an `output` in use.
+    decoded is told in its result, and not listed. What an earlier call with the same arguments has finished stays.
+    Raises InputError for an unknown form, or a file in `output` that is not such a call's, unless `overwrite`.
     """
-    check_export(form, output)
-    videos = _places(shards)
+    check_export(form, output, overwrite)
+    videos, folder = _places(shards), Path(output)
+    outputs = Outputs(folder, overwrite)
+    made_of = _digest(shards, form, fps, crf)
+    lists = [folder / "labels.csv", *([folder / "labels.json"] if shards.classes else [])]
+    outputs.check(dict.fromkeys(lists, made_of))
     with full_disk_as_error(Path(output)):
         if form == "mp4":
-            done = decode_shards(shards, output, form, fps=fps, crf=crf, progress=progress, videos=videos)
+            done = decode_shards(
+                shards, output, form, fps=fps, crf=crf, progress=progress, videos=videos, overwrite=overwrite
+            )
             listed = [[video.path] for video in done]
         else:
             done, listed = [], []
+            clips = {name: _clip_paths(shards, folder, name, rows, form) for name, rows in videos}
+            outputs.check({path: made_of for paths in clips.values() for path in paths})
             for name, rows in videos:
-                video, paths = _write_clips(shards, Path(output), name, rows, form)
+                video, paths = _write_clips(shards, outputs, made_of, clips[name], rows, form)
                 done.append(video)
                 listed.append(paths)
                 if progress:
@@ -63,19 +75,20 @@ def export_shards(
                     meta["split"] or "",
                 ]
             )
-    write_atomic(Path(output) / "labels.csv", table.getvalue().encode())
-    if shards.classes:
-        write_atomic(Path(output) / "labels.json", dump_json({"classes": list(shards.classes)}, indent=1))
+    texts = [table.getvalue().encode(), dump_json({"classes": list(shards.classes or ())}, indent=1)]
+    for path, text in zip(lists, texts, strict=False):
+        with outputs.writing(path, made_of):
+            write_atomic(path, text)
     return done
 
 
-def check_export(form: str, output: str | Path) -> None:
+def check_export(form: str, output: str | Path, overwrite: bool = False) -> None:
     """Raise InputError for a form that is not written, or an output that holds something else."""
     if form not in EXPORTS:
         raise InputError(f"format={form}: expected {', '.join(EXPORTS)}")
     folder = Path(output)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / "labels.csv").is_file()):
-        raise InputError(f"{folder}: expected a new folder, or one of an earlier export (with labels.csv)")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD).is_file() and not overwrite:
+        raise InputError(f"{folder}: expected a new folder, one of an earlier export, or overwrite=true")
 
 
 def _places(shards: LatentShards) -> list[tuple[str, list[int]]]:
@@ -94,25 +107,39 @@ def _parts(label: str) -> list[str]:
     return [part for part in PurePosixPath(label.replace("\0", "")).parts if part not in ("/", "..", ".")]
 
 
+def _clip_paths(shards: LatentShards, output: Path, name: str, rows: list[int], form: str) -> list[Path]:
+    """A file a clip; those of a video that has several have their first frame behind the name."""
+    suffix = "vlbc" if form == "bitstreams" else "safetensors"
+    starts = [f"_{shards.meta(row)['start']:07d}" if len(rows) > 1 else "" for row in rows]
+    return [output / f"{name}{start}.{suffix}" for start in starts]
+
+
 def _write_clips(
-    shards: LatentShards, output: Path, name: str, rows: list[int], form: str
+    shards: LatentShards, outputs: Outputs, made_of: str, paths: list[Path], rows: list[int], form: str
 ) -> tuple[DecodedVideo, list[Path]]:
-    paths: list[Path] = []
-    frames = 0
-    for row in rows:
-        meta = shards.meta(row)
-        start = f"_{meta['start']:07d}" if len(rows) > 1 else ""
-        path = output / f"{name}{start}.{'vlbc' if form == 'bitstreams' else 'safetensors'}"
-        try:
-            data = shards.bitstream(row)
-            write_atomic(path, data if form == "bitstreams" else _latents(shards, data))
-        except VidlbcError as error:
-            for written in paths:
-                written.unlink()
-            return DecodedVideo(meta["source"], path, 0, str(error)), []
-        paths.append(path)
-        frames += meta["frames"]
-    return DecodedVideo(shards.meta(rows[0])["source"], paths[0], frames), paths
+    earlier = [outputs.done(path, made_of) is not None for path in paths]
+    source, frames = shards.meta(rows[0])["source"], sum(shards.meta(row)["frames"] for row in rows)
+    if not all(earlier):
+        for place, (path, row) in enumerate(zip(paths, rows, strict=True)):
+            try:
+                data = shards.bitstream(row)
+                with outputs.writing(path, made_of) as written:
+                    write_atomic(path, data if form == "bitstreams" else _latents(shards, data))
+                    written.frames = shards.meta(row)["frames"]
+            except VidlbcError as error:
+                for path_before in paths[:place]:
+                    path_before.unlink()
+                return DecodedVideo(source, path, 0, str(error)), []
+    return DecodedVideo(source, paths[0], frames, earlier=all(earlier)), paths
+
+
+def _digest(shards: LatentShards, form: str, fps: Any, crf: int) -> str:
+    """What an export depends on."""
+    options = f"{fps} {crf}" if form == "mp4" else ""
+    digest = hashlib.sha256(f"{form} {shards.plan.fingerprint} {shards.split} {options}".encode())
+    for row in shards.table["sha256"].to_pylist():
+        digest.update(row.encode())
+    return digest.hexdigest()
 
 
 def _latents(shards: LatentShards, data: bytes) -> bytes:
