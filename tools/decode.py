@@ -91,7 +91,7 @@ def decode_file(source: Path, config: DictConfig) -> DecodedVideo:
                         yield frame
                         meter.update(1)
 
-                with outputs.writing(target, made_of) as written:
+                with outputs.writing(target, made_of, config.format == "png") as written:
                     rate = config.fps or info.fps or 25
                     written.frames = write_frames(path, frames(), config.format, rate, config.crf)
     except BitstreamError as error:

@@ -68,7 +68,7 @@ def decode_shards(
             earlier = outputs.done(target, made_of[source])
             if earlier is None:
                 rate = fps or clip_rate(shards, rows[0])
-                with outputs.writing(target, made_of[source]) as written:
+                with outputs.writing(target, made_of[source], form == "png") as written:
                     written.frames = write_frames(path, _frames(shards, rows), form, rate, crf)
                 result = DecodedVideo(source, target, written.frames)
             else:

@@ -1,7 +1,8 @@
 """Files for people, put into a folder that may hold other things: nothing is replaced that these runs did not write.
 
-    FOLDER/.vidlbc_outputs.jsonl    a line when a file is begun, and one when it is whole: the same run, started again,
-                                    goes on behind what is whole
+    FOLDER/.vidlbc_outputs.jsonl    a line for what is whole, and one for a folder of pictures that is begun
+
+The same run, started again, goes on behind what is whole.
 """
 
 from __future__ import annotations
@@ -56,9 +57,12 @@ class Outputs:
         return int(row["frames"]) if whole else None
 
     @contextmanager
-    def writing(self, path: Path, made_of: str) -> Iterator[Written]:
-        """`path` is written within; `frames` of what this gives says how many, by its end."""
-        self._note({"path": self._name(path), "made_of": made_of})
+    def writing(self, path: Path, made_of: str, pictures: bool = False) -> Iterator[Written]:
+        """`path` is written within; `frames` of what this gives says how many, by its end. `pictures`: it is a folder
+        of them, which may be left half full; a file appears when it is whole.
+        """
+        if pictures:
+            self._note({"path": self._name(path), "made_of": made_of})
         written = Written()
         yield written
         if path.is_dir():  # pictures of a longer video that was there
