@@ -13,10 +13,11 @@ from pathlib import Path
 
 from vidlbc.errors import InputError
 from vidlbc.shards import benchmarks, folders, lists
-from vidlbc.shards.corpus import SPLITS, Corpus, Item, checked, is_video
+from vidlbc.shards.corpus import SPLITS, Corpus, Item, checked, is_video, split_name
 from vidlbc.shards.layout import MANIFEST
 
-_TEXT = (".csv", ".txt", ".json", ".tsv", ".lst", ".list")
+_TEXT = (".csv", ".txt", ".json", ".jsonl", ".tsv", ".lst", ".list")
+_TABLES = ("labels.csv", "metadata.csv", "metadata.jsonl")  # the last two as Hugging Face's video folders have them
 
 
 def read_annotations(root_or_list: str | Path, labels: str | Path | None = None, *, fold: int = 1) -> Corpus:
@@ -56,8 +57,11 @@ def _read_media_folder(root: Path) -> Corpus:
 
 def _read_list_folder(folder: Path, root: Path, fold: int) -> Corpus | None:
     """The annotations that lie in `folder` itself, if there are any."""
-    if (folder / "labels.csv").is_file():
-        return _read_file(folder / "labels.csv", root, fold)
+    for name in _TABLES:
+        if (folder / name).is_file():
+            return _read_file(folder / name, root, fold)
+    if tables := _tables_of_splits(folder):
+        return lists.read_tables(tables, root, folder)
     names = {path.name for path in folder.iterdir() if path.is_file()}
     if "classInd.txt" in names:
         return benchmarks.read_ucf101(folder, root, fold)
@@ -76,6 +80,16 @@ def _read_list_folder(folder: Path, root: Path, fold: int) -> Corpus | None:
     return None
 
 
+def _tables_of_splits(folder: Path) -> list[tuple[Path, str | None, str]]:
+    """`train/metadata.csv` and the like: the table, its split, the folder of its paths."""
+    found: list[tuple[Path, str | None, str]] = []
+    for path in sorted(folder.iterdir()):
+        split = split_name(path.name) if path.is_dir() else None
+        tables = [path / name for name in _TABLES[1:] if split and (path / name).is_file()]
+        found += [(table, split, f"{path.name}/") for table in tables[:1]]
+    return found
+
+
 def _read_file(path: Path, root: Path, fold: int) -> Corpus:
     """One annotation file, by what it says."""
     if path.suffix == ".tar":
@@ -90,6 +104,8 @@ def _read_file(path: Path, root: Path, fold: int) -> Corpus:
         return benchmarks.read_ucf101(path.parent, root, fold, only=path)
     if benchmarks._HMDB_FILE.match(path.name):
         return benchmarks.read_hmdb51(path.parent, root, fold)
+    if path.suffix.lower() == ".jsonl":
+        return lists.read_table(path, root)
     if path.suffix != ".json":
         header = lists.csv_header(path)
         if "path" in header:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,13 @@ VIDEO_SUFFIXES = frozenset(
 def split_name(text: str) -> str | None:
     """`train`, `val` or `test` for any of their usual spellings, else None."""
     return _SPLIT_NAMES.get(text.strip().lower())
+
+
+def split_of_folder(name: str) -> str | None:
+    """`split_name`, also of `videos_train` and `val_clips` (MMAction2), which are no classes."""
+    words = [word for word in re.split(r"[_\-. ]+", name.strip().lower()) if word]
+    kept = [word for word in words if word not in ("video", "videos", "clip", "clips", "rawvideos", "set", "data")]
+    return split_name(kept[0]) if len(kept) == 1 else None
 
 
 def is_video(name: str) -> bool:
