@@ -29,7 +29,7 @@ _COLUMNS = {
     "split": ("split", "subset", "partition"),
 }
 _NUMBER = re.compile(r"\d+", re.ASCII)
-_WHOLE = re.compile(r"(-?\d+)\.0*", re.ASCII)  # as pandas writes a column of numbers that has a gap
+_WHOLE = re.compile(r"(-?\d+)\.0+", re.ASCII)  # as pandas writes a column of numbers that has a gap
 _SEVERAL = re.compile(r"\[.*\]|\d+([\s,;|]+\d+)+", re.ASCII)
 
 _CLASS_FILES = ("classes.txt", "class_names.txt", "labels.txt", "label_map.txt", "labels.json", "classes.json")
