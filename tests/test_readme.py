@@ -1,4 +1,4 @@
-"""What README.md shows is true: its Python runs, its commands compose, its links lead somewhere."""
+"""What README.md and the pages show is true: its Python runs, commands compose, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from vidlbc.shards import Settings, encode_corpus, make_plan, read_annotations
 REPO = Path(__file__).resolve().parent.parent
 TEXT = (REPO / "README.md").read_text()
 CARDS = sorted((REPO / "vidlbc" / "weights").glob("*/README.md"))
-TOLD = "\n".join([TEXT, *[card.read_text() for card in CARDS]])
+PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md")), *CARDS]
+SHOWN = [page for page in PAGES if page.name in ("README.md", "results.md", "experiments.md", "training.md")]
+TOLD = "\n".join(page.read_text() for page in SHOWN)
 COMMANDS = sorted(set(re.findall(r"python tools/[^`\n#]+=[^`\n#]+", TOLD)))
 
 
@@ -33,9 +35,14 @@ def test_a_command_is_understood_by_its_tool(command):
         load(REPO / "configs", Path(tool).stem, arguments)
 
 
-def test_links_lead_to_files():
-    links = re.findall(r"\]\(([^)#:]+)\)", TEXT)
-    assert links and [link for link in links if not (REPO / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_is_short():
+    assert len(TEXT.split()) <= 1000
 
 
 @pytest.mark.slow
