@@ -52,6 +52,8 @@ def test_a_call_ends_in_time_and_the_next_one_attaches(tmp_path, monkeypatch, ca
     first, second = newest(tmp_path / "first"), newest(tmp_path / "second")
     assert first.run == second.run and second.number > first.number
     assert second.files["b/log.jsonl"].count(b"\n") == 2
+    with hold(root, wait_s=20.0) as free:  # and the runner ends
+        assert free
     # One after the end brings the results once more.
     assert make_call(settings(root, tmp_path / "third"))
     assert newest(tmp_path / "third").files.keys() == second.files.keys()

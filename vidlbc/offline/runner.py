@@ -9,7 +9,7 @@ checkpoint.
 
 import fcntl
 import json
-import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -24,11 +24,12 @@ from vidlbc.offline.state import CUT, DONE, ENDED, FAILED, RUNNING, SKIPPED, Cal
 from vidlbc.shards.layout import write_atomic
 
 _POLL_S = 0.5
+_AT_WORK = "at-work"
 
 
 @contextmanager
-def hold(root: Root, wait_s: float = 0.0) -> Iterator[bool]:
-    """Whether this process is the only runner; the kernel frees the lock however one dies.
+def hold(root: Root, wait_s: float = 0.0) -> Iterator[BinaryIO | None]:
+    """The lock, where this process is the only runner, else None; the kernel frees it however one dies.
 
     `wait_s`: who only looks whether there is a runner holds the lock for a moment too.
     """
@@ -36,7 +37,7 @@ def hold(root: Root, wait_s: float = 0.0) -> Iterator[bool]:
     with open(root.path / ".runner", "a+b") as lock:
         while not (free := _locked(lock)) and time.monotonic() < until:
             time.sleep(0.05)
-        yield free
+        yield lock if free else None
 
 
 def _locked(lock: BinaryIO) -> bool:
@@ -224,13 +225,19 @@ def last_line(log: Path) -> str:
 def main() -> None:
     """Returns as soon as the runner is at work, in a session of its own: whoever started it may end."""
     root = Root(Path(sys.argv[1]))
-    with hold(root, wait_s=2.0) as alone:
-        if alone:
-            if os.fork():
-                os._exit(0)  # the child has the lock too
-            os.setsid()
-            write_atomic(root.path / "runner.pid", f"{os.getpid()}\n".encode())
-            Runner(root).run()
+    if sys.argv[2:] == [_AT_WORK]:
+        Runner(root).run()
+        return
+    with hold(root, wait_s=2.0) as lock:
+        if lock:
+            # A new process, which gets the lock; no fork: a copy lacks the libraries' threads, and waits for them at
+            # its end.
+            command = [sys.executable, "-m", "vidlbc.offline.runner", sys.argv[1], _AT_WORK]
+            at_work = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=[lock.fileno()], start_new_session=True
+            )
+            write_atomic(root.path / "runner.pid", f"{at_work.pid}\n".encode())
+            at_work.returncode = 0  # nobody waits for it here
 
 
 if __name__ == "__main__":
