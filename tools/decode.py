@@ -74,7 +74,7 @@ def decode_file(source: Path, config: DictConfig) -> DecodedVideo:
         with source.open("rb") as bitstream:
             info = vidlbc.inspect(bitstream)
             bitstream.seek(0)
-            codec, wanted = load_codec(config, "default", info.kind), slice(0, info.frames)
+            wanted = slice(0, info.frames)
             stream: BinaryIO = bitstream
             if config.span is not None:
                 span = _span(config.span)
@@ -83,6 +83,7 @@ def decode_file(source: Path, config: DictConfig) -> DecodedVideo:
             outputs.check({target: made_of})
             if (earlier := outputs.done(target, made_of)) is not None:
                 return DecodedVideo(source.name, target, earlier, earlier=True)
+            codec = load_codec(config, "default", info.kind)
             with progress_bar(total=wanted.stop - wanted.start, unit="frame", desc="decode") as meter:
 
                 def frames() -> Iterator[np.ndarray]:

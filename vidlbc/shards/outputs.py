@@ -73,11 +73,10 @@ class Outputs:
 
     def _is_ours(self, path: Path, made_of: str) -> bool:
         row = self._known.get(self._name(path), {})
-        if row.get("made_of") != made_of:
-            return False
-        if row.get("state") is None and path.is_dir():  # a run was stopped among its pictures
+        if row.get("made_of") == made_of and row.get("state") is None and path.is_dir():
+            # A run was stopped among its pictures.
             return all(_PICTURE.fullmatch(entry.name) for entry in path.iterdir())
-        return row.get("state") is not None and row["state"] == _state(path)
+        return self.done(path, made_of) is not None
 
     def _is_there(self, path: Path) -> bool:
         return any(path.iterdir()) if path.is_dir() else path.exists() or path.is_symlink()

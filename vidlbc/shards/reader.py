@@ -276,7 +276,7 @@ class LatentShards:
 
     def __getstate__(self) -> dict[str, Any]:
         # A descriptor means nothing in another process. The codec goes as bytes: torch would send each of its tensors
-        # by a descriptor of its own, more than a fork server takes.
+        # by a descriptor of its own, more than a fork server takes. Nothing of a file is unpickled.
         codec = None if self._codec is None else pickle.dumps(self._codec)
         return {**self.__dict__, "_open": OrderedDict(), "_codec": codec}
 
