@@ -40,6 +40,13 @@ def test_a_file_decodes_to_the_pictures_and_better_files_are_larger(name, frames
     assert sizes[0] < sizes[1] and qualities[0] < qualities[1] and qualities[1] > 27
 
 
+def test_streams_do_not_pay_for_the_encoders_own_text(frames):
+    """x265 would write 2.3 kB of settings into each stream, as much as a short clip needs at a low rate."""
+    for name, codec in build_anchors(VIDEO)[0].items():
+        data = codec.encode(np.zeros((4, 64, 64, 3), np.uint8), codec.qualities[0], FPS)
+        assert b"x26" not in data and b"options" not in data and len(data) < 256, f"{name}: {len(data)}"
+
+
 def test_low_delay_never_reorders(frames, tmp_path):
     import av
     from av.video.frame import PictureType

@@ -36,6 +36,7 @@ def test_every_use_of_x264_takes_the_options(make_frames, monkeypatch, tmp_path)
     """Seen by another option, which the encoder names in its stream."""
     for module in (equal_bytes, ffmpeg, writing):
         monkeypatch.setattr(module, "repeatable_x264", lambda: {"x264-params": "mbtree=0"})
+    monkeypatch.setattr(ffmpeg, "without_messages", lambda stream: stream)
     frames = make_frames(3, (48, 64))
     write_mp4(tmp_path / "a.mp4", frames, 25)
     anchors = build_anchors(["x264", "x264-ld"])[0].values()

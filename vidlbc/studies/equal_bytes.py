@@ -5,7 +5,6 @@ x264 is what others are held against: a raw H.264 stream (Annex B, no container)
 
 import io
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -16,9 +15,7 @@ import torch
 from torch import Tensor
 
 from vidlbc.errors import InputError, VidlbcError
-from vidlbc.video.x264 import repeatable_x264
-
-_SEI = re.compile(rb"\x00?\x00\x00\x01\x06.*?(?=\x00?\x00\x00\x01|\Z)", re.DOTALL)  # Annex B, unit type 6
+from vidlbc.video.x264 import repeatable_x264, without_messages
 
 
 class OutOfReach(VidlbcError):
@@ -67,7 +64,7 @@ class X264(Coder):
         pictures = (av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24") for frame in frames)
         packets = [packet for picture in pictures for packet in codec.encode(picture)]
         data = b"".join(bytes(packet) for packet in [*packets, *codec.encode(None)])
-        return _SEI.sub(b"", data) if self.bare else data
+        return without_messages(data) if self.bare else data
 
     def decode(self, data: bytes) -> np.ndarray:
         import av

@@ -1,4 +1,8 @@
-"""Options under which libx264 gives the same bytes for the same pictures."""
+"""Streams of libx264 that are the same for the same pictures, and hold no more than decoders need."""
+
+import re
+
+_SEI = re.compile(rb"\x00?\x00\x00\x01\x06.*?(?=\x00?\x00\x00\x01|\Z)", re.DOTALL)  # Annex B, unit type 6
 
 
 def repeatable_x264() -> dict[str, str]:
@@ -13,3 +17,9 @@ def repeatable_x264() -> dict[str, str]:
 
     # Naming the level is safe only where the processor has it: x264 does not check.
     return {"x264-params": "asm=AVX2"} if torch.backends.cpu.get_cpu_capability() == "AVX512" else {}
+
+
+def without_messages(stream: bytes) -> bytes:
+    """A raw H.264 stream without messages to whoever looks inside: libx264 names its settings in some 700 bytes, which
+    is much of a short clip at a low rate, and not asked of other codecs."""
+    return _SEI.sub(b"", stream)
