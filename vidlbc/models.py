@@ -201,7 +201,7 @@ def begin_temporal(
     """A stage of a kind, for training, set to what one in a folder has of it; and its options.
 
     That one may be of another image stage: then transforms of pictures are the new one's own. It may be of another kind
-    where both predict from moved pictures: what both have is taken. `copies`: blocks of such a stage may be copied;
+    where both predict from moved pictures: what both have is taken. `copies`: its blocks may be copied, and overlap;
     where none are, its distributions are those of a stage without. Raises InputError where nothing can be taken.
     """
     theirs, _ = load_temporal(folder, image, any_image=True)
@@ -215,7 +215,8 @@ def begin_temporal(
     if given is None or motion is None:
         raise InputError(f"{folder}: of kind {config['kind']}, on {image.stage.family}: no {kind} can begin with it")
     copies = copies or bool(given.get("copies"))
-    options = {**(options if config["kind"] == kind else {}), "motion": {**given, **motion, "copies": copies}}
+    motion = {**given, **motion, "copies": copies, "overlap": copies}
+    options = {**(options if config["kind"] == kind else {}), "motion": motion}
     temporal, tensors = build_temporal(kind, image.stage, **options), theirs.state_dict()
     assert isinstance(temporal, MovedStage)
     own = temporal.motion.synthesis.own

@@ -36,13 +36,18 @@ NAMES = {
     "moved_lstm_copies": "lstm",
     "moved_transformer_copies": "transformer",
     "moved_lstm_bright": "lstm",
+    "moved_transformer_overlap": "transformer",
 }
 BRIGHT = {1: Brightness((90, 64, 50), (-20, 0, 30)), 2: Brightness((255, 1, 64), (-128, 127, 1))}
 KINDS, KINDS_OF_COPIES = "KMMSMKMMM", "KMMSMKRMM"
 
 
 def copies(name: str) -> bool:
-    return name.endswith(("copies", "bright"))
+    return name.endswith(("copies", "bright", "overlap"))
+
+
+def overlap(name: str) -> bool:
+    return name.endswith("overlap")
 
 
 def symbols() -> list[Tensor]:
@@ -71,7 +76,7 @@ def encode(model: Path, name: str) -> bytes:
         patch.object(MovedChooser, "copies", flags),
         patch("vidlbc.coding.moved_encoding.brightness_between", lambda frame, before: next(lights)),
     ):
-        if not name.endswith(("rdo", "copies", "bright")):
+        if not (copies(name) or name.endswith("rdo")):
             return codec.compress_symbols(symbols(), QP, HEIGHT, WIDTH, fps=FPS)[0]
         sink, header = io.BytesIO(), codec._header(HEIGHT, WIDTH, QP, FPS, True, (), rdo=copies(name))
         pictures = noisy_frames(FRAMES, 96, 96)
@@ -85,4 +90,4 @@ def encode(model: Path, name: str) -> bytes:
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        write([name], encode, moved=True, copies=copies(name))
+        write([name], encode, moved=True, copies=copies(name), overlap=overlap(name))

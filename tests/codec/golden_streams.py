@@ -104,7 +104,9 @@ def fitted(codec: Codec, name: str) -> list[Tensor]:
         return symbols(name)
     codec._priors.intra_frames = False
     levels = tuple((level.stride, level.channels) for level in codec.levels)
-    header = Header(HEIGHT, WIDTH, QP, bytes(16), codec.kind, levels, skip=SKIP)
+    # Of the padded size: what is not shown is worth nothing.
+    padded = (side + -side % 32 for side in (HEIGHT, WIDTH))
+    header = Header(*padded, QP, bytes(16), codec.kind, levels, skip=SKIP)
     # At this price nothing is changed but what must be.
     return RateDistortionQuantiser(codec._priors, header, 1e9).choose([q.float() for q in symbols(name)])
 

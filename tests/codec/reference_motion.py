@@ -217,8 +217,35 @@ def described(candidates: list[Array], first: Array, beside: Array, more: Any, f
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
-def moved_picture(reference: Array, field: Array) -> Array:
+def moved_picture(reference: Array, field: Array, overlap: bool) -> Array:
     """uint8 (H, W, 3) -> float32."""
+    own = moved_alone(reference, field)
+    if not overlap:
+        return own
+    rows, columns = (np.arange(n) for n in field.shape[:2])
+    beside = {
+        "above": field[np.maximum(rows - 1, 0)],
+        "below": field[np.minimum(rows + 1, rows[-1])],
+        "left": field[:, np.maximum(columns - 1, 0)],
+        "right": field[:, np.minimum(columns + 1, columns[-1])],
+    }
+    pictures = {name: moved_alone(reference, vectors) for name, vectors in beside.items()}
+    out = np.zeros_like(own)
+    for i, j in np.ndindex(*own.shape[:2]):
+        y, x = (min(k % 8, 7 - k % 8) for k in (i, j))  # from the nearer edges
+        down = pictures["above" if i % 8 < 4 else "below"][i, j]
+        across = pictures["left" if j % 8 < 4 else "right"][i, j]
+        a, b = EIGHTHS_DOWN[y][x], EIGHTHS_ACROSS[y][x]
+        out[i, j] = (own[i, j] * F(8 - a - b) + down * F(a) + across * F(b)) / F(8)
+    return snap(out)
+
+
+EIGHTHS_DOWN = ((2, 2, 2, 2), (1, 1, 2, 2), (1, 1, 1, 1), (1, 1, 1, 1))
+EIGHTHS_ACROSS = ((2, 1, 1, 1), (2, 2, 1, 1), (2, 2, 1, 1), (2, 2, 1, 1))
+
+
+def moved_alone(reference: Array, field: Array) -> Array:
+    """Each block by its own vector alone."""
     height, width, _ = reference.shape
     sums = np.zeros(reference.shape, np.int64)
     for y, x in np.ndindex(*field.shape[:2]):

@@ -27,11 +27,13 @@ KEY, STILL, MOVED, REPEATED = 0, 1, 2, 3
 class MovedPrior(Prior):
     """Memories hold, by working stride, the token, the state moved, and predicted latents by level."""
 
+    overlap = False
+
     def look(
         self, reference: Array, field: Array, copied: Array, state: dict[int, Any]
     ) -> tuple[Array, list[Array], dict[int, Any], dict[int, Any]]:
         """The moved picture, its latents, the state moved, and the memory."""
-        picture = moved_picture(reference, field)
+        picture = moved_picture(reference, field, self.overlap)
         latents, features = analysed(self.rest, picture)
         vectors, side, moved, memory = field, 8, {}, {}
         for s in self.work:
@@ -122,6 +124,7 @@ def decode_shown(data: bytes, model: Path) -> list[tuple[list[Array], Array | No
     prior: Any = {"lstm": MovedLSTM, "transformer": MovedTransformer}[stream.kind](
         image, temporal, stream, **{k: v for k, v in options.items() if k == "context"}
     )
+    prior.overlap = options["motion"].get("overlap", False)
     alone = NonePrior(image, None, stream)
     height, width = (side + -side % 32 for side in (stream.height, stream.width))
     still, none = np.zeros((height // 8, width // 8, 2), np.int64), np.zeros((height // 16, width // 16), bool)

@@ -86,20 +86,22 @@ def save_small_model(
     kinds: tuple[str, ...] = ("lstm", "transformer"),
     moved: bool = False,
     copies: bool = False,
+    overlap: bool = False,
     **options: Any,
 ) -> Path:
     """A model folder as training writes it. Same seed, same bytes of weights, same fingerprint.
 
-    `moved`: kinds that predict from moved pictures, with `copies` those whose blocks may be copied. `options`: more of
-    the image stage's, such as variants.
+    `moved`: kinds that predict from moved pictures, with `copies` those whose blocks may be copied, with `overlap`
+    those whose moved blocks run into each other. `options`: more of the image stage's, such as variants.
     """
     config = {"family": "lbc", "options": IMAGE_OPTIONS | options}
     models.save_image_stage(small_image_stage(seed, **options), folder / "image_stage", config)
     image = models.load_image_stage(folder / "image_stage")
     for kind in kinds:
         of_kind = (MOVED_OPTIONS if moved else TEMPORAL_OPTIONS)[kind]
-        if copies:
-            of_kind = of_kind | {"motion": of_kind["motion"] | {"copies": True}}
+        if moved:
+            said = {"copies": copies, "overlap": overlap}
+            of_kind = of_kind | {"motion": of_kind["motion"] | {name: True for name, on in said.items() if on}}
         described = {"kind": kind, "options": of_kind}
         temporal = models.build_temporal(kind, image.stage, **of_kind)
         fill(temporal, seed + 1)

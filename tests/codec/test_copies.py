@@ -30,7 +30,7 @@ KINDS = ("lstm", "transformer")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "copies"
-    return save_small_model(path, moved=True, copies=True, variants={"short": [0, 2, 2, 3]})
+    return save_small_model(path, moved=True, copies=True, overlap=True, variants={"short": [0, 2, 2, 3]})
 
 
 @pytest.fixture

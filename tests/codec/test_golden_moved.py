@@ -45,14 +45,19 @@ SHA256 = {
         "6e47d611bf2d0e5adea2f3033cf7736b6c275446bca57ce5aa943724cacd1c55",
         "72b543d11ce584f44d1a66cccff98132955e0bf0dd24ea84f667686cf85a8784",
     ),
+    "moved_transformer_overlap": (
+        "fa26b79831ea1df90d6046f213a96b9706c2247f3734a53ce3a1f629128cf820",
+        "9f340c062d85559c36effe1c39a48fb1cb9edf314958708d62cce5281277e868",
+    ),
 }
 # Of the pictures that frames are predicted from, uint8, cropped.
 PICTURES = {
     "moved_lstm_copies": "fdb883494de60963fbca531c468582eef6171b643dd29a88393d4732b9bbc8bf",
     "moved_transformer_copies": "2ef9f468d5fd9c1f9ae354778d12ca13a6a705443c491bde3ca6ee93fe334a73",
     "moved_lstm_bright": "46215e9892808eba5d3e984d367ad7cf62749a0af53a7fa60f829553fec7bdfa",
+    "moved_transformer_overlap": "d15b5ed59946001b6aad888d32baa18b06fad34d5e7493d1a3c9fbdb18e640f8",
 }
-FIXED = [name for name in golden_moved.NAMES if not name.endswith(("rdo", "copies", "bright"))]
+FIXED = [name for name in golden_moved.NAMES if not (golden_moved.copies(name) or name.endswith("rdo"))]
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +65,10 @@ def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The model of a stream's name."""
     root, kinds = tmp_path_factory.mktemp("golden"), golden_streams.MODEL_KINDS
     folders = {
-        copies: save_small_model(root / str(copies), golden_streams.SEED, kinds, moved=True, copies=copies)
-        for copies in (False, True)
+        options: save_small_model(root / "-".join(map(str, options)), golden_streams.SEED, kinds, True, *options)
+        for options in {(golden_moved.copies(name), golden_moved.overlap(name)) for name in golden_moved.NAMES}
     }
-    return lambda name: folders[golden_moved.copies(name)]
+    return lambda name: folders[golden_moved.copies(name), golden_moved.overlap(name)]
 
 
 def golden(name: str) -> bytes:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.codec.reference_motion import moved_picture
 from vidlbc.motion.warp import CONTRAST, TAPS, moved, seen, shown
 from vidlbc.prior.grid import snap
 
@@ -41,6 +42,17 @@ def test_each_clip_of_a_batch_is_moved_as_it_would_be_alone():
     field = torch.randint(-30, 30, (3, 4, 4, 2), dtype=torch.int32)
     together = moved(picture, field)
     assert torch.equal(together, torch.cat([moved(picture[i : i + 1], field[i : i + 1]) for i in range(3)]))
+
+
+def test_blocks_that_overlap_are_mixed_as_the_document_says():
+    picture = torch.randint(0, 256, (2, 32, 24, 3), dtype=torch.uint8)
+    field = torch.randint(-40, 41, (2, 4, 3, 2), dtype=torch.int32)
+    found = moved(picture, field, overlap=True).numpy()
+    for clip in range(2):
+        expected = moved_picture(picture[clip].numpy(), field[clip].numpy(), overlap=True)
+        np.testing.assert_array_equal(found[clip], expected)
+    still = torch.zeros_like(field) + 6
+    assert torch.equal(moved(picture, still, overlap=True), moved(picture, still))
 
 
 def test_without_motion_the_picture_is_as_it_was():

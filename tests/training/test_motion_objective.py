@@ -161,7 +161,8 @@ def test_a_stage_begins_with_what_one_of_another_kind_has_of_it(image, copying, 
     described = {"kind": "transformer", "options": MOVED_OPTIONS["transformer"] | {"motion": options}}
     models.save_temporal(copying, tmp_path, described, image.digest)
     other, described = models.begin_temporal(tmp_path, "lstm", image, copies=True)
-    assert (other.kind, described) == ("lstm", {"motion": options})
+    # What has learned to be copied overlaps from then on.
+    assert (other.kind, described) == ("lstm", {"motion": options | {"overlap": True}})
     theirs = models.load_temporal(tmp_path, image)[0].state_dict()
     shared = ("vectors", "synthesis.enter", "analysis", "copies")
     for name in (*(f"motion.{part}" for part in shared), "trunk", "enter", "gates"):

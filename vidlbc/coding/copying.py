@@ -40,20 +40,23 @@ def worth_copying(
     qp: Tensor,
     lasting: Tensor,
     weights: tuple[float, float] = (FRESH, LASTING),
+    visible: Tensor | None = None,
 ) -> Tensor:
     """Flags, bool (B, H/16, W/16).
 
     frames: what shall be shown; moved: the moved pictures; alone: what the frames' rounded symbols show; uint8 (B, H,
     W, 3) each, H and W multiples of 32. scaled: gain * y; expected: y as the moved pictures predict it; float (B, H_l,
     W_l, C_l) a level. qp (B,). lasting: bool as the flags, what was copied before, or coded in a key frame, moved.
+    visible: of the pixels, (1, H, W), 1 or 0; blocks without any are copied.
     """
     size = moved.shape[1] // BLOCK, moved.shape[2] // BLOCK
     apart = [y - e * g.gain[:, None, None] for y, e, g in zip(scaled, expected, gains, strict=True)]
     far = torch.stack([_of_blocks((1 + 16 * d.square()).log2().sum(-1), size) for d in apart]).sum(0)
     bits = _BITS * (far + 1) ** _POWER
-    gain = _error(moved, frames) - _WORSE * _error(alone, frames)
+    gain = _error(moved, frames, visible) - _WORSE * _error(alone, frames, visible)
     weight = torch.where(lasting, weights[1], weights[0])
-    return bits - _FLAG > weight * qp_lambda(qp)[:, None, None] / 3 * gain
+    worth = bits - _FLAG > weight * qp_lambda(qp)[:, None, None] / 3 * gain
+    return worth if visible is None else worth | (F.max_pool2d(visible, BLOCK) == 0)
 
 
 def lasting(copied: Tensor, key: bool, field: Tensor) -> Tensor:
@@ -73,6 +76,8 @@ def _of_blocks(cells: Tensor, size: tuple[int, int]) -> Tensor:
     return F.adaptive_avg_pool2d(cells[:, None], size)[:, 0] * cells_a_block
 
 
-def _error(a: Tensor, b: Tensor) -> Tensor:
+def _error(a: Tensor, b: Tensor, visible: Tensor | None) -> Tensor:
     squares = (a.float() - b.float()).square_().sum(-1)
+    if visible is not None:
+        squares.mul_(visible)
     return F.avg_pool2d(squares[:, None], BLOCK)[:, 0] * BLOCK**2

@@ -43,6 +43,8 @@ from vidlbc.coding.encoding import (
 from vidlbc.coding.moved_priors import Alone, MovedPriors, Seen
 from vidlbc.coding.moving import FrameKind, Look, Past, after, left_out, look, no_copies, no_motion
 from vidlbc.coding.rdo import Rule, choose_level
+from vidlbc.coding.refining import refined
+from vidlbc.coding.visible import Visible
 from vidlbc.entropy import coder
 from vidlbc.motion.brightness import Brightness, brightened, brightness_between
 from vidlbc.motion.field import LIMIT
@@ -53,6 +55,7 @@ from vidlbc.prior.grid import require_exact_products
 from vidlbc.prior.topdown import Distribution, Gains
 
 LIFT = 12
+_FULL = 48  # frames from one key frame to the next that are worth all of an effort's steps on it
 _BITS_A_QP = 1.07  # about: what one QP more makes of a key frame's bits
 _LATELY = 4  # frames
 _LOOKED_AHEAD = 4  # frames: what is known of them before they are coded takes memory
@@ -175,6 +178,10 @@ class MovedChooser:
         self._lift = min(lift, keyint // 2) if keyint else lift
         self._rule = None if settings.price is None else Rule.of(settings.price, priors.pool.device)
         self._still = no_motion(priors, header)
+        strides = [level.stride for level in priors.levels]
+        # Given symbols are coded as they are, whatever is shown.
+        visible = Visible.of(header, priors.padded(header), strides, priors.pool.device)
+        self._visible = None if settings.price is None else visible
         self._past: Past | None = None
         self._last: Future[_Known] | None = None  # of the last frame that was looked ahead to
         self._since_key = 0
@@ -240,7 +247,7 @@ class MovedChooser:
     def _frame(self, frame: Source, known: _Known | None, lift: int) -> MovedFrame:
         keyint = self._settings.keyint
         if self._past is None or known is None or (keyint and self._since_key >= keyint):
-            chosen = self._key(frame, lift)
+            chosen = self._key(frame, lift, final=True)
         elif known.repeats and self._header.copies:
             return self._repeated()
         else:
@@ -251,7 +258,7 @@ class MovedChooser:
             if self._priors.intra_frames and chosen.frame.bits >= NEAR_INTRA * self._intra_bits:
                 other = self._key(frame, 0)
                 if other.cost < chosen.cost:
-                    chosen = self._key(frame, lift) if lift else other
+                    chosen = self._key(frame, lift, final=True)
         self._since_key += 1
         if chosen.given is None:
             self._since_key, self._share = 1, SHARE
@@ -267,11 +274,26 @@ class MovedChooser:
         self._since_key += 1
         return MovedFrame(FrameKind.REPEATED, self._before.qp, self._before.symbols, None, copied=1.0)
 
-    def _key(self, frame: Source, lift: int) -> _Choice:
+    def _key(self, frame: Source, lift: int, final: bool = False) -> _Choice:
+        """`final`: it will be coded so, and is worth some time."""
         at = self._at(min(self._base.number + lift, MAX_QP)) if lift else self._base
-        symbols, coded, cost = self._under(frame, at, None)
+        symbols, coded, cost = self._under(frame, at, None, self._refined(frame, at) if final else None)
         self._intra_bits = coded.bits * _BITS_A_QP ** (self._base.number - at.number)
         return _Choice(MovedFrame(FrameKind.KEY, at.number, symbols, coded), None, cost)
+
+    def _refined(self, frame: Source, at: _At) -> list[Tensor] | None:
+        """Symbols of a key frame by gradient; None: as they are."""
+        keyint, steps = self._settings.keyint, self._settings.effort.key_steps
+        steps = steps * min(keyint, _FULL) // _FULL if keyint else steps
+        whole = all(kept == level.channels for kept, level in zip(self._header.coded, self._priors.levels, strict=True))
+        if not steps or frame.pictures is None or not (self._header.copies and self._header.context and whole):
+            return None
+        priors = self._priors
+        picture, pixels = frame.pictures.to(self._still.device), None if self._visible is None else self._visible.pixels
+        synthesis = priors.temporal.motion.synthesis
+        scaled = self._scaled(frame, at)
+        with priors.clock.stage("key frames"):
+            return refined(priors.trunk(True), synthesis, scaled, at.gains, at.qp, picture, steps, pixels)
 
     def _inter(self, frame: Source, known: _Known, past: Past) -> _Choice | None:
         """None: the frame shows what the one before shows."""
@@ -311,13 +333,16 @@ class MovedChooser:
         return worth_copying(
             known.picture, shown(seen.picture), known.alone.shown, scaled, latents, at.gains, at.qp, lasts,
             self._settings.weights or (FRESH, lasting_weight(self._share)),
+            None if self._visible is None else self._visible.pixels,
         )  # fmt: skip
 
-    def _under(self, frame: Source, at: _At, given: Look | None) -> tuple[list[Tensor], CodedFrame, float]:
+    def _under(
+        self, frame: Source, at: _At, given: Look | None, scaled: Sequence[Tensor] | None = None
+    ) -> tuple[list[Tensor], CodedFrame, float]:
         """Symbols under the prior that is given the past, or under the image stage's own; their bits; their cost, where
-        that of copied blocks is as if they were coded."""
+        that of copied blocks is as if they were coded. `scaled`: gain * y, where it is not the frame's own."""
         priors, gains, coded = self._priors, at.gains, self._header.coded
-        scaled = self._scaled(frame, at)
+        scaled = self._scaled(frame, at) if scaled is None else scaled
         by_intra = given is None
         hidden = priors.hidden(by_intra, at.qp, self._header)
         symbols: list[Tensor] = [torch.empty(0)] * len(scaled)
@@ -333,7 +358,8 @@ class MovedChooser:
                 q = wanted[..., : coded[index]].round().to(torch.int32)
                 symbols[index] = F.pad(q, (0, wanted.shape[-1] - coded[index]))
             else:
-                chosen = choose_level(wanted, distribution, self._rule, coded[index])
+                visible = None if self._visible is None else self._visible.cells[index]
+                chosen = choose_level(wanted, distribution, self._rule, coded[index], visible)
                 symbols[index], cost = chosen.symbols, cost + float(chosen.cost)
             left[index] = others = left_out(priors, index, gains[index], given, coded[index])
             if others is not None:

@@ -16,7 +16,7 @@ from vidlbc.motion.copies import STEPS as COPY_STEPS
 from vidlbc.motion.copies import with_copies
 from vidlbc.motion.prior import ASKING, STEPS, Code
 from vidlbc.motion.stage import Prediction
-from vidlbc.motion.warp import moved, shown
+from vidlbc.motion.warp import shown
 from vidlbc.prior.topdown import Distribution, Gains
 from vidlbc.stage_clock import in_stage
 from vidlbc.temporal_stage import Memory
@@ -171,7 +171,7 @@ class MovedPriors(Priors):
         return shown(picture if copied is None else with_copies(picture, moved_picture, copied))
 
     def _see_step(self, reference: Tensor, field: Tensor) -> tuple[Tensor, ...]:
-        picture = moved(reference, field)
+        picture = self.temporal.motion.moved(reference, field)
         prediction = self.temporal.motion.predict(picture)
         return (picture, *prediction.latents, *prediction.features)
 

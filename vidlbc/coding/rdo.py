@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from vidlbc.bitstream import Header
 from vidlbc.coding.encoding import NEAR_INTRA, Known, ideal_bits
 from vidlbc.coding.priors import Priors
+from vidlbc.coding.visible import Visible
 from vidlbc.entropy import coder
 from vidlbc.prior.topdown import Distribution
 from vidlbc.traced import Traced
@@ -65,6 +66,8 @@ class RateDistortionQuantiser:
         # Frames without a past, and scene cuts, are coded by the intra prior.
         self._try_intra = self._context and priors.intra_frames
         self._intra_bits: float | None = None  # of the last frame that the intra prior was tried on
+        strides = [level.stride for level in priors.levels]
+        self._visible = Visible.of(header, priors.padded(header), strides, priors.pool.device)
 
     def choose(self, scaled: Sequence[Tensor]) -> list[Tensor]:
         """gain * y, float (T, H_l, W_l, C_l) a level -> symbols, int32; channels that the header leaves out are 0."""
@@ -111,7 +114,8 @@ class RateDistortionQuantiser:
         for index in reversed(range(len(scaled))):
             hidden, distribution = priors.expect(by_intra, index, hidden, gains[index], memory.get(index, ()))
             distributions.insert(0, distribution)
-            chosen = choose_level(scaled[index], distribution, self._rule, self._header.coded[index])
+            visible = None if self._visible is None else self._visible.cells[index]
+            chosen = choose_level(scaled[index], distribution, self._rule, self._header.coded[index], visible)
             symbols[index] = chosen.symbols
             bits, cost = bits + float(chosen.bits), cost + float(chosen.cost)
             if index:
@@ -161,11 +165,16 @@ class ChosenLevel(NamedTuple):
     cost: Tensor
 
 
-def choose_level(scaled: Tensor, distribution: Distribution, rule: Rule, coded: int | None = None) -> ChosenLevel:
+def choose_level(
+    scaled: Tensor, distribution: Distribution, rule: Rule, coded: int | None = None, visible: Tensor | None = None
+) -> ChosenLevel:
     """Symbols of one level of one frame under `distribution`; `scaled`: gain * y, (1, H, W, C).
 
-    `coded`: how many channels are, the first ones, None: all; the others' symbols are 0.
+    `coded`: how many channels are, the first ones, None: all; the others' symbols are 0. `visible`: of Visible.cells.
     """
     here = (..., slice(coded))
+    if visible is not None:
+        scaled = torch.where(visible > 0, scaled, distribution.mean)
+        rule = rule._replace(price=rule.price * visible)
     q, *sums = _CHOOSE(scaled[here], distribution.mean[here], distribution.log2_scale[here], *rule)
     return ChosenLevel(F.pad(q, (0, scaled.shape[-1] - q.shape[-1])), *sums)

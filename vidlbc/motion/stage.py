@@ -11,6 +11,7 @@ from vidlbc.image_stage.lbc import LBC, STRIDES
 from vidlbc.motion.copies import CopyPrior
 from vidlbc.motion.networks import PredictionAnalysis, ReferenceSynthesis, take_over
 from vidlbc.motion.prior import VectorPrior
+from vidlbc.motion.warp import moved
 from vidlbc.prior.topdown import Level
 
 
@@ -37,8 +38,10 @@ class MotionStage(nn.Module):
         fusion: int = 64,
         fusion_blocks: int = 2,
         copies: bool = False,
+        overlap: bool = False,
     ):
-        """`copies`: whether blocks may be copied (vidlbc.motion.copies). Raises ValueError where the strides are not
+        """`copies`: whether blocks may be copied (vidlbc.motion.copies); `overlap`: whether blocks of the moved picture
+        do (vidlbc.motion.warp). Raises ValueError where the strides are not
         those of the networks."""
         super().__init__()
         if tuple(level.stride for level in levels) != STRIDES:
@@ -48,6 +51,11 @@ class MotionStage(nn.Module):
         self.analysis = PredictionAnalysis(levels, widths, encoder_blocks)
         self.vectors = VectorPrior()
         self.copies = CopyPrior() if copies else None
+        self.overlap = overlap
+
+    def moved(self, reference: Tensor, field: Tensor) -> Tensor:
+        """What a frame with these vectors is predicted from: see vidlbc.motion.warp.moved."""
+        return moved(reference, field, self.overlap)
 
     def predict(self, moved: Tensor) -> Prediction:
         return Prediction(*self.analysis(moved))
@@ -59,7 +67,7 @@ def motion_options(stage: ImageStage) -> dict[str, Any] | None:
     if not isinstance(stage, LBC):
         return None
     blocks = {"encoder_blocks": _counts(stage.encode), "decoder_blocks": _counts(stage.decode)}
-    return {"widths": list(stage.widths), **blocks, "copies": True}
+    return {"widths": list(stage.widths), **blocks, "copies": True, "overlap": True}
 
 
 def gives_all(stage: ImageStage) -> bool:

@@ -26,7 +26,7 @@ from vidlbc.models import ImageModel
 from vidlbc.motion.copies import copied_at, copied_symbols, with_copies
 from vidlbc.motion.search import DEFAULT, Effort, search
 from vidlbc.motion.stage import Prediction
-from vidlbc.motion.warp import CONTRAST, moved, seen, shown
+from vidlbc.motion.warp import CONTRAST, seen, shown
 from vidlbc.prior.topdown import NUM_QP, Distribution, Gains, Level, TopDownPrior, symbol_bits
 from vidlbc.temporal_stage import Memory, State
 from vidlbc.temporal_stage.moved import MovedStage
@@ -172,7 +172,7 @@ class MotionRate:
                     # As an encoder does that chooses symbols and copies blocks: see vidlbc.coding.moved_encoding.
                     target = looks if chooser is None else pictures[:, t]
                     walk.fields.append(search(target, walk.references[-1], at, last, self.effort))
-                    before = moved(walk.references[-1], walk.fields[-1])
+                    before = motion.moved(walk.references[-1], walk.fields[-1])
                 with torch.set_grad_enabled(analysis and torch.is_grad_enabled()):
                     prediction = motion.predict(before)
                 copied = torch.zeros_like(walk.fields[-1][:, ::2, ::2, 0], dtype=torch.bool)

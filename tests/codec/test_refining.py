@@ -1,0 +1,56 @@
+"""Key frames whose symbols are found by gradient: fewer bits for the same error, in streams that any decoder reads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import vidlbc
+from tests.conftest import motion_frames
+from vidlbc.image_stage.base import qp_lambda
+
+QP = 24
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    clip = motion_frames(3, (64, 90), motion=(1.0, 2.0))
+    return (clip + np.random.default_rng(0).normal(0, 8, clip.shape)).clip(0, 255).astype(np.uint8)
+
+
+def cost(codec, data: bytes, frames: np.ndarray) -> float:
+    """Bits with the price of errors, at the QP of a key frame that none follow."""
+    error = np.square(codec.decompress(data).astype(float) - frames).sum() / 3
+    return 8 * len(data) + float(qp_lambda(torch.tensor(QP))) * error
+
+
+def test_a_key_frame_costs_less_and_each_time_the_same(frames):
+    codecs = [vidlbc.load("default", "cpu", effort=effort) for effort in ("fast", "default", "best")]
+    data = [codec.compress(frames[:1], QP) for codec in codecs]
+    fast, default, best = (cost(codecs[0], one, frames[:1]) for one in data)
+    assert default < 0.995 * fast and best < 0.98 * fast
+    assert codecs[1].compress(frames[:1], QP) == data[1]
+
+
+def test_only_symbols_that_may_be_chosen_are(frames):
+    fast, default = (vidlbc.load("default", "cpu", effort=effort) for effort in ("fast", "default"))
+    symbols = default.analyse(frames[:1], QP)
+    for codec in (fast, default):
+        data = codec.compress(frames[:1], QP, rdo=False)
+        assert all(torch.equal(*pair) for pair in zip(codec.padded_symbols(data), symbols, strict=True))
+
+
+def test_key_frames_at_an_interval_take_no_longer_than_they_are_worth(frames, monkeypatch):
+    from vidlbc.coding import moved_encoding
+
+    taken = []
+
+    def counting(*arguments):
+        taken.append(arguments[6])
+        return moved_encoding_refined(*arguments)
+
+    moved_encoding_refined = moved_encoding.refined
+    monkeypatch.setattr(moved_encoding, "refined", counting)
+    vidlbc.load("default", "cpu", keyint=2).compress(frames, QP)
+    assert taken == [1, 1]  # of 40 steps, 48 frames being worth all
