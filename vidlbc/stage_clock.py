@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 # The order in which a frame passes through them. `rest` is what a process did beside them: Python, queues, waiting.
 STAGES = ("video decoding", "transfer", "image stage", "temporal stage", "entropy coding", "files", "rest")
+OF_MOTION = ("motion search", "key frames")  # of kinds that predict from moved pictures alone
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -113,9 +114,10 @@ def stage_table(seconds: Mapping[str, float], frames: int, wall: float) -> str:
     total = sum(seconds.values())
     if not frames or total <= 0:
         return "no frame was encoded: nothing to say about time"
-    slowest = max(STAGES, key=lambda name: seconds.get(name, 0.0))
+    names = [*STAGES[:3], *(name for name in OF_MOTION if name in seconds), *STAGES[3:]]
+    slowest = max(names, key=lambda name: seconds.get(name, 0.0))
     lines = [f"{'where the time went':<20}{'seconds':>10}{'share':>8}{'ms/frame':>10}"]
-    for name in STAGES:
+    for name in names:
         spent = seconds.get(name, 0.0)
         mark = "  <- slowest" if name == slowest else ""
         lines.append(f"{name:<20}{spent:>10.2f}{spent / total:>8.1%}{1000 * spent / frames:>10.2f}{mark}")

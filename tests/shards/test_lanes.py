@@ -19,7 +19,7 @@ from tests.shards.test_launchers import QUARANTINED, calm, comparable, planned
 from vidlbc.errors import ShardError
 from vidlbc.shards import Manifest, Settings, encode_corpus, encode_shard, make_plan, read_annotations
 from vidlbc.shards.lanes import in_lanes
-from vidlbc.stage_clock import STAGES, stage_table
+from vidlbc.stage_clock import OF_MOTION, STAGES, stage_table
 from vidlbc.video import write_mp4
 
 
@@ -123,6 +123,15 @@ def test_a_codec_in_lanes(tmp_path: Path, kind: str, rdo: bool) -> None:
     assert table.count("<- slowest") == 1 and f"{reports[1].frames} frames in" in table
     shares = [float(line.split("%")[0].split()[-1]) for line in table.splitlines() if "%" in line]
     assert len(shares) == len(STAGES) and sum(shares) == pytest.approx(100, abs=0.4)
+
+
+def test_what_motion_took_is_in_the_table():
+    codec = vidlbc.load("default", device="cpu")
+    codec.compress(noisy_frames(3, 32, 64), 32)
+    seconds = codec.clock.seconds()
+    assert min(seconds[name] for name in OF_MOTION) > 0
+    shares = [float(line.split("%")[0].split()[-1]) for line in stage_table(seconds, 3, 1.0).splitlines() if "%" in line]
+    assert len(shares) == len(STAGES) + len(OF_MOTION) and sum(shares) == pytest.approx(100, abs=0.5)
 
 
 @pytest.mark.slow
