@@ -130,7 +130,8 @@ def test_what_motion_took_is_in_the_table():
     codec.compress(noisy_frames(3, 32, 64), 32)
     seconds = codec.clock.seconds()
     assert min(seconds[name] for name in OF_MOTION) > 0
-    shares = [float(line.split("%")[0].split()[-1]) for line in stage_table(seconds, 3, 1.0).splitlines() if "%" in line]
+    lines = stage_table(seconds, 3, 1.0).splitlines()
+    shares = [float(line.split("%")[0].split()[-1]) for line in lines if "%" in line]
     assert len(shares) == len(STAGES) + len(OF_MOTION) and sum(shares) == pytest.approx(100, abs=0.5)
 
 
