@@ -34,30 +34,25 @@ def _filters() -> Tensor:
 
 
 _FILTERS = _filters()
-# Of a pixel of a block, in eighths: what its own vector leads to counts for the most, what those of the blocks above or
-# below and left or right lead to, whichever are nearer, for the rest.
-_OWN = (
-    (4, 5, 5, 5, 5, 5, 5, 4),
-    (5, 5, 5, 5, 5, 5, 5, 5),
-    (5, 5, 6, 6, 6, 6, 5, 5),
-    (5, 5, 6, 6, 6, 6, 5, 5),
-)
+# Of a pixel of a block, in eighths: what the vector of the block above counts for, or on the left, in its upper or left
+# half; below and right likewise. Its own vector counts for the rest.
 _ABOVE = (
     (2, 2, 2, 2, 2, 2, 2, 2),
     (1, 1, 2, 2, 2, 2, 1, 1),
     (1, 1, 1, 1, 1, 1, 1, 1),
     (1, 1, 1, 1, 1, 1, 1, 1),
 )
+_LEFT = ((2, 1, 1, 1), *((2, 2, 1, 1),) * 6, (2, 1, 1, 1))
 
 
 def _shares() -> Tensor:
-    """(5, 8, 1, 8): of a block's own vector and of those above, below, left and right; they add up to one."""
-    own, above = (torch.tensor(half, dtype=torch.float32) for half in (_OWN, _ABOVE))
-    own, none = torch.cat([own, own.flip(0)]), torch.zeros_like(above)
-    beside = 8 - own - torch.cat([above, above.flip(0)])
-    left = torch.arange(BLOCK) < BLOCK // 2
-    shares = [own, torch.cat([above, none]), torch.cat([none, above.flip(0)]), beside * left, beside * ~left]
-    return torch.stack(shares)[:, :, None] / 8
+    """(4, 8, 1, 8): of the blocks above, below, left and right."""
+    shares = torch.zeros(4, BLOCK, BLOCK)
+    shares[0, : BLOCK // 2] = torch.tensor(_ABOVE)
+    shares[1] = shares[0].flip(0)
+    shares[2, :, : BLOCK // 2] = torch.tensor(_LEFT)
+    shares[3] = shares[2].flip(1)
+    return shares[:, :, None] / 8
 
 
 _SHARES = _shares()
@@ -70,42 +65,56 @@ def moved(reference: Tensor, field: Tensor, overlap: bool = False) -> Tensor:
     `overlap`: blocks run into each other: where vectors differ, edges would be seen, and be copied on.
     """
     batch, height, width, channels = reference.shape
-    if not overlap:
-        blocks = _blocks(reference, field[..., None, :])[:, :, :, 0]
+    rows, columns = field.shape[1:3]
+    vectors = field.view(-1, 2)
+    blocks = _blocks(reference, vectors, torch.arange(len(vectors), device=field.device))
+    if overlap:
+        blocks = _overlapped(reference, blocks, field)
+    pixels = blocks.view(batch, rows, columns, BLOCK, channels, BLOCK)
+    return pixels.permute(0, 1, 3, 2, 5, 4).reshape(batch, height, width, channels)
+
+
+def _overlapped(reference: Tensor, blocks: Tensor, field: Tensor) -> Tensor:
+    """Blocks as `_blocks` gives all of them -> the same, mixed with what the vectors beside theirs lead to."""
+    beside = neighbours(field).flatten(0, 2)  # (N, 4, 2)
+    shares = _SHARES if reference.device.type == "cpu" else _SHARES.to(reference.device)
+    if reference.device.type == "cpu":
+        # Few blocks have other vectors beside them. A GPU would have to be asked which.
+        which = (beside != field.view(-1, 1, 2)).any(-1).flatten().nonzero()[:, 0]
     else:
-        several = _blocks(reference, torch.cat([field[..., None, :], neighbours(field)], -2))
-        shares = _SHARES if reference.device.type == "cpu" else _SHARES.to(reference.device)
-        # Eighths of numbers on the grid, 7 bits and a sign before the point: exact in any order.
-        blocks = snap((several * shares).sum(3))
-    return blocks.permute(0, 1, 3, 2, 5, 4).reshape(batch, height, width, channels)
+        which = torch.arange(beside.shape[0] * 4, device=reference.device)
+    block = torch.div(which, 4, rounding_mode="floor")
+    other = _blocks(reference, beside.flatten(0, 1).index_select(0, which), block)
+    more = (other - blocks.index_select(0, block)) * shares.index_select(0, which - 4 * block)
+    # Eighths of numbers on the grid, 8 bits and a sign before the point: exact in any order.
+    return snap(blocks.index_add(0, block, more))
 
 
-def _blocks(reference: Tensor, vectors: Tensor) -> Tensor:
-    """What each of K vectors of a block, int32 (B, H/8, W/8, K, 2), leads to: (B, H/8, W/8, K, 8, 3, 8), down and
-    across."""
+def _blocks(reference: Tensor, vectors: Tensor, which: Tensor) -> Tensor:
+    """What vectors, int32 (N, 2), of blocks `which`, counted row by row, lead to: (N, 8, 3, 8), down and across."""
     batch, height, width, channels = reference.shape
-    rows, columns, count = vectors.shape[1:4]
     device = reference.device
     filters = _FILTERS if device.type == "cpu" else _FILTERS.to(device)
+    rows, columns = height // BLOCK, width // BLOCK
     whole = torch.div(vectors, QUARTERS, rounding_mode="floor")
     phase = vectors - QUARTERS * whole
-    top = torch.arange(rows, device=device)[:, None, None] * BLOCK + whole[..., 0] - _BEFORE
-    left = torch.arange(columns, device=device)[:, None] * BLOCK + whole[..., 1] - _BEFORE
-    y = (top[..., None] + torch.arange(_SPAN, device=device)).clamp_(0, height - 1)
+    row = torch.div(which, columns, rounding_mode="floor")
+    clip = torch.div(row, rows, rounding_mode="floor")
+    top = (row - clip * rows) * BLOCK + whole[:, 0] - _BEFORE
+    left = (which - row * columns) * BLOCK + whole[:, 1] - _BEFORE
+    y = (top[:, None] + torch.arange(_SPAN, device=device)).clamp_(0, height - 1)
     # Runs of pixels are taken whole. Past the picture by a run's length, all of a run's pixels are the border's.
     x = left.clamp_(-_SPAN, width) + _SPAN
     ends = [reference[:, :, at : at + 1].expand(-1, -1, _SPAN, -1) for at in (0, width - 1)]
     wide = torch.cat([ends[0], reference, ends[1]], 2)
-    places = wide.numel() // channels - _SPAN + 1
-    runs = wide.view(-1).as_strided((places, _SPAN * channels), (channels, 1))
-    clip = torch.arange(batch, device=device)[:, None, None, None, None] * height
-    starts = (clip + y) * wide.shape[2] + x[..., None]
+    count = wide.numel() // channels - _SPAN + 1
+    runs = wide.view(-1).as_strided((count, _SPAN * channels), (channels, 1))
+    starts = (clip[:, None] * height + y) * wide.shape[2] + x[:, None]
     blocks = runs.index_select(0, starts.view(-1)).float().view(-1, _SPAN, _SPAN * channels)
     # Down first: whole rows of a block's surroundings are then the columns of one matrix.
-    down = filters[phase[..., 0]].view(-1, _SPAN, BLOCK).transpose(1, 2) @ blocks
+    down = filters[phase[:, 0]].transpose(1, 2) @ blocks
     across = down.view(-1, BLOCK, _SPAN, channels).transpose(2, 3).reshape(-1, BLOCK * channels, _SPAN)
-    sums = across @ filters[phase[..., 1]].view(-1, _SPAN, BLOCK)
-    sums = sums.clamp_(0, 255 * 64 * 64).view(batch, rows, columns, count, BLOCK, channels, BLOCK)
+    sums = (across @ filters[phase[:, 1]]).clamp_(0, 255 * 64 * 64).view(-1, BLOCK, channels, BLOCK)
     return snap(sums.mul_(_UNIT).sub_(CONTRAST / 2))
 
 
