@@ -16,9 +16,8 @@ from vidlbc.bitstream import Header, Reader
 from vidlbc.codec import Codec, Decoded, Keep
 from vidlbc.coding import EncodeReport, OnLevel, Priors
 from vidlbc.coding.moved_decoding import decode_moved
-from vidlbc.coding.moved_encoding import MovedChooser, MovedFrame, MovedSettings, MovedWriter, Source
+from vidlbc.coding.moved_encoding import PRICE, MovedChooser, MovedFrame, MovedSettings, MovedWriter, Source
 from vidlbc.coding.moved_priors import MovedPriors
-from vidlbc.coding.rdo import ERROR_PRICE
 from vidlbc.errors import InputError
 from vidlbc.models import ImageModel
 from vidlbc.motion.search import EFFORTS
@@ -56,7 +55,7 @@ class MovedCodec(Codec):
         return cast(MovedPriors, self._priors)
 
     def _chooser(self, header: Header, rdo: bool) -> MovedChooser:
-        return MovedChooser(self._moved, header, MovedSettings(ERROR_PRICE if rdo else None, self.effort, self.keyint))
+        return MovedChooser(self._moved, header, MovedSettings(PRICE if rdo else None, self.effort, self.keyint))
 
     def _write(
         self, packets: Iterable[Tensor], sink: BinaryIO, header: Header, variant: str | None, rdo: bool, keep: Keep

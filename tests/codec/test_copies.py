@@ -180,7 +180,7 @@ def test_pictures_are_the_references_unless_they_shall_not_be(wandering, scatter
 
 def test_key_frames_have_a_higher_qp_where_others_follow(wandering, scattered, codec_of):
     frames = noisy_frames(6, 32, 32)
-    for keyint, qps in ((0, [42, *[30] * 5]), (4, [32, 30, 30, 30, 32, 30]), (1, [30] * 6)):
+    for keyint, qps in ((0, [30 + LIFT, *[30] * 5]), (4, [32, 30, 30, 30, 32, 30]), (1, [30] * 6)):
         assert list(vidlbc.inspect(codec_of("lstm", keyint=keyint).compress(frames, qp=30, rdo=True)).qps) == qps
     codec = codec_of("lstm")
     assert vidlbc.inspect(codec.compress(frames, qp=60, rdo=True)).qps[:2] == (63, 60)
@@ -219,7 +219,7 @@ def test_what_a_mended_container_says_is_checked(wandering, scattered, codec_of)
     data = codec.compress(noisy_frames(3, 32, 32), qp=30, rdo=True)
     reader = Reader(data)
     (packet,) = reader.packets()
-    assert packet.modes == bytes([0b101000, 0b001, 42])
+    assert packet.modes == bytes([0b101000, 0b001, 30 + LIFT])
 
     def forged(modes: bytes) -> bytes:
         changed = dataclasses.replace(packet, modes=modes).to_bytes()
@@ -227,11 +227,11 @@ def test_what_a_mended_container_says_is_checked(wandering, scattered, codec_of)
 
     assert forged(packet.modes) == data
     for modes, message in (
-        (bytes([0b101011, 0b001, 42]), "frame 0 has a past, and no frame is before it"),
+        (bytes([0b101011, 0b001, 30 + LIFT]), "frame 0 has a past, and no frame is before it"),
         (bytes([0b101000, 0b001, 64]), "a frame's QP is over 63"),
         (bytes([0b101000, 0b001, 41]), "fail their checksum|range coder"),
-        (bytes([0b111000, 0b001, 42]), "fail their checksum|range coder"),
-        (bytes([0b101000, 0b011, 42, 31]), "fail their checksum|range coder"),
+        (bytes([0b111000, 0b001, 30 + LIFT]), "fail their checksum|range coder"),
+        (bytes([0b101000, 0b011, 30 + LIFT, 31]), "fail their checksum|range coder"),
     ):
         with pytest.raises(BitstreamError, match=message):
             codec.symbols(forged(modes))

@@ -29,7 +29,7 @@ def test_a_key_frame_costs_less_and_each_time_the_same(frames):
     codecs = [vidlbc.load("default", "cpu", effort=effort) for effort in ("fast", "default", "best")]
     data = [codec.compress(frames[:1], QP) for codec in codecs]
     fast, default, best = (cost(codecs[0], one, frames[:1]) for one in data)
-    assert default < 0.995 * fast and best < 0.98 * fast
+    assert best < 0.985 * fast and best < default < fast
     assert codecs[1].compress(frames[:1], QP) == data[1]
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.codec.small_models import MOVED_OPTIONS, noisy_frames, save_small_model
 from vidlbc import models
-from vidlbc.coding.moved_encoding import LIFT
+from vidlbc.coding.moved_encoding import LIFT, PRICE
 from vidlbc.coding.rdo import ERROR_PRICE
 from vidlbc.errors import InputError
 from vidlbc.job.train import PARTS, train_parts
@@ -135,7 +135,7 @@ def test_copied_blocks_are_measured_as_they_are_coded(image, copying, monkeypatc
     data, _, report = codec.encode(frames, 30)
     clip, qps = torch.from_numpy(frames).permute(0, 3, 1, 2)[None], torch.tensor([[30 + LIFT, 30, 30, 30]])
     rate = MotionRate(image)
-    measured = rate.measure(codec.temporal, clip, qps, ERROR_PRICE)
+    measured = rate.measure(codec.temporal, clip, qps, PRICE)
     assert float(measured.copied.mean()) == 7 / 16 and report.copied == 7 / 16 * 3 / 4
     assert float(measured.bits.sum()) * 64 * 64 == pytest.approx(sum(report.frame_bits[1:]), rel=0.05)
     shown = torch.from_numpy(codec.decompress(data)).float()

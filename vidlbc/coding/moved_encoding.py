@@ -54,7 +54,8 @@ from vidlbc.motion.warp import shown
 from vidlbc.prior.grid import require_exact_products
 from vidlbc.prior.topdown import Distribution, Gains
 
-LIFT = 12
+LIFT = 16
+PRICE = 30.0  # of a symbol's error (vidlbc.coding.rdo): more than in frames of which nothing is copied on
 _FULL = 48  # frames from one key frame to the next that are worth all of an effort's steps on it
 _BITS_A_QP = 1.07  # about: what one QP more makes of a key frame's bits
 _LATELY = 4  # frames

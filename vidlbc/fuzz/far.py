@@ -11,10 +11,9 @@ from torch import Tensor
 
 from vidlbc.bitstream import Header
 from vidlbc.codec import Codec
-from vidlbc.coding.moved_encoding import MovedChooser, MovedSettings, Source
+from vidlbc.coding.moved_encoding import PRICE, MovedChooser, MovedSettings, Source
 from vidlbc.coding.moved_priors import Seen
 from vidlbc.coding.moving import Past
-from vidlbc.coding.rdo import ERROR_PRICE
 from vidlbc.moved_codec import MovedCodec
 
 
@@ -41,7 +40,7 @@ class _FarChooser(MovedChooser):
 
 class _FarCodec(MovedCodec):
     def _chooser(self, header: Header, rdo: bool) -> MovedChooser:
-        return _FarChooser(self._moved, header, MovedSettings(ERROR_PRICE if rdo else None))
+        return _FarChooser(self._moved, header, MovedSettings(PRICE if rdo else None))
 
 
 def far_encoder(codec: Codec) -> Codec:

@@ -22,7 +22,7 @@ import torch
 from vidlbc import models
 from vidlbc.codec import Codec, load
 from vidlbc.codec_input import pick_device
-from vidlbc.coding.rdo import ERROR_PRICE
+from vidlbc.coding.moved_encoding import PRICE
 from vidlbc.errors import InputError
 from vidlbc.job.settings import JobSettings
 from vidlbc.job.sources import source_file
@@ -239,7 +239,7 @@ def _fit(settings: JobSettings, corpus: Corpus, image: models.ImageModel, tempor
     )  # fmt: skip
     objective: SymbolRate | MotionRate = SymbolRate(image, train.bf16)
     if isinstance(temporal, MovedStage):
-        objective = MotionRate(image, train.bf16, ERROR_PRICE if train.rdo else None)
+        objective = MotionRate(image, train.bf16, PRICE if train.rdo else None)
     validate = None if distributed.rank() else _validation(objective, corpus, settings)
     folder = settings.out / "training"
     on_figures = None if logger is None else logger.log
