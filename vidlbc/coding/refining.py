@@ -21,6 +21,7 @@ from vidlbc.prior.topdown import Gains, TopDownPrior, symbol_bits
 
 _RATE = 0.02  # of Adam, in symbols
 _WARM, _COLD = 1.0, 0.2  # temperatures
+_TILE, _MARGIN = 768, 64  # pixels, multiples of the coarsest stride
 _SURE = 1e-4  # how near to a whole number a symbol is told from it
 
 
@@ -37,8 +38,41 @@ def refined(
     """Whole numbers, float (1, H_l, W_l, C_l) a level, in place of `scaled`, gain * y, of one frame at qp (1,).
 
     picture: uint8 (1, H, W, 3), padded; visible: of its pixels, (1, H, W), 1 or 0, None: all. The same numbers each
-    time on one machine.
+    time on one machine. Large frames go tile by tile, with a margin: gradients take a kilobyte a pixel.
     """
+    height, width = picture.shape[1:3]
+    out = [y.clone() for y in scaled]
+    for top in range(0, height, _TILE):
+        for left in range(0, width, _TILE):
+            inner = (top, min(top + _TILE, height)), (left, min(left + _TILE, width))
+            sides = zip(inner, (height, width), strict=True)
+            outer = [(max(a - _MARGIN, 0), min(b + _MARGIN, side)) for (a, b), side in sides]
+            crop = [_cut(y, outer, height // y.shape[1]) for y in scaled]
+            shown = None if visible is None else _cut(visible, outer, 1)
+            found = _tile(prior, synthesis, crop, gains, qp, _cut(picture, outer, 1), steps, shown)
+            within = [(a - o, b - o) for (a, b), (o, _) in zip(inner, outer, strict=True)]
+            for y, q in zip(out, found, strict=True):
+                stride = height // y.shape[1]
+                _cut(y, inner, stride).copy_(_cut(q, within, stride))
+    return out
+
+
+def _cut(x: Tensor, part: Sequence[tuple[int, int]], stride: int) -> Tensor:
+    """Of a map (1, H/stride, W/stride, ...) the part that covers these pixels, ((top, bottom), (left, right))."""
+    (top, bottom), (left, right) = ((a // stride, b // stride) for a, b in part)
+    return x[:, top:bottom, left:right]
+
+
+def _tile(
+    prior: TopDownPrior,
+    synthesis: ReferenceSynthesis,
+    scaled: Sequence[Tensor],
+    gains: Sequence[Gains],
+    qp: Tensor,
+    picture: Tensor,
+    steps: int,
+    visible: Tensor | None,
+) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     # Tensors of inference cannot carry gradients: copies can.
     with torch.inference_mode(False), torch.enable_grad():
