@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 # The order in which a frame passes through them. `rest` is what a process did beside them: Python, queues, waiting.
 STAGES = ("video decoding", "transfer", "image stage", "temporal stage", "entropy coding", "files", "rest")
-OF_MOTION = ("motion search", "key frames")  # of kinds that predict from moved pictures alone
+OF_MOTION = ("motion search", "gradients")  # of kinds that predict from moved pictures alone
 
 F = TypeVar("F", bound=Callable[..., Any])
 

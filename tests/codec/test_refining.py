@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 import vidlbc
 from tests.conftest import motion_frames
 from vidlbc.image_stage.base import qp_lambda
+from vidlbc.motion.search import EFFORTS
 
 QP = 24
 
@@ -31,6 +34,17 @@ def test_a_key_frame_costs_less_and_each_time_the_same(frames):
     fast, default, best = (cost(codecs[0], one, frames[:1]) for one in data)
     assert best < 0.985 * fast and best < default < fast
     assert codecs[1].compress(frames[:1], QP) == data[1]
+
+
+def test_other_frames_cost_less_too_where_there_is_time(frames, monkeypatch):
+    clip = frames[:2]
+
+    def second(steps: int) -> float:
+        monkeypatch.setitem(EFFORTS, "best", dataclasses.replace(EFFORTS["best"], key_steps=0, frame_steps=steps))
+        codec = vidlbc.load("default", "cpu", effort="best")
+        return cost(codec, codec.compress(clip, QP), clip)
+
+    assert second(40) < second(0)
 
 
 def test_only_symbols_that_may_be_chosen_are(frames):
@@ -60,7 +74,7 @@ def test_key_frames_at_an_interval_take_no_longer_than_they_are_worth(frames, mo
         taken.append(arguments[6])
         return moved_encoding_refined(*arguments)
 
-    moved_encoding_refined = moved_encoding.refined
-    monkeypatch.setattr(moved_encoding, "refined", counting)
+    moved_encoding_refined = moved_encoding.refined_key
+    monkeypatch.setattr(moved_encoding, "refined_key", counting)
     vidlbc.load("default", "cpu", keyint=2).compress(frames, QP)
     assert taken == [1, 1]  # of 40 steps, 48 frames being worth all

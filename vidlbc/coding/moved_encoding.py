@@ -43,7 +43,7 @@ from vidlbc.coding.encoding import (
 from vidlbc.coding.moved_priors import Alone, MovedPriors, Seen
 from vidlbc.coding.moving import FrameKind, Look, Past, after, left_out, look, no_copies, no_motion
 from vidlbc.coding.rdo import Rule, choose_level
-from vidlbc.coding.refining import refined
+from vidlbc.coding.refining import LARGEST, refined_inter, refined_key
 from vidlbc.coding.visible import Visible
 from vidlbc.entropy import coder
 from vidlbc.motion.brightness import Brightness, brightened, brightness_between
@@ -278,23 +278,33 @@ class MovedChooser:
     def _key(self, frame: Source, lift: int, final: bool = False) -> _Choice:
         """`final`: it will be coded so, and is worth some time."""
         at = self._at(min(self._base.number + lift, MAX_QP)) if lift else self._base
-        symbols, coded, cost = self._under(frame, at, None, self._refined(frame, at) if final else None)
+        symbols, coded, cost = self._under(frame, at, None, self._refined(frame, at, None) if final else None)
         self._intra_bits = coded.bits * _BITS_A_QP ** (self._base.number - at.number)
         return _Choice(MovedFrame(FrameKind.KEY, at.number, symbols, coded), None, cost)
 
-    def _refined(self, frame: Source, at: _At) -> list[Tensor] | None:
-        """Symbols of a key frame by gradient; None: as they are."""
-        keyint, steps = self._settings.keyint, self._settings.effort.key_steps
-        steps = steps * min(keyint, _FULL) // _FULL if keyint else steps
-        whole = all(kept == level.channels for kept, level in zip(self._header.coded, self._priors.levels, strict=True))
-        if not steps or frame.pictures is None or not (self._header.copies and self._header.context and whole):
+    def _refined(self, frame: Source, at: _At, given: Look | None) -> list[Tensor] | None:
+        """Symbols by gradient; None: as they are. `given`: as of `_under`."""
+        keyint, effort, header, priors = self._settings.keyint, self._settings.effort, self._header, self._priors
+        steps = effort.key_steps if given is None else effort.frame_steps
+        if given is None and keyint:
+            steps = steps * min(keyint, _FULL) // _FULL
+        whole = all(kept == level.channels for kept, level in zip(header.coded, priors.levels, strict=True))
+        if not steps or frame.pictures is None or not (header.copies and header.context and whole):
             return None
-        priors = self._priors
         picture, pixels = frame.pictures.to(self._still.device), None if self._visible is None else self._visible.pixels
-        synthesis = priors.temporal.motion.synthesis
-        scaled = self._scaled(frame, at)
-        with priors.clock.stage("key frames"):
-            return refined(priors.trunk(True), synthesis, scaled, at.gains, at.qp, picture, steps, pixels)
+        scaled, motion = self._scaled(frame, at), priors.temporal.motion
+        if given is None:
+            with priors.clock.stage("gradients"):
+                prior = priors.trunk(True)
+                return refined_key(prior, motion.synthesis, scaled, at.gains, at.qp, picture, steps, pixels)
+        if bool(given.copied.all()) or picture.shape[1] * picture.shape[2] > LARGEST:
+            return None
+        memory = {index: given.read(index) for index in range(len(priors.levels))}
+        seen = given.seen.prediction._replace(copied=given.copied)
+        with priors.clock.stage("gradients"):
+            return refined_inter(
+                priors.temporal, memory, given.seen.picture, seen, scaled, at.gains, at.qp, picture, steps, pixels
+            )
 
     def _inter(self, frame: Source, known: _Known, past: Past) -> _Choice | None:
         """None: the frame shows what the one before shows."""
@@ -316,7 +326,7 @@ class MovedChooser:
             walk = partial(priors.flags, at.qp, past.copied, field)
             coming[1] = priors.pool.beside(partial(CodedRuns.of, walk, copied))
         given = look(priors, past, field, copied, seen)
-        symbols, coded, cost = self._under(frame, at, given)
+        symbols, coded, cost = self._under(frame, at, given, self._refined(frame, at, given))
         vectors, flags = (None if runs is None else runs.result() for runs in coming)
         cost += sum(runs.bits for runs in (vectors, flags) if runs is not None)
         share = float(copied.float().mean())

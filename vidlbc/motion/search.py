@@ -31,8 +31,8 @@ _LONGEST = 1 << 12  # of differences whose bits are tabulated
 class Effort:
     """`reach`: pixels that vectors are looked for; `stride`: of the displacements tried there, in quarter-size pixels;
     `steps`: around the best of the candidates, in quarters of a pixel; `passes`: over neighbours' vectors; `split`:
-    steps of blocks of 8x8, none: there are none; `key_steps`: of gradient on a key frame's symbols
-    (vidlbc.coding.refining), where they are chosen for rate and distortion."""
+    steps of blocks of 8x8, none: there are none. `key_steps`, `frame_steps`: of gradient on the symbols of a key frame
+    and of any other (vidlbc.coding.refining), where they are chosen for rate and distortion."""
 
     reach: int = 60
     stride: int = 1
@@ -40,11 +40,12 @@ class Effort:
     passes: int = 2
     split: tuple[int, ...] = (2, 1)
     key_steps: int = 40
+    frame_steps: int = 0
 
 
 FAST = Effort(reach=32, stride=2, steps=(16, 8, 4, 2, 1), passes=1, split=(), key_steps=0)
 DEFAULT = Effort()
-BEST = Effort(reach=100, steps=(8, 4, 4, 2, 1), passes=4, split=(4, 2, 1), key_steps=240)
+BEST = Effort(reach=100, steps=(8, 4, 4, 2, 1), passes=4, split=(4, 2, 1), key_steps=240, frame_steps=40)
 EFFORTS = {"fast": FAST, "default": DEFAULT, "best": BEST}
 
 
