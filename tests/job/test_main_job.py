@@ -23,7 +23,7 @@ import vidlbc
 from tests.job.conftest import FAST, REPO, Job, job_command, run_command, shard_digests
 from vidlbc.evaluation import REQUIRED_METRICS
 from vidlbc.shards import LatentShards
-from vidlbc.stage_clock import STAGES
+from vidlbc.stage_clock import OF_MOTION, STAGES
 from vidlbc.video import examine, read_blocks
 
 Clip = Callable[..., Path]
@@ -87,7 +87,7 @@ def test_what_is_printed(undisturbed: Job) -> None:
     # No terminal: no bar that redraws itself, and this run is over before the first line of progress is due.
     assert "\r" not in told and "it/s" not in told
     assert "where the time went" in told and "<- slowest" in told
-    assert len(told.splitlines()) < 12 + len(STAGES) + 3  # that table
+    assert len(told.splitlines()) < 12 + len(STAGES) + len(OF_MOTION) + 3  # that table
 
 
 @pytest.mark.slow
