@@ -63,10 +63,9 @@ def load(
     stage alone. None: reference pictures of streams whose blocks may be copied, which symbols alone do not show.
     `max_pixels`: larger frames, padded, are not decoded; it bounds time and memory of a frame, whatever a forged header
     says.
-    `effort`: of encoding's search for motion, and for symbols of key frames, fast, default or best; without effect on
-    kinds that have none. `keyint`:
-    frames from one key frame to the next, where decoding may begin, 0: only where the past is of no use; of kinds that
-    predict from moved pictures.
+    `effort`: of encoding's search for motion, and for symbols (vidlbc.coding.refining), fast, default or best; without
+    effect on kinds that have none. `keyint`: frames from one key frame to the next, where decoding may begin, 0: only
+    where the past is of no use; of kinds that predict from moved pictures.
     Raises InputError where there is no such model, kind, device, precision or effort, no video decoder to refine with,
     `refine` is none of the three, `max_pixels` is below 1, or `keyint` is below 0 or set for a kind without key frames.
     """

@@ -71,7 +71,7 @@ def test_key_frames_at_an_interval_take_no_longer_than_they_are_worth(frames, mo
     taken = []
 
     def counting(*arguments):
-        taken.append(arguments[6])
+        taken.append(arguments[-1])
         return moved_encoding_refined(*arguments)
 
     moved_encoding_refined = moved_encoding.refined_key

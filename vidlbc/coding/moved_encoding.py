@@ -43,7 +43,7 @@ from vidlbc.coding.encoding import (
 from vidlbc.coding.moved_priors import Alone, MovedPriors, Seen
 from vidlbc.coding.moving import FrameKind, Look, Past, after, left_out, look, no_copies, no_motion
 from vidlbc.coding.rdo import Rule, choose_level
-from vidlbc.coding.refining import LARGEST, refined_inter, refined_key
+from vidlbc.coding.refining import LARGEST, Aim, refined_inter, refined_key
 from vidlbc.coding.visible import Visible
 from vidlbc.entropy import coder
 from vidlbc.motion.brightness import Brightness, brightened, brightness_between
@@ -179,10 +179,11 @@ class MovedChooser:
         self._lift = min(lift, keyint // 2) if keyint else lift
         self._rule = None if settings.price is None else Rule.of(settings.price, priors.pool.device)
         self._still = no_motion(priors, header)
-        strides = [level.stride for level in priors.levels]
-        # Given symbols are coded as they are, whatever is shown.
-        visible = Visible.of(header, priors.padded(header), strides, priors.pool.device)
-        self._visible = None if settings.price is None else visible
+        self._visible = Visible.of(priors, header)
+        effort, whole = settings.effort, header.coded == tuple(level.channels for level in priors.levels)
+        by_gradient = header.copies and header.context and whole
+        key_steps = effort.key_steps * min(keyint, _FULL) // _FULL if keyint else effort.key_steps
+        self._key_steps, self._frame_steps = (key_steps, effort.frame_steps) if by_gradient else (0, 0)
         self._past: Past | None = None
         self._last: Future[_Known] | None = None  # of the last frame that was looked ahead to
         self._since_key = 0
@@ -259,7 +260,7 @@ class MovedChooser:
             if self._priors.intra_frames and chosen.frame.bits >= NEAR_INTRA * self._intra_bits:
                 other = self._key(frame, 0)
                 if other.cost < chosen.cost:
-                    chosen = self._key(frame, lift, final=True)
+                    chosen = self._key(frame, lift, final=True) if lift or self._key_steps else other
         self._since_key += 1
         if chosen.given is None:
             self._since_key, self._share = 1, SHARE
@@ -284,27 +285,20 @@ class MovedChooser:
 
     def _refined(self, frame: Source, at: _At, given: Look | None) -> list[Tensor] | None:
         """Symbols by gradient; None: as they are. `given`: as of `_under`."""
-        keyint, effort, header, priors = self._settings.keyint, self._settings.effort, self._header, self._priors
-        steps = effort.key_steps if given is None else effort.frame_steps
-        if given is None and keyint:
-            steps = steps * min(keyint, _FULL) // _FULL
-        whole = all(kept == level.channels for kept, level in zip(header.coded, priors.levels, strict=True))
-        if not steps or frame.pictures is None or not (header.copies and header.context and whole):
+        steps = self._key_steps if given is None else self._frame_steps
+        if not steps or frame.pictures is None:
             return None
-        picture, pixels = frame.pictures.to(self._still.device), None if self._visible is None else self._visible.pixels
-        scaled, motion = self._scaled(frame, at), priors.temporal.motion
+        priors, picture = self._priors, frame.pictures.to(self._still.device)
+        aim = Aim(self._scaled(frame, at), at.gains, at.qp, picture, self._visible.pixels)
         if given is None:
             with priors.clock.stage("gradients"):
-                prior = priors.trunk(True)
-                return refined_key(prior, motion.synthesis, scaled, at.gains, at.qp, picture, steps, pixels)
+                return refined_key(priors.trunk(True), priors.temporal.motion.synthesis, aim, steps)
         if bool(given.copied.all()) or picture.shape[1] * picture.shape[2] > LARGEST:
             return None
         memory = {index: given.read(index) for index in range(len(priors.levels))}
-        seen = given.seen.prediction._replace(copied=given.copied)
+        prediction = given.seen.prediction._replace(copied=given.copied)
         with priors.clock.stage("gradients"):
-            return refined_inter(
-                priors.temporal, memory, given.seen.picture, seen, scaled, at.gains, at.qp, picture, steps, pixels
-            )
+            return refined_inter(priors.temporal, memory, given.seen.picture, prediction, aim, steps)
 
     def _inter(self, frame: Source, known: _Known, past: Past) -> _Choice | None:
         """None: the frame shows what the one before shows."""
@@ -343,8 +337,7 @@ class MovedChooser:
         scaled = self._scaled(frame, at)
         return worth_copying(
             known.picture, shown(seen.picture), known.alone.shown, scaled, latents, at.gains, at.qp, lasts,
-            self._settings.weights or (FRESH, lasting_weight(self._share)),
-            None if self._visible is None else self._visible.pixels,
+            self._settings.weights or (FRESH, lasting_weight(self._share)), self._visible.pixels,
         )  # fmt: skip
 
     def _under(
@@ -369,8 +362,7 @@ class MovedChooser:
                 q = wanted[..., : coded[index]].round().to(torch.int32)
                 symbols[index] = F.pad(q, (0, wanted.shape[-1] - coded[index]))
             else:
-                visible = None if self._visible is None else self._visible.cells[index]
-                chosen = choose_level(wanted, distribution, self._rule, coded[index], visible)
+                chosen = choose_level(wanted, distribution, self._rule, coded[index], self._visible.cells[index])
                 symbols[index], cost = chosen.symbols, cost + float(chosen.cost)
             left[index] = others = left_out(priors, index, gains[index], given, coded[index])
             if others is not None:

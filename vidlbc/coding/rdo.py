@@ -66,8 +66,7 @@ class RateDistortionQuantiser:
         # Frames without a past, and scene cuts, are coded by the intra prior.
         self._try_intra = self._context and priors.intra_frames
         self._intra_bits: float | None = None  # of the last frame that the intra prior was tried on
-        strides = [level.stride for level in priors.levels]
-        self._visible = Visible.of(header, priors.padded(header), strides, priors.pool.device)
+        self._visible = Visible.of(priors, header)
 
     def choose(self, scaled: Sequence[Tensor]) -> list[Tensor]:
         """gain * y, float (T, H_l, W_l, C_l) a level -> symbols, int32; channels that the header leaves out are 0."""
@@ -114,8 +113,8 @@ class RateDistortionQuantiser:
         for index in reversed(range(len(scaled))):
             hidden, distribution = priors.expect(by_intra, index, hidden, gains[index], memory.get(index, ()))
             distributions.insert(0, distribution)
-            visible = None if self._visible is None else self._visible.cells[index]
-            chosen = choose_level(scaled[index], distribution, self._rule, self._header.coded[index], visible)
+            coded, visible = self._header.coded[index], self._visible.cells[index]
+            chosen = choose_level(scaled[index], distribution, self._rule, coded, visible)
             symbols[index] = chosen.symbols
             bits, cost = bits + float(chosen.bits), cost + float(chosen.cost)
             if index:

@@ -11,12 +11,14 @@ as well is for who has the time: of three clips 40 steps took 4.3 points more, a
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from vidlbc.coding.priors import dequantised
 from vidlbc.image_stage.base import qp_lambda
-from vidlbc.motion.copies import BLOCK, copied_at, copied_symbols
+from vidlbc.motion.copies import copied_at, copied_symbols
 from vidlbc.motion.networks import ReferenceSynthesis
 from vidlbc.motion.stage import Prediction
 from vidlbc.motion.warp import CONTRAST, seen
@@ -31,112 +33,107 @@ _SURE = 1e-4  # how near to a whole number a symbol is told from it
 
 # From whole symbols, nearly, to the bits of each level's, (1, H_l, W_l), and the error of each pixel, (1, H, W).
 _Judge = Callable[[list[Tensor]], tuple[list[Tensor], Tensor]]
+_Part = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, each from and to
 
 
-def refined_key(
-    prior: TopDownPrior,
-    synthesis: ReferenceSynthesis,
-    scaled: Sequence[Tensor],
-    gains: Sequence[Gains],
-    qp: Tensor,
-    picture: Tensor,
-    steps: int,
-    visible: Tensor | None = None,
-) -> list[Tensor]:
-    """Whole numbers, float (1, H_l, W_l, C_l) a level, in place of `scaled`, gain * y, of a frame without a past at qp
-    (1,).
+class Aim(NamedTuple):
+    """What the symbols of one frame are for. scaled: gain * y, float (1, H_l, W_l, C_l) a level; qp (1,); picture: what
+    shall be shown, uint8 (1, H, W, 3), padded; visible: of its pixels, (1, H, W), 1 or 0, None: all."""
 
-    picture: uint8 (1, H, W, 3), padded; visible: of its pixels, (1, H, W), 1 or 0, None: all. The same numbers each
-    time on one machine. Large frames go tile by tile, with a margin.
-    """
-    height, width = picture.shape[1:3]
-    out = [y.clone() for y in scaled]
+    scaled: Sequence[Tensor]
+    gains: Sequence[Gains]
+    qp: Tensor
+    picture: Tensor
+    visible: Tensor | None
+
+    def part(self, pixels: _Part) -> "Aim":
+        height = self.picture.shape[1]
+        return self._replace(
+            scaled=[_cut(y, pixels, height // y.shape[1]) for y in self.scaled],
+            picture=_cut(self.picture, pixels, 1),
+            visible=None if self.visible is None else _cut(self.visible, pixels, 1),
+        )
+
+    def with_gradients(self) -> "Aim":
+        """A copy: tensors of inference cannot carry them."""
+        gains = [Gains(g.gain.clone(), g.step.clone(), g.log2_gain.clone()) for g in self.gains]
+        visible = None if self.visible is None else self.visible.clone()
+        return Aim([y.clone() for y in self.scaled], gains, self.qp.clone(), self.picture.clone(), visible)
+
+    def latents(self, symbols: Sequence[Tensor]) -> list[Tensor]:
+        return [dequantised(q, g.step) for q, g in zip(symbols, self.gains, strict=True)]
+
+
+def refined_key(prior: TopDownPrior, synthesis: ReferenceSynthesis, aim: Aim, steps: int) -> list[Tensor]:
+    """Whole numbers in place of `aim.scaled`, of a frame without a past. The same numbers each time on one machine.
+    Large frames go tile by tile, with a margin."""
+    height, width = aim.picture.shape[1:3]
+    out = [y.clone() for y in aim.scaled]
     for top in range(0, height, _TILE):
         for left in range(0, width, _TILE):
-            inner = (top, min(top + _TILE, height)), (left, min(left + _TILE, width))
-            sides = zip(inner, (height, width), strict=True)
-            outer = [(max(a - _MARGIN, 0), min(b + _MARGIN, side)) for (a, b), side in sides]
-            crop = [_cut(y, outer, height // y.shape[1]) for y in scaled]
-            counted = None if visible is None else _cut(visible, outer, 1)
+            bottom, right = min(top + _TILE, height), min(left + _TILE, width)
+            y, x = max(top - _MARGIN, 0), max(left - _MARGIN, 0)
+            outer = (y, min(bottom + _MARGIN, height)), (x, min(right + _MARGIN, width))
             with torch.inference_mode(False), torch.enable_grad():
-                judge = _of_key(prior, synthesis, gains, qp, _cut(picture, outer, 1))
-                found = _descend(crop, judge, qp, steps, counted)
-            within = [(a - o, b - o) for (a, b), (o, _) in zip(inner, outer, strict=True)]
-            for y, q in zip(out, found, strict=True):
-                stride = height // y.shape[1]
-                _cut(y, inner, stride).copy_(_cut(q, within, stride))
+                tile = aim.part(outer).with_gradients()
+                found = _descend(tile, _of_key(prior, synthesis, tile), steps, tile.visible)
+            inner, within = ((top, bottom), (left, right)), ((top - y, bottom - y), (left - x, right - x))
+            for whole, q in zip(out, found, strict=True):
+                stride = height // whole.shape[1]
+                _cut(whole, inner, stride).copy_(_cut(q, within, stride))
     return out
 
 
 def refined_inter(
-    temporal: MovedStage,
-    memory: Memory,
-    moved: Tensor,
-    prediction: Prediction,
-    scaled: Sequence[Tensor],
-    gains: Sequence[Gains],
-    qp: Tensor,
-    picture: Tensor,
-    steps: int,
-    visible: Tensor | None = None,
+    temporal: MovedStage, memory: Memory, moved: Tensor, prediction: Prediction, aim: Aim, steps: int
 ) -> list[Tensor]:
     """As `refined_key`, of a frame that reads `memory` and is predicted from the picture `moved`, some blocks of which
     are copied (`prediction`)."""
     assert prediction.copied is not None
-    coded = 1 - prediction.copied.float().repeat_interleave(BLOCK, 1).repeat_interleave(BLOCK, 2)
-    counted = coded if visible is None else coded * visible
     with torch.inference_mode(False), torch.enable_grad():
-        judge = _of_inter(temporal, memory, moved, prediction, gains, qp, picture)
-        return _descend(scaled, judge, qp, steps, counted)
+        aim, flags = aim.with_gradients(), prediction.copied.clone()
+        coded = 1 - copied_at(flags, 1)
+        counted = coded if aim.visible is None else coded * aim.visible
+        read = {index: tuple(x.clone() for x in tensors) for index, tensors in memory.items()}
+        latents = [y.clone() for y in prediction.latents]
+        return _descend(aim, _of_inter(temporal, read, moved.clone(), latents, flags, aim), steps, counted)
 
 
-def _of_key(
-    prior: TopDownPrior, synthesis: ReferenceSynthesis, gains: Sequence[Gains], qp: Tensor, picture: Tensor
-) -> _Judge:
-    # Tensors of inference cannot carry gradients: copies can.
-    at, wanted, own = qp.clone(), seen(picture.clone()), _copied(gains)
+def _of_key(prior: TopDownPrior, synthesis: ReferenceSynthesis, aim: Aim) -> _Judge:
+    wanted = seen(aim.picture)
 
     def judge(symbols: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        latents = [q * g.step[:, None, None] for q, g in zip(symbols, own, strict=True)]
-        bits = _bits(symbols, prior(latents, at, own))
-        return bits, (synthesis(latents, at) - wanted).square().sum(-1)
+        latents = aim.latents(symbols)
+        bits = _bits(symbols, prior(latents, aim.qp, aim.gains))
+        return bits, (synthesis(latents, aim.qp) - wanted).square().sum(-1)
 
     return judge
 
 
 def _of_inter(
-    temporal: MovedStage,
-    memory: Memory,
-    moved: Tensor,
-    prediction: Prediction,
-    gains: Sequence[Gains],
-    qp: Tensor,
-    picture: Tensor,
+    temporal: MovedStage, memory: Memory, moved: Tensor, predicted: Sequence[Tensor], flags: Tensor, aim: Aim
 ) -> _Judge:
-    at, before, wanted, own = qp.clone(), moved.clone(), seen(picture.clone()), _copied(gains)
-    read = {index: tuple(x.clone() for x in tensors) for index, tensors in memory.items()}
-    reader, expected = temporal.reader(read), temporal.expectation(read)
-    assert prediction.copied is not None
-    flags, synthesis = prediction.copied.clone(), temporal.motion.synthesis
+    wanted, synthesis = seen(aim.picture), temporal.motion.synthesis
+    reader, expected = temporal.reader(memory), temporal.expectation(memory)
     left = [copied_at(flags, level.stride) == 1 for level in temporal.levels]
-    given = [copied_symbols(y.clone(), g.gain) for y, g in zip(prediction.latents, own, strict=True)]
+    given = [copied_symbols(y, g.gain) for y, g in zip(predicted, aim.gains, strict=True)]
 
     def judge(symbols: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         mixed = [torch.where(c[..., None], x, q) for c, x, q in zip(left, given, symbols, strict=True)]
-        latents = [q * g.step[:, None, None] for q, g in zip(mixed, own, strict=True)]
-        bits = _bits(mixed, temporal.trunk(latents, at, own, reader, expected))
-        shown = synthesis.picture(synthesis.mixed(*synthesis.alone(latents, at), at, before))
+        latents = aim.latents(mixed)
+        bits = _bits(mixed, temporal.trunk(latents, aim.qp, aim.gains, reader, expected))
+        shown = synthesis(latents, aim.qp, moved)
         return [torch.where(c, 0.0, b) for c, b in zip(left, bits, strict=True)], (shown - wanted).square().sum(-1)
 
     return judge
 
 
-def _descend(scaled: Sequence[Tensor], judge: _Judge, qp: Tensor, steps: int, counted: Tensor | None) -> list[Tensor]:
+def _descend(aim: Aim, judge: _Judge, steps: int, counted: Tensor | None) -> list[Tensor]:
     """`counted`: the weight of each pixel's error, None: 1."""
     generator = torch.Generator().manual_seed(0)
-    weights = 1.0 if counted is None else counted.clone()
-    worth = float(qp_lambda(qp)) * (255 / CONTRAST) ** 2 / 3
-    free = [y.clone().requires_grad_() for y in scaled]
+    weights = 1.0 if counted is None else counted
+    worth = float(qp_lambda(aim.qp)) * (255 / CONTRAST) ** 2 / 3
+    free = [y.requires_grad_() for y in aim.scaled]
     adam = torch.optim.Adam(free, lr=_RATE)
     for step in range(steps):
         temperature = _WARM * (_COLD / _WARM) ** (step / steps)
@@ -161,11 +158,7 @@ def _bits(symbols: Sequence[Tensor], distributions: Sequence[Distribution]) -> l
     return [symbol_bits(q, d).sum(-1) for q, d in zip(symbols, distributions, strict=True)]
 
 
-def _copied(gains: Sequence[Gains]) -> list[Gains]:
-    return [Gains(g.gain.clone(), g.step.clone(), g.log2_gain.clone()) for g in gains]
-
-
-def _cut(x: Tensor, part: Sequence[tuple[int, int]], stride: int) -> Tensor:
+def _cut(x: Tensor, part: _Part, stride: int) -> Tensor:
     """Of a map (1, H/stride, W/stride, ...) the part that covers these pixels, ((top, bottom), (left, right))."""
     (top, bottom), (left, right) = ((a // stride, b // stride) for a, b in part)
     return x[:, top:bottom, left:right]

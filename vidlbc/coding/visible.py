@@ -15,23 +15,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidlbc.bitstream import Header
+from vidlbc.coding.priors import Priors
 
 
 @dataclass(frozen=True)
 class Visible:
     """`pixels`: float (1, H, W), 1 where shown, else 0; `cells`: of each level the share of a cell's pixels that are,
-    (1, H_l, W_l, 1)."""
+    (1, H_l, W_l, 1). None where all are."""
 
-    pixels: Tensor
-    cells: Sequence[Tensor]
+    pixels: Tensor | None
+    cells: Sequence[Tensor | None]
 
     @classmethod
-    def of(
-        cls, header: Header, padded: tuple[int, int], strides: Sequence[int], device: torch.device
-    ) -> "Visible | None":
-        """None where all is."""
+    def of(cls, priors: Priors, header: Header) -> "Visible":
+        padded = priors.padded(header)
         if padded == (header.height, header.width):
-            return None
-        pixels = torch.zeros(1, *padded, device=device)
+            return cls(None, [None] * len(priors.levels))
+        pixels = torch.zeros(1, *padded, device=priors.pool.device)
         pixels[:, : header.height, : header.width] = 1
-        return cls(pixels, [F.avg_pool2d(pixels, stride)[..., None] for stride in strides])
+        return cls(pixels, [F.avg_pool2d(pixels, level.stride)[..., None] for level in priors.levels])

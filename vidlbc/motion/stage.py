@@ -41,8 +41,7 @@ class MotionStage(nn.Module):
         overlap: bool = False,
     ):
         """`copies`: whether blocks may be copied (vidlbc.motion.copies); `overlap`: whether blocks of the moved picture
-        do (vidlbc.motion.warp). Raises ValueError where the strides are not
-        those of the networks."""
+        do (vidlbc.motion.warp). Raises ValueError where the strides are not those of the networks."""
         super().__init__()
         if tuple(level.stride for level in levels) != STRIDES:
             raise ValueError(f"motion needs levels of strides {', '.join(map(str, STRIDES))}")

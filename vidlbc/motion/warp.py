@@ -77,7 +77,7 @@ def moved(reference: Tensor, field: Tensor, overlap: bool = False) -> Tensor:
 def _overlapped(reference: Tensor, blocks: Tensor, field: Tensor) -> Tensor:
     """Blocks as `_blocks` gives all of them -> the same, mixed with what the vectors beside theirs lead to."""
     beside = neighbours(field).flatten(0, 2)  # (N, 4, 2)
-    shares = _SHARES if reference.device.type == "cpu" else _SHARES.to(reference.device)
+    shares = _SHARES.to(reference.device)
     if reference.device.type == "cpu":
         # Few blocks have other vectors beside them. A GPU would have to be asked which.
         which = (beside != field.view(-1, 1, 2)).any(-1).flatten().nonzero()[:, 0]
