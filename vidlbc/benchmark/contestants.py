@@ -114,7 +114,7 @@ class X265(Contestant):
         import av
 
         sink = io.BytesIO()
-        parameters = f"log-level=none:crf={self.crf}:pools={self.threads}"
+        parameters = f"log-level=none:info=0:crf={self.crf}:pools={self.threads}"
         with av.open(sink, "w", format="hevc") as container:
             options = {"preset": self.preset, "x265-params": parameters}
             stream = container.add_stream("libx265", rate=25, options=options)
