@@ -49,7 +49,7 @@ from vidlbc.entropy import coder
 from vidlbc.motion.brightness import Brightness, brightened, brightness_between
 from vidlbc.motion.field import LIMIT
 from vidlbc.motion.prior import Asked, Code
-from vidlbc.motion.search import DEFAULT, Effort, displacements, search
+from vidlbc.motion.search import DEFAULT, Effort, blocks_of, displacements, search
 from vidlbc.motion.warp import shown
 from vidlbc.prior.grid import require_exact_products
 from vidlbc.prior.topdown import Distribution, Gains
@@ -305,7 +305,7 @@ class MovedChooser:
         priors, at, light = self._priors, self._base, known.brightness
         past = past.brightened(light)
         with priors.clock.stage("motion search"):
-            field = self.search(known.picture, past, known.displaced).clamp(-LIMIT, LIMIT)
+            field = self.search(known.picture, past, known.displaced)
         kind = FrameKind.MOVED if bool(field.any()) else FrameKind.STILL
         coming: list[Future[CodedRuns] | None] = [None, None]  # vectors, flags
         if kind is FrameKind.MOVED:
@@ -329,7 +329,9 @@ class MovedChooser:
 
     def search(self, picture: Tensor, past: Past, displaced: Tensor | None) -> Tensor:
         """Vectors of a frame that looks like `picture`, uint8 (1, H, W, 3): any decode."""
-        return search(picture, past.reference, self._base.qp, past.field, self._settings.effort, displaced)
+        qp, reference = self._base.qp, past.reference
+        found = search(picture, reference, qp, past.field, self._settings.effort, displaced).clamp(-LIMIT, LIMIT)
+        return self._priors.choose_vectors(qp, past.field, found, blocks_of(picture, reference))
 
     def copies(self, frame: Source, known: _Known, seen: Seen, lasts: Tensor) -> Tensor:
         """Flags of a frame's copied blocks: any decode; `lasts`: as worth_copying takes it."""

@@ -1,6 +1,6 @@
 """The exact networks of a temporal stage that predicts from moved pictures, as functions of tensors (vidlbc.traced)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -11,10 +11,12 @@ from vidlbc.coding.priors import Priors, dequantised
 from vidlbc.entropy import coder
 from vidlbc.frame_pool import FramePool
 from vidlbc.models import ImageModel
+from vidlbc.motion.choosing import choose
 from vidlbc.motion.copies import ASKING as COPY_ASKING
 from vidlbc.motion.copies import STEPS as COPY_STEPS
 from vidlbc.motion.copies import with_copies
 from vidlbc.motion.prior import ASKING, STEPS, Code
+from vidlbc.motion.search import Blocks
 from vidlbc.motion.stage import Prediction
 from vidlbc.motion.warp import shown
 from vidlbc.prior.topdown import Distribution, Gains
@@ -110,11 +112,14 @@ class MovedPriors(Priors):
         """VectorPrior.walk; what is asked is quantised, int32 (table, centre, flip; B, n, kinds)."""
         return self.temporal.motion.vectors.walk(qp, before, code, field, lambda step, *x: self._vectors[step](*x))
 
+    @uncompiled
+    def choose_vectors(self, qp: Tensor, before: Tensor, found: Tensor, blocks: Mapping[int, Blocks]) -> Tensor:
+        """vidlbc.motion.choosing.choose."""
+        return choose(lambda step, *x: self._vectors[step](*x), qp, before, found, blocks)
+
     @in_stage("temporal stage")
     @uncompiled
-    def flags(
-        self, qp: Tensor, before: Tensor, field: Tensor, code: Code, copied: Tensor | None = None
-    ) -> Tensor:
+    def flags(self, qp: Tensor, before: Tensor, field: Tensor, code: Code, copied: Tensor | None = None) -> Tensor:
         """CopyPrior.walk; what is asked is quantised, as of `vectors`."""
         prior = self.temporal.motion.copies
         assert prior is not None

@@ -116,7 +116,7 @@ class VectorPrior(nn.Module):
         for number, (here, _, _) in enumerate(passes_of(rows, columns)):
             first, second, differs, *of_pass = run(f"large{number}", qp, past, large, fresh)
             truth = None if wanted is None else wanted[:, here.to(past.device)]
-            found = _code_vectors(Asked(*of_pass), (first, second, differs), code, truth, None)
+            found = code_vectors(Asked(*of_pass), (first, second, differs), code, truth, None)
             large, fresh = run(f"place{number}", large, fresh, first, second, *found)
         asked = Asked(*run("split", qp, before, large, fresh))
         truth = None if field is None else _parted(field, enlarged(large)).flatten(1, 2).int()
@@ -124,7 +124,7 @@ class VectorPrior(nn.Module):
         inside = enlarged(split[..., None])[..., 0].flatten(1, 2)
         first, second, differs, *of_parts = run("small", qp, before, large)
         truth = None if field is None else field.flatten(1, 2)
-        found = _code_vectors(Asked(*of_parts), (first, second, differs), code, truth, inside)
+        found = code_vectors(Asked(*of_parts), (first, second, differs), code, truth, inside)
         # The first guess of a part is its block's own vector: those that are not coded have it.
         return _vectors(first, second, *found).view_as(before)
 
@@ -154,7 +154,7 @@ class VectorPrior(nn.Module):
         return (*guess[:3], *self.large[number](guess.features, qp))
 
     def _place_step(self, number: int, large: Tensor, fresh: Tensor, *found: Tensor) -> tuple[Tensor, ...]:
-        """`large` and `fresh` with what was found of a pass: guesses, and what `_code_vectors` gives."""
+        """`large` and `fresh` with what was found of a pass: guesses, and what `code_vectors` gives."""
         here = passes_of(*large.shape[1:3])[number][0].to(large.device)
         large = large.flatten(1, 2).index_copy(1, here, _vectors(*found)).view_as(large)
         return large, fresh.flatten(1, 2).index_copy(1, here, found[2]).view_as(fresh)
@@ -193,7 +193,7 @@ class VectorPrior(nn.Module):
         return total
 
 
-def _code_vectors(
+def code_vectors(
     asked: Asked, guess: Sequence[Tensor], code: Code, truth: Tensor | None, inside: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Of blocks of a mask, None: of all: which are not as the first guess, which not as the second either, and what

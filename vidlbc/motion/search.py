@@ -4,9 +4,10 @@
     candidates + the field before --sums of differences + price of bits--> vectors, refined to quarters of a pixel
     neighbours' vectors, twice --> smooth fields, cheap to code --> blocks of 8x8 where they pay
 
-A block's cost is its sum of absolute luma differences plus `price` times the bits of its vector, estimated from the
-difference to its neighbours'. All blocks of all frames of a batch are searched side by side, each against what its
-neighbours had a pass before: the same on a GPU as on a CPU, and no block waits for another.
+A block's cost is its sum of absolute luma differences plus a price times the bits of its vector, estimated from the
+difference to its neighbours'; what is found is then weighed by true bits (vidlbc.motion.choosing). All blocks of all
+frames of a batch are searched side by side, each against what its neighbours had a pass before: the same on a GPU as
+on a CPU, and no block waits for another.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ _SMALL_SIDE = 4  # pixels of the picture a pixel of the coarse search
 _MARGIN = _LARGE + 4  # pixels around the picture: a block further outside looks the same
 _SPLIT_BITS = 4.0  # of a block of 16x16 that has vectors of its own in its parts, beside theirs
 _LONGEST = 1 << 12  # of differences whose bits are tabulated
+_GUESSED = 1.4  # times the price of bits, where they are estimated
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,15 @@ EFFORTS = {"fast": FAST, "default": DEFAULT, "best": BEST}
 
 
 def price_of_bits(qp: Tensor) -> Tensor:
-    """Sums of absolute differences (of 8-bit luma) that a bit is worth, by QP: chosen on training clips."""
-    return 56.0 * (18.0 / 56.0) ** ((qp.float() - 8) / 48)
+    """Sums of absolute differences (of 8-bit luma) that a bit is worth, by QP: chosen on validation clips."""
+    return 24.0 * (18.0 / 56.0) ** ((qp.float() - 8) / 48)
+
+
+def blocks_of(frames: Tensor, references: Tensor) -> "dict[int, Blocks]":
+    """Blocks of 8x8 and of 16x16 of frames, to be compared with references; pictures as of `search`."""
+    luma, reference = _luma(frames), _luma(references)
+    planes = _phases(F.pad(reference[:, None], (_MARGIN,) * 4, mode="replicate")[:, 0])
+    return {side: Blocks(luma, planes, side) for side in (BLOCK, _LARGE)}
 
 
 def search(
@@ -105,14 +114,14 @@ def _displacements(effort: Effort, frames: Tensor, references: Tensor, qp: Tenso
     cost = _with_halves(_with_halves(torch.stack(rows, 3).flatten(3), 1), 2) * (_SMALL_SIDE**2 / 4)
     steps = torch.arange(-reach, reach + 1, stride, dtype=torch.int32, device=frames.device) * (_SMALL_SIDE * QUARTERS)
     moves = torch.cartesian_prod(steps, steps)
-    best = (cost + price_of_bits(qp)[:, None, None, None] * _bits(moves)).argmin(-1)
+    best = (cost + _GUESSED * price_of_bits(qp)[:, None, None, None] * _bits(moves)).argmin(-1)
     return moves[best]
 
 
 def _field(
     effort: Effort, frames: Tensor, references: Tensor, qp: Tensor, coarse: Tensor, before: Tensor | None = None
 ) -> Tensor:
-    return _Search(frames, references, price_of_bits(qp), effort).field(coarse, before)
+    return _Search(frames, references, _GUESSED * price_of_bits(qp), effort).field(coarse, before)
 
 
 def _with_halves(x: Tensor, axis: int) -> Tensor:
@@ -125,11 +134,8 @@ def _with_halves(x: Tensor, axis: int) -> Tensor:
 
 class _Search:
     def __init__(self, frames: Tensor, references: Tensor, price: Tensor, effort: Effort):
-        luma, reference = _luma(frames), _luma(references)
         self.effort, self.price = effort, price[:, None, None, None]
-        whole = F.pad(reference[:, None], (_MARGIN,) * 4, mode="replicate")[:, 0]
-        planes = _phases(whole)
-        self.blocks = {side: _Blocks(luma, planes, side) for side in (BLOCK, _LARGE)}
+        self.blocks = blocks_of(frames, references)
 
     def field(self, coarse: Tensor, before: Tensor | None) -> Tensor:
         zero = torch.zeros_like(coarse)[..., None, :]
@@ -177,7 +183,7 @@ class _Search:
         return differences + self.price * torch.where(same, bits.clamp_max(2.0), bits)
 
 
-class _Blocks:
+class Blocks:
     """The blocks of one size of a batch of frames; of every other row of their pixels, which is nearly as good."""
 
     def __init__(self, luma: Tensor, planes: Tensor, side: int):

@@ -23,8 +23,9 @@ from vidlbc.coding.copying import lasting, worth_copying
 from vidlbc.coding.rdo import Rule, choose_level
 from vidlbc.image_stage.base import channels_last, qp_lambda
 from vidlbc.models import ImageModel
+from vidlbc.motion.choosing import choose
 from vidlbc.motion.copies import copied_at, copied_symbols, with_copies
-from vidlbc.motion.search import DEFAULT, Effort, search
+from vidlbc.motion.search import DEFAULT, Effort, blocks_of, search
 from vidlbc.motion.stage import Prediction
 from vidlbc.motion.warp import CONTRAST, seen, shown
 from vidlbc.prior.topdown import NUM_QP, Distribution, Gains, Level, TopDownPrior, symbol_bits
@@ -171,7 +172,13 @@ class MotionRate:
                     last = walk.fields[-1] if walk.fields else None
                     # As an encoder does that chooses symbols and copies blocks: see vidlbc.coding.moved_encoding.
                     target = looks if chooser is None else pictures[:, t]
-                    walk.fields.append(search(target, walk.references[-1], at, last, self.effort))
+                    field = search(target, walk.references[-1], at, last, self.effort)
+                    if chooser is not None:
+                        # Of rounded symbols vectors stay as found: those of a prior that has learnt little yet would be
+                        # ever fewer.
+                        last = torch.zeros_like(field) if last is None else last
+                        field = choose(motion.vectors.step, at, last, field, blocks_of(target, walk.references[-1]))
+                    walk.fields.append(field)
                     before = motion.moved(walk.references[-1], walk.fields[-1])
                 with torch.set_grad_enabled(analysis and torch.is_grad_enabled()):
                     prediction = motion.predict(before)
