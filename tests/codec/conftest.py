@@ -11,6 +11,7 @@ import pytest
 import vidlbc
 from tests.codec.small_models import save_small_model, wild_field
 from vidlbc.codec import Codec
+from vidlbc.coding.moved_encoding import MovedChooser
 from vidlbc.moved_codec import MovedCodec
 
 
@@ -66,7 +67,7 @@ def moved_codec(moved_folder: Path) -> Callable[[str], MovedCodec]:
 def wandering(monkeypatch: pytest.MonkeyPatch) -> None:
     """`wild_field` in place of the search for vectors."""
 
-    def search(frames, references, qp, before, *rest):
-        return wild_field(int(frames.sum()) + int(before.abs().sum()), before)
+    def search(self, picture, past, displaced):
+        return wild_field(int(picture.sum()) + int(past.field.abs().sum()), past.field)
 
-    monkeypatch.setattr("vidlbc.coding.moved_encoding.search", search)
+    monkeypatch.setattr(MovedChooser, "search", search)

@@ -21,6 +21,7 @@ import vidlbc
 from tests.codec.golden_streams import FPS, QP, all_symbols, write
 from tests.codec.small_models import noisy_frames, raw_bits, wild_field
 from vidlbc.coding.moved_encoding import MovedChooser, Source
+from vidlbc.coding.moving import Past
 from vidlbc.motion.brightness import Brightness
 from vidlbc.moved_codec import MovedCodec
 
@@ -60,9 +61,9 @@ def encode(model: Path, name: str) -> bytes:
     assert isinstance(codec, MovedCodec)
     codec._priors.intra_frames, codec.keyint = False, KEYINT
 
-    def fields(frames: Tensor, references: Tensor, qp: Tensor, before: Tensor, *rest: object) -> Tensor:
+    def fields(chooser: MovedChooser, picture: Tensor, past: Past, displaced: Tensor | None) -> Tensor:
         t = next(turn)
-        return torch.zeros_like(before) if t == STILL else wild_field(900 + t, before)
+        return torch.zeros_like(past.field) if t == STILL else wild_field(900 + t, past.field)
 
     def flags(chooser: MovedChooser, frame: object, known: object, seen: object, lasts: Tensor) -> Tensor:
         """Single blocks, and the four of a cell of stride 32."""
@@ -72,8 +73,9 @@ def encode(model: Path, name: str) -> bytes:
 
     lights = iter([BRIGHT.get(t) if name.endswith("bright") else None for t in range(1, FRAMES)])
     with (
-        patch("vidlbc.coding.moved_encoding.search", fields),
+        patch.object(MovedChooser, "search", fields),
         patch.object(MovedChooser, "copies", flags),
+        patch.object(MovedChooser, "lift", lambda *given: KEYINT // 2),
         patch("vidlbc.coding.moved_encoding.brightness_between", lambda frame, before: next(lights)),
     ):
         if not (copies(name) or name.endswith("rdo")):

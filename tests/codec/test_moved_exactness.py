@@ -11,7 +11,8 @@ from torch import Tensor
 from tests.codec.small_models import large_symbols, noisy_frames
 from tests.codec.test_exactness import on_grid
 from vidlbc.bitstream import Reader
-from vidlbc.coding.moving import no_motion
+from vidlbc.coding.moved_encoding import MovedChooser
+from vidlbc.coding.moving import Past, no_motion
 from vidlbc.errors import InputError
 from vidlbc.motion.field import LIMIT
 from vidlbc.motion.prior import passes_of
@@ -54,11 +55,12 @@ def test_whatever_enters_a_layer_is_on_the_grid(wandering, moved_codec, kind: st
 def test_vectors_as_far_apart_as_they_get_are_symbols(moved_codec, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = moved_codec("lstm")
 
-    def search(frames: Tensor, references: Tensor, qp: Tensor, before: Tensor, *rest: object) -> Tensor:
+    def search(self: MovedChooser, picture: Tensor, past: Past, displaced: Tensor | None) -> Tensor:
+        before = past.field
         odd = torch.arange(before.shape[1])[:, None] + torch.arange(before.shape[2])
         return (odd % 2 * 4 - 2)[None, ..., None].int() * LIMIT * torch.ones_like(before)
 
-    monkeypatch.setattr("vidlbc.coding.moved_encoding.search", search)
+    monkeypatch.setattr(MovedChooser, "search", search)
     symbols = codec.analyse(noisy_frames(3, 32, 32), 30)
     data = codec.compress_symbols(symbols, 30, 32, 32)[0]
     assert all(torch.equal(a, b) for a, b in zip(codec.padded_symbols(data), symbols, strict=True))

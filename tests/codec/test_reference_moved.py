@@ -10,6 +10,7 @@ import pytest
 from tests.codec import reference_moved
 from tests.codec.small_models import kinds_of, large_symbols, noisy_frames
 from vidlbc.bitstream import Reader
+from vidlbc.coding.moved_encoding import MovedChooser
 from vidlbc.moved_codec import MovedCodec
 
 KINDS = ("lstm", "transformer")
@@ -43,14 +44,12 @@ def test_the_specification_decodes(wandering, moved_codec, moved_folder, kind, s
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_key_frames_still_frames_and_packets(wandering, monkeypatch, moved_codec, moved_folder, kind) -> None:
-    from vidlbc.coding import moved_encoding
-
-    codec, search, turn = moved_codec(kind), moved_encoding.search, iter(range(99))
+    codec, search, turn = moved_codec(kind), MovedChooser.search, iter(range(99))
 
     def sometimes(*arguments):
         return search(*arguments) * (next(turn) % 3 > 0)
 
-    monkeypatch.setattr(moved_encoding, "search", sometimes)
+    monkeypatch.setattr(MovedChooser, "search", sometimes)
     codec.keyint = 18
     # More frames than go by before steps become graphs (vidlbc.traced), also of the decoder alone.
     data = codec.compress(noisy_frames(32, 32, 64), qp=36)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import vidlbc
+from vidlbc.coding.moved_encoding import MovedChooser
 from tests.conftest import motion_frames
 from vidlbc.evaluation import psnr
 
@@ -14,7 +15,9 @@ HEIGHT, WIDTH = 72, 104  # padded to 96x128: 39% of what is coded is not shown
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "transformer"])
-def test_fewer_bytes_than_of_the_padded_frames_and_no_worse_where_it_is_seen(kind):
+def test_fewer_bytes_than_of_the_padded_frames_and_no_worse_where_it_is_seen(kind, monkeypatch):
+    # Of frames with a border that does not move less is copied: key frames would have other QPs.
+    monkeypatch.setattr(MovedChooser, "lift", lambda *given: 16)
     codec = vidlbc.load("default", "cpu", temporal=kind)
     frames = motion_frames(4, (HEIGHT, WIDTH), motion=(1.0, 2.0))
     frames = (frames + np.random.default_rng(0).normal(0, 12, frames.shape)).clip(0, 255).astype(np.uint8)

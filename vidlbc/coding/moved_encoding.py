@@ -15,6 +15,7 @@ Where symbols are chosen for rate and distortion and the stage can, blocks are c
 that show what is shown already are repeated, and key frames have a higher QP than those that will copy them.
 """
 
+import math
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,6 +47,7 @@ from vidlbc.coding.rdo import Rule, choose_level
 from vidlbc.coding.refining import LARGEST, Aim, refined_inter, refined_key
 from vidlbc.coding.visible import Visible
 from vidlbc.entropy import coder
+from vidlbc.image_stage.base import QPS_A_FOLD
 from vidlbc.motion.brightness import Brightness, brightened, brightness_between
 from vidlbc.motion.field import LIMIT
 from vidlbc.motion.prior import Asked, Code
@@ -54,9 +56,12 @@ from vidlbc.motion.warp import shown
 from vidlbc.prior.grid import require_exact_products
 from vidlbc.prior.topdown import Distribution, Gains
 
-LIFT = 16
+LIFT = 24
 PRICE = 30.0  # of a symbol's error (vidlbc.coding.rdo): more than in frames of which nothing is copied on
 _FULL = 48  # frames from one key frame to the next that are worth all of an effort's steps on it
+# Of a key frame's lift: frames that may still show what it shows, and how much a frame's error counts that does.
+_LASTING, _SHOWN_AGAIN = 24, 0.5
+_TRIED = 16  # QPs more: what the frame after it is tried on
 _BITS_A_QP = 1.07  # about: what one QP more makes of a key frame's bits
 _LATELY = 4  # frames
 _LOOKED_AHEAD = 4  # frames: what is known of them before they are coded takes memory
@@ -65,8 +70,8 @@ _LOOKED_AHEAD = 4  # frames: what is known of them before they are coded takes m
 @dataclass(frozen=True)
 class MovedSettings:
     """`price`: of errors, in bits (vidlbc.coding.rdo); None: symbols are rounded. `keyint`: frames from one key frame
-    to the next, 0: only where the past is of no use. `lift`: QPs that a key frame has more than those after it, where
-    blocks may be copied from it; `weights`: of copied blocks' errors, None: as
+    to the next, 0: only where the past is of no use. `lift`: QPs that a key frame has more than those after it at most,
+    where blocks may be copied from it; `weights`: of copied blocks' errors, None: as
     many are copied (vidlbc.coding.copying)."""
 
     price: float | None = None
@@ -153,6 +158,22 @@ class _Known(NamedTuple):
     brightness: Brightness | None = None
 
 
+class _Next(NamedTuple):
+    """A frame, and what is known of it."""
+
+    frame: Source
+    known: _Known
+
+
+class _Motion(NamedTuple):
+    """What of its past a frame is predicted from: vectors, what they show, and which blocks are copied."""
+
+    kind: FrameKind
+    field: Tensor
+    seen: Seen
+    copied: Tensor
+
+
 @dataclass(frozen=True)
 class _Choice:
     frame: MovedFrame
@@ -175,8 +196,7 @@ class MovedChooser:
         self._priors, self._header, self._settings = priors, header, settings
         self._base, keyint = self._at(header.qp), settings.keyint
         lift = settings.lift if header.copies else 0
-        # A key frame that few frames follow is copied by few.
-        self._lift = min(lift, keyint // 2) if keyint else lift
+        self._lift = lift
         self._rule = None if settings.price is None else Rule.of(settings.price, priors.pool.device)
         self._still = no_motion(priors, header)
         self._visible = Visible.of(priors, header)
@@ -200,9 +220,16 @@ class MovedChooser:
         require_exact_products()
         frames = [source.frame(t) for t in range(len(source.levels[0]))]
         if not self._header.context:
-            return [self._frame(frame, None, 0) for frame in frames]
-        lift = self._lift if len(frames) > 1 else 0
-        return [self._frame(frame, known, lift) for frame, known in zip(frames, self._look_ahead(frames), strict=True)]
+            return [self._frame(frame, None) for frame in frames]
+        chosen, ahead = [], self._look_ahead(frames)
+        known = next(ahead)
+        for t, frame in enumerate(frames):
+            coming = next(ahead, None)
+            following = None if coming is None else _Next(frames[t + 1], coming)
+            chosen.append(self._frame(frame, known, following, len(frames) == 1))
+            if coming is not None:
+                known = coming
+        return chosen
 
     def _at(self, qp: int) -> _At:
         row = torch.tensor([qp], device=self._priors.pool.device)
@@ -246,10 +273,13 @@ class MovedChooser:
             found = displacements(picture, then, self._base.qp, self._settings.effort)
         return _Known(alone, picture, found, False, light)
 
-    def _frame(self, frame: Source, known: _Known | None, lift: int) -> MovedFrame:
+    def _frame(
+        self, frame: Source, known: _Known | None, following: _Next | None = None, single: bool = True
+    ) -> MovedFrame:
+        """`following`: the next one, None where it is not known yet; `single`: whether there is none."""
         keyint = self._settings.keyint
         if self._past is None or known is None or (keyint and self._since_key >= keyint):
-            chosen = self._key(frame, lift, final=True)
+            chosen = self._final_key(frame, following, single)
         elif known.repeats and self._header.copies:
             return self._repeated()
         else:
@@ -260,7 +290,7 @@ class MovedChooser:
             if self._priors.intra_frames and chosen.frame.bits >= NEAR_INTRA * self._intra_bits:
                 other = self._key(frame, 0)
                 if other.cost < chosen.cost:
-                    chosen = self._key(frame, lift, final=True) if lift or self._key_steps else other
+                    chosen = self._final_key(frame, following, single) if self._lift or self._key_steps else other
         self._since_key += 1
         if chosen.given is None:
             self._since_key, self._share = 1, SHARE
@@ -276,8 +306,35 @@ class MovedChooser:
         self._since_key += 1
         return MovedFrame(FrameKind.REPEATED, self._before.qp, self._before.symbols, None, copied=1.0)
 
+    def _final_key(self, frame: Source, following: _Next | None, single: bool) -> _Choice:
+        """A key frame that will be coded so: it is worth some time."""
+        return self._key(frame, 0 if single or not self._lift else self.lift(frame, following), final=True)
+
+    def lift(self, frame: Source, following: _Next | None) -> int:
+        """QPs that a key frame has more than those after it: any decode.
+
+        A block that is copied on has its error in each frame that shows it. Were that n times the error of a frame, the
+        key frame's lambda would be n times that of the others; the next frame tells which share of blocks is copied.
+        """
+        frames = min(self._settings.keyint or _LASTING, _LASTING)
+        if frames == 1:
+            return 0
+        if following is None:
+            return self._lift // 2
+        share = self._copied_of(self._key(frame, _TRIED), following)
+        shown_again = sum(share**t for t in range(1, frames))
+        return min(round(QPS_A_FOLD * math.log(1 + _SHOWN_AGAIN * shown_again)), self._lift)
+
+    def _copied_of(self, key: _Choice, following: _Next) -> float:
+        """The share of its blocks, of those that are shown, that a frame would copy from a key frame."""
+        at, self._share = self._at(key.frame.qp), SHARE
+        past = after(self._priors, key.frame.symbols, at.gains, at.qp, None, self._still)
+        copied = self._motion(*following, past.brightened(following.known.brightness), True).copied
+        shown_there = self._visible.blocks
+        return float((copied if shown_there is None else copied[shown_there]).float().mean())
+
     def _key(self, frame: Source, lift: int, final: bool = False) -> _Choice:
-        """`final`: it will be coded so, and is worth some time."""
+        """`final`: symbols are worth some time."""
         at = self._at(min(self._base.number + lift, MAX_QP)) if lift else self._base
         symbols, coded, cost = self._under(frame, at, None, self._refined(frame, at, None) if final else None)
         self._intra_bits = coded.bits * _BITS_A_QP ** (self._base.number - at.number)
@@ -300,20 +357,27 @@ class MovedChooser:
         with priors.clock.stage("gradients"):
             return refined_inter(priors.temporal, memory, given.seen.picture, prediction, aim, steps)
 
+    def _motion(self, frame: Source, known: _Known, past: Past, after_key: bool) -> _Motion:
+        """`past`: as bright as the frame."""
+        priors = self._priors
+        with priors.clock.stage("motion search"):
+            field = self.search(known.picture, past, known.displaced).clamp(-LIMIT, LIMIT)
+        kind = FrameKind.MOVED if bool(field.any()) else FrameKind.STILL
+        seen, copied = priors.see(past.reference, field), no_copies(field)
+        if self._header.copies:
+            copied = self.copies(frame, known, seen, lasting(past.copied, after_key, field))
+        return _Motion(kind, field, seen, copied)
+
     def _inter(self, frame: Source, known: _Known, past: Past) -> _Choice | None:
         """None: the frame shows what the one before shows."""
         priors, at, light = self._priors, self._base, known.brightness
         past = past.brightened(light)
-        with priors.clock.stage("motion search"):
-            field = self.search(known.picture, past, known.displaced)
-        kind = FrameKind.MOVED if bool(field.any()) else FrameKind.STILL
+        kind, field, seen, copied = self._motion(frame, known, past, self._since_key == 1)
         coming: list[Future[CodedRuns] | None] = [None, None]  # vectors, flags
         if kind is FrameKind.MOVED:
             walk: Walk = partial(priors.vectors, at.qp, past.field)
             coming[0] = priors.pool.beside(partial(CodedRuns.of, walk, field))
-        seen, copied = priors.see(past.reference, field), no_copies(field)
         if self._header.copies:
-            copied = self.copies(frame, known, seen, lasting(past.copied, self._since_key == 1, field))
             self._share += (float(copied.float().mean()) - self._share) / _LATELY
             if kind is FrameKind.STILL and light is None and bool(copied.all()):
                 return None
@@ -330,7 +394,7 @@ class MovedChooser:
     def search(self, picture: Tensor, past: Past, displaced: Tensor | None) -> Tensor:
         """Vectors of a frame that looks like `picture`, uint8 (1, H, W, 3): any decode."""
         qp, reference = self._base.qp, past.reference
-        found = search(picture, reference, qp, past.field, self._settings.effort, displaced).clamp(-LIMIT, LIMIT)
+        found = search(picture, reference, qp, past.field, self._settings.effort, displaced)
         return self._priors.choose_vectors(qp, past.field, found, blocks_of(picture, reference))
 
     def copies(self, frame: Source, known: _Known, seen: Seen, lasts: Tensor) -> Tensor:

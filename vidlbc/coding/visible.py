@@ -16,15 +16,17 @@ from torch.nn import functional as F
 
 from vidlbc.bitstream import Header
 from vidlbc.coding.priors import Priors
+from vidlbc.motion.copies import BLOCK
 
 
 @dataclass(frozen=True)
 class Visible:
     """`pixels`: float (1, H, W), 1 where shown, else 0; `cells`: of each level the share of a cell's pixels that are,
-    (1, H_l, W_l, 1). None where all are."""
+    (1, H_l, W_l, 1); `blocks`: those of 16x16 of which any pixel is, bool (1, H/16, W/16). None where all are."""
 
     pixels: Tensor | None
     cells: Sequence[Tensor | None]
+    blocks: Tensor | None = None
 
     @classmethod
     def of(cls, priors: Priors, header: Header) -> "Visible":
@@ -33,4 +35,5 @@ class Visible:
             return cls(None, [None] * len(priors.levels))
         pixels = torch.zeros(1, *padded, device=priors.pool.device)
         pixels[:, : header.height, : header.width] = 1
-        return cls(pixels, [F.avg_pool2d(pixels, level.stride)[..., None] for level in priors.levels])
+        cells = [F.avg_pool2d(pixels, level.stride)[..., None] for level in priors.levels]
+        return cls(pixels, cells, F.max_pool2d(pixels, BLOCK) > 0)

@@ -21,6 +21,7 @@ from vidlbc.prior.topdown import NUM_QP, Level
 # lambda of the rate-distortion loss  bpp + lambda * 255^2 * MSE,  log-spaced over the QPs (CompressAI's scale:
 # its hyperprior models span 0.0018 to 0.18).
 LAMBDA_MIN, LAMBDA_MAX = 0.0009, 0.09
+QPS_A_FOLD = (NUM_QP - 1) / math.log(LAMBDA_MAX / LAMBDA_MIN)  # QPs more for a lambda e times as large
 
 # Where a video decoder (vidlbc.video_decoder) looks at the synthesis' features.
 FEATURE_STRIDE = 8
