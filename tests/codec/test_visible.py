@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import vidlbc
-from vidlbc.coding.moved_encoding import MovedChooser
 from tests.conftest import motion_frames
+from vidlbc.coding.moved_encoding import MovedChooser
 from vidlbc.evaluation import psnr
 
 HEIGHT, WIDTH = 72, 104  # padded to 96x128: 39% of what is coded is not shown
