@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.motion.test_search import texture
-from vidlbc.motion.choosing import choose
+from vidlbc.motion.choosing import Cheapest
 from vidlbc.motion.prior import VectorPrior
 from vidlbc.motion.search import blocks_of, price_of_bits, search
 from vidlbc.motion.warp import moved, shown
@@ -39,7 +39,7 @@ def test_what_is_chosen_costs_less_than_what_was_found(prior, seed):
     frame, reference = two_motions(seed)
     found = search(frame, reference, QP)
     still = torch.zeros_like(found)
-    field = choose(prior.step, QP, still, found, blocks_of(frame, reference))
+    field = prior.chosen(QP, still, Cheapest(QP, found, blocks_of(frame, reference)))
     assert field.shape == found.shape and field.dtype == torch.int32
     before, after = (cost(prior, QP, still, x, frame, reference) for x in (found, field))
     assert after < before
@@ -55,10 +55,11 @@ def test_clips_are_weighed_as_each_would_be_alone(prior):
     qp = torch.tensor([8, 32, 56])
     found = search(frames, references, qp)
     before = found.roll(1, 0)
-    together = choose(prior.step, qp, before, found, blocks_of(frames, references))
+    together = prior.chosen(qp, before, Cheapest(qp, found, blocks_of(frames, references)))
     for i in range(3):
         one = slice(i, i + 1)
-        alone = choose(prior.step, qp[one], before[one], found[one], blocks_of(frames[one], references[one]))
+        blocks = blocks_of(frames[one], references[one])
+        alone = prior.chosen(qp[one], before[one], Cheapest(qp[one], found[one], blocks))
         assert torch.equal(together[one], alone)
 
 
@@ -68,7 +69,7 @@ def test_parts_keep_their_vectors_where_that_pays(prior):
     reference = texture(64, 64)[None]
     frame = torch.cat([reference.roll((0, 6), (1, 2))[:, :, :24], reference.roll((5, -6), (1, 2))[:, :, 24:]], 2)
     found = search(frame, reference, QP)
-    field = choose(prior.step, QP, torch.zeros_like(found), found, blocks_of(frame, reference))
+    field = prior.chosen(QP, torch.zeros_like(found), Cheapest(QP, found, blocks_of(frame, reference)))
     left, right = field[0, 1:-1, 2], field[0, 1:-1, 3]
     assert bool((left != right).any(-1).all())
     assert bool((left == torch.tensor([0, -24])).all(-1).float().mean() > 0.8)

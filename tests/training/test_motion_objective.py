@@ -129,8 +129,7 @@ def test_copied_blocks_are_measured_as_they_are_coded(image, copying, monkeypatc
     for module in ("vidlbc.coding.moved_encoding", "vidlbc.training.motion_objective"):
         monkeypatch.setattr(f"{module}.worth_copying", lambda *given: copied)
         monkeypatch.setattr(f"{module}.search", lambda *given: torch.full((1, 8, 8, 2), 6, dtype=torch.int32))
-    for module in ("vidlbc.coding.moved_priors", "vidlbc.training.motion_objective"):
-        monkeypatch.setattr(f"{module}.choose", lambda run, qp, before, found, blocks: found)
+        monkeypatch.setattr(f"{module}.Cheapest", lambda qp, found, blocks: found)
     monkeypatch.setattr(MovedChooser, "lift", lambda *given: LIFT)
     frames = noisy_frames(4, 64, 64)
     codec = MovedCodec(image, copying.eval(), b"", device="cpu")

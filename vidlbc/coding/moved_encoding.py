@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -49,8 +49,9 @@ from vidlbc.coding.visible import Visible
 from vidlbc.entropy import coder
 from vidlbc.image_stage.base import QPS_A_FOLD
 from vidlbc.motion.brightness import Brightness, brightened, brightness_between
+from vidlbc.motion.choosing import Cheapest
 from vidlbc.motion.field import LIMIT
-from vidlbc.motion.prior import Asked, Code
+from vidlbc.motion.prior import Asked, Code, Wanted
 from vidlbc.motion.search import DEFAULT, Effort, blocks_of, displacements, search
 from vidlbc.motion.warp import shown
 from vidlbc.prior.grid import require_exact_products
@@ -93,22 +94,23 @@ class Source(NamedTuple):
         return Source([y[t : t + 1] for y in self.levels], pictures)
 
 
-# Codes what it is given last: MovedPriors.vectors or .flags with all else that they need.
-Walk = Callable[[Code, Tensor], object]
+# Codes what it is given last, and gives it: MovedPriors.vectors or .flags with all else that they need.
+Walk = Callable[[Code, Any], Tensor]
 
 
 @dataclass(frozen=True)
 class CodedRuns:
     """What the range coder needs of a frame's vectors, or of its flags: runs of symbols in their order; and their ideal
-    code length."""
+    code length. `values`: the field, or the flags."""
 
+    values: Tensor
     runs: list[tuple[np.ndarray, coder.CodedParameters]]
     bits: float
     crc_bytes: bytes
 
     @classmethod
-    def of(cls, walk: Walk, values: Tensor) -> "CodedRuns":
-        """The field or the flags of one frame."""
+    def of(cls, walk: Walk, values: Tensor | Wanted) -> "CodedRuns":
+        """The field or the flags of one frame, or what a field is chosen by."""
         runs: list[tuple[np.ndarray, ...]] = []  # values, means, log2 scales, quantised
 
         def code(asked: Asked, kind: int, truth: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -118,12 +120,12 @@ class CodedRuns:
             runs.append(tuple(x.cpu().numpy()[..., here] for x in of_kind))
             return truth
 
-        walk(code, values)
+        chosen = walk(code, values)
         columns = zip(*[run[:3] for run in runs], strict=True)
         symbols, mean, log2_scale = (torch.from_numpy(np.concatenate(x)) for x in columns)
         bits = float(ideal_bits(symbols.float(), Distribution(mean, log2_scale)).sum(dtype=torch.float64))
         coded = [(values, coder.CodedParameters(*quantised)) for values, _, _, quantised in runs]
-        return cls(coded, bits, crc_bytes(values))
+        return cls(chosen, coded, bits, crc_bytes(chosen))
 
 
 @dataclass(frozen=True)
@@ -166,10 +168,11 @@ class _Next(NamedTuple):
 
 
 class _Motion(NamedTuple):
-    """What of its past a frame is predicted from: vectors, what they show, and which blocks are copied."""
+    """What of its past a frame is predicted from: vectors, coded where there are any, what they show, and which blocks
+    are copied."""
 
-    kind: FrameKind
     field: Tensor
+    vectors: CodedRuns | None
     seen: Seen
     copied: Tensor
 
@@ -361,41 +364,41 @@ class MovedChooser:
         """`past`: as bright as the frame."""
         priors = self._priors
         with priors.clock.stage("motion search"):
-            field = self.search(known.picture, past, known.displaced).clamp(-LIMIT, LIMIT)
-        kind = FrameKind.MOVED if bool(field.any()) else FrameKind.STILL
+            wanted = self.search(known.picture, past, known.displaced)
+        walk: Walk = partial(priors.vectors, self._base.qp, past.field)
+        vectors = CodedRuns.of(walk, wanted.clamp(-LIMIT, LIMIT) if isinstance(wanted, Tensor) else wanted)
+        field = vectors.values
         seen, copied = priors.see(past.reference, field), no_copies(field)
         if self._header.copies:
             copied = self.copies(frame, known, seen, lasting(past.copied, after_key, field))
-        return _Motion(kind, field, seen, copied)
+        return _Motion(field, vectors if bool(field.any()) else None, seen, copied)
 
     def _inter(self, frame: Source, known: _Known, past: Past) -> _Choice | None:
         """None: the frame shows what the one before shows."""
         priors, at, light = self._priors, self._base, known.brightness
         past = past.brightened(light)
-        kind, field, seen, copied = self._motion(frame, known, past, self._since_key == 1)
-        coming: list[Future[CodedRuns] | None] = [None, None]  # vectors, flags
-        if kind is FrameKind.MOVED:
-            walk: Walk = partial(priors.vectors, at.qp, past.field)
-            coming[0] = priors.pool.beside(partial(CodedRuns.of, walk, field))
+        field, vectors, seen, copied = self._motion(frame, known, past, self._since_key == 1)
+        kind = FrameKind.STILL if vectors is None else FrameKind.MOVED
+        coming: Future[CodedRuns] | None = None
         if self._header.copies:
             self._share += (float(copied.float().mean()) - self._share) / _LATELY
             if kind is FrameKind.STILL and light is None and bool(copied.all()):
                 return None
-            walk = partial(priors.flags, at.qp, past.copied, field)
-            coming[1] = priors.pool.beside(partial(CodedRuns.of, walk, copied))
+            walk: Walk = partial(priors.flags, at.qp, past.copied, field)
+            coming = priors.pool.beside(partial(CodedRuns.of, walk, copied))
         given = look(priors, past, field, copied, seen)
         symbols, coded, cost = self._under(frame, at, given, self._refined(frame, at, given))
-        vectors, flags = (None if runs is None else runs.result() for runs in coming)
+        flags = None if coming is None else coming.result()
         cost += sum(runs.bits for runs in (vectors, flags) if runs is not None)
         share = float(copied.float().mean())
         frame_coded = MovedFrame(kind, at.number, symbols, coded, vectors, flags, share, light)
         return _Choice(frame_coded, given, cost)
 
-    def search(self, picture: Tensor, past: Past, displaced: Tensor | None) -> Tensor:
-        """Vectors of a frame that looks like `picture`, uint8 (1, H, W, 3): any decode."""
+    def search(self, picture: Tensor, past: Past, displaced: Tensor | None) -> Tensor | Wanted:
+        """Vectors of a frame that looks like `picture`, uint8 (1, H, W, 3), or by what they are chosen: any decode."""
         qp, reference = self._base.qp, past.reference
         found = search(picture, reference, qp, past.field, self._settings.effort, displaced)
-        return self._priors.choose_vectors(qp, past.field, found, blocks_of(picture, reference))
+        return Cheapest(qp, found.clamp(-LIMIT, LIMIT), blocks_of(picture, reference))
 
     def copies(self, frame: Source, known: _Known, seen: Seen, lasts: Tensor) -> Tensor:
         """Flags of a frame's copied blocks: any decode; `lasts`: as worth_copying takes it."""

@@ -1,6 +1,6 @@
 """The exact networks of a temporal stage that predicts from moved pictures, as functions of tensors (vidlbc.traced)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -11,12 +11,10 @@ from vidlbc.coding.priors import Priors, dequantised
 from vidlbc.entropy import coder
 from vidlbc.frame_pool import FramePool
 from vidlbc.models import ImageModel
-from vidlbc.motion.choosing import choose
 from vidlbc.motion.copies import ASKING as COPY_ASKING
 from vidlbc.motion.copies import STEPS as COPY_STEPS
 from vidlbc.motion.copies import with_copies
-from vidlbc.motion.prior import ASKING, STEPS, Code
-from vidlbc.motion.search import Blocks
+from vidlbc.motion.prior import ASKING, STEPS, Code, Wanted
 from vidlbc.motion.stage import Prediction
 from vidlbc.motion.warp import shown
 from vidlbc.prior.topdown import Distribution, Gains
@@ -108,14 +106,9 @@ class MovedPriors(Priors):
 
     @in_stage("temporal stage")
     @uncompiled
-    def vectors(self, qp: Tensor, before: Tensor, code: Code, field: Tensor | None = None) -> Tensor:
+    def vectors(self, qp: Tensor, before: Tensor, code: Code, field: Tensor | Wanted | None = None) -> Tensor:
         """VectorPrior.walk; what is asked is quantised, int32 (table, centre, flip; B, n, kinds)."""
         return self.temporal.motion.vectors.walk(qp, before, code, field, lambda step, *x: self._vectors[step](*x))
-
-    @uncompiled
-    def choose_vectors(self, qp: Tensor, before: Tensor, found: Tensor, blocks: Mapping[int, Blocks]) -> Tensor:
-        """vidlbc.motion.choosing.choose."""
-        return choose(lambda step, *x: self._vectors[step](*x), qp, before, found, blocks)
 
     @in_stage("temporal stage")
     @uncompiled

@@ -12,7 +12,7 @@ any others, 0 or 1, under a discretised logistic distribution.
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,37 @@ class Asked(NamedTuple):
 Code = Callable[[Asked, int, Tensor | None, Tensor | None], Tensor]
 
 
+class Wanted(Protocol):
+    """What an encoder codes, asked for pass by pass, when what each vector takes is known."""
+
+    def large(self, here: Tensor, guess: Sequence[Tensor], asked: Asked, size: tuple[int, int]) -> Tensor:
+        """Vectors (B, n, 2) of blocks of 16x16 at places `here` of so many rows and columns; `guess`: first, second,
+        differs."""
+        ...
+
+    def parts(
+        self, large: Tensor, of_split: Asked, guess: Sequence[Tensor], asked: Asked
+    ) -> tuple[Tensor, Tensor]:
+        """Which blocks have vectors of their own in their parts, int32 (B, n), and those of all parts, (B, 4n, 2);
+        `large`: the vectors of blocks of 16x16, (B, h, w, 2)."""
+        ...
+
+
+class _Given:
+    """A field that is coded as it is."""
+
+    def __init__(self, field: Tensor):
+        self._field, self._large = field, commonest(field).flatten(1, 2)
+
+    def large(self, here: Tensor, guess: Sequence[Tensor], asked: Asked, size: tuple[int, int]) -> Tensor:
+        return self._large[:, here]
+
+    def parts(
+        self, large: Tensor, of_split: Asked, guess: Sequence[Tensor], asked: Asked
+    ) -> tuple[Tensor, Tensor]:
+        return _parted(self._field, enlarged(large)).flatten(1, 2).int(), self._field.flatten(1, 2)
+
+
 class Network(nn.Module):
     """Features of blocks to the distributions of their symbols."""
 
@@ -100,31 +131,39 @@ class VectorPrior(nn.Module):
         self.small = Network(_SYMBOLS, width)
 
     def walk(
-        self, qp: Tensor, before: Tensor, code: Code, field: Tensor | None = None, run: Run | None = None
+        self,
+        qp: Tensor,
+        before: Tensor,
+        code: Code,
+        field: Tensor | Wanted | None = None,
+        run: Run | None = None,
     ) -> Tensor:
-        """Code a field, or decode it where it is None; `before`: fields of the frames before, int32 (B, H/8, W/8, 2).
+        """Code a field, and give it, or decode it where it is None; `before`: fields of the frames before, int32
+        (B, H/8, W/8, 2).
 
         `code` is called for one kind of symbols of one pass after another. `run(name, *tensors)` computes a step, as
         `step` does (None) or with what was quantised, a tensor, after the distributions.
         """
         run = run or self.step
         batch, rows, columns = before.shape[0], before.shape[1] // 2, before.shape[2] // 2
-        wanted = None if field is None else commonest(field).flatten(1, 2)
+        wanted: Wanted | None = _Given(field) if isinstance(field, Tensor) else field
         (past,) = run("past", before)
         large = torch.zeros_like(past)
         fresh = torch.zeros(batch, rows, columns, dtype=torch.bool, device=past.device)
-        for number, (here, _, _) in enumerate(passes_of(rows, columns)):
+        for number, (places, _, _) in enumerate(passes_of(rows, columns)):
+            here = places.to(past.device)
             first, second, differs, *of_pass = run(f"large{number}", qp, past, large, fresh)
-            truth = None if wanted is None else wanted[:, here.to(past.device)]
-            found = code_vectors(Asked(*of_pass), (first, second, differs), code, truth, None)
+            guess, asked = (first, second, differs), Asked(*of_pass)
+            truth = None if wanted is None else wanted.large(here, guess, asked, (rows, columns))
+            found = _code_vectors(asked, guess, code, truth, None)
             large, fresh = run(f"place{number}", large, fresh, first, second, *found)
-        asked = Asked(*run("split", qp, before, large, fresh))
-        truth = None if field is None else _parted(field, enlarged(large)).flatten(1, 2).int()
-        split = code(asked, 0, truth, None).bool().view_as(fresh)
-        inside = enlarged(split[..., None])[..., 0].flatten(1, 2)
+        of_split = Asked(*run("split", qp, before, large, fresh))
         first, second, differs, *of_parts = run("small", qp, before, large)
-        truth = None if field is None else field.flatten(1, 2)
-        found = code_vectors(Asked(*of_parts), (first, second, differs), code, truth, inside)
+        guess, asked = (first, second, differs), Asked(*of_parts)
+        flags, truth = (None, None) if wanted is None else wanted.parts(large, of_split, guess, asked)
+        split = code(of_split, 0, flags, None).bool().view_as(fresh)
+        inside = enlarged(split[..., None])[..., 0].flatten(1, 2)
+        found = _code_vectors(asked, guess, code, truth, inside)
         # The first guess of a part is its block's own vector: those that are not coded have it.
         return _vectors(first, second, *found).view_as(before)
 
@@ -154,7 +193,7 @@ class VectorPrior(nn.Module):
         return (*guess[:3], *self.large[number](guess.features, qp))
 
     def _place_step(self, number: int, large: Tensor, fresh: Tensor, *found: Tensor) -> tuple[Tensor, ...]:
-        """`large` and `fresh` with what was found of a pass: guesses, and what `code_vectors` gives."""
+        """`large` and `fresh` with what was found of a pass: guesses, and what `_code_vectors` gives."""
         here = passes_of(*large.shape[1:3])[number][0].to(large.device)
         large = large.flatten(1, 2).index_copy(1, here, _vectors(*found)).view_as(large)
         return large, fresh.flatten(1, 2).index_copy(1, here, found[2]).view_as(fresh)
@@ -178,6 +217,15 @@ class VectorPrior(nn.Module):
         guess = _guess(near, no_flags, whole.flatten(1, 2))
         return (*guess[:3], *self.small(guess.features, qp))
 
+    def chosen(self, qp: Tensor, before: Tensor, wanted: Wanted) -> Tensor:
+        """The fields that an encoder would code (training)."""
+
+        def code(asked: Asked, kind: int, truth: Tensor | None, mask: Tensor | None) -> Tensor:
+            assert truth is not None
+            return truth
+
+        return self.walk(qp, before, code, wanted)
+
     def bits(self, qp: Tensor, before: Tensor, field: Tensor, cost: Callable[[Tensor, Distribution], Tensor]) -> Tensor:
         """Bits of each of B fields; `cost`: of symbols under their distributions (topdown.symbol_bits)."""
         total = torch.zeros(len(field), device=field.device)
@@ -193,7 +241,7 @@ class VectorPrior(nn.Module):
         return total
 
 
-def code_vectors(
+def _code_vectors(
     asked: Asked, guess: Sequence[Tensor], code: Code, truth: Tensor | None, inside: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Of blocks of a mask, None: of all: which are not as the first guess, which not as the second either, and what

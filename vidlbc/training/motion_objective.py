@@ -23,7 +23,7 @@ from vidlbc.coding.copying import lasting, worth_copying
 from vidlbc.coding.rdo import Rule, choose_level
 from vidlbc.image_stage.base import channels_last, qp_lambda
 from vidlbc.models import ImageModel
-from vidlbc.motion.choosing import choose
+from vidlbc.motion.choosing import Cheapest
 from vidlbc.motion.copies import copied_at, copied_symbols, with_copies
 from vidlbc.motion.search import DEFAULT, Effort, blocks_of, search
 from vidlbc.motion.stage import Prediction
@@ -177,7 +177,8 @@ class MotionRate:
                         # Of rounded symbols vectors stay as found: those of a prior that has learnt little yet would be
                         # ever fewer.
                         last = torch.zeros_like(field) if last is None else last
-                        field = choose(motion.vectors.step, at, last, field, blocks_of(target, walk.references[-1]))
+                        blocks = blocks_of(target, walk.references[-1])
+                        field = motion.vectors.chosen(at, last, Cheapest(at, field, blocks))
                     walk.fields.append(field)
                     before = motion.moved(walk.references[-1], walk.fields[-1])
                 with torch.set_grad_enabled(analysis and torch.is_grad_enabled()):
