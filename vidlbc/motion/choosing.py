@@ -10,6 +10,7 @@ alone cost 5 points of BD-rate against x265 on five validation clips.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from vidlbc.motion.field import BLOCK, commonest
 from vidlbc.motion.prior import Asked
 from vidlbc.motion.search import Blocks, price_of_bits
 from vidlbc.prior.topdown import Distribution, symbol_bits
+from vidlbc.traced import Traced
 
 
 class Cheapest:
@@ -32,7 +34,7 @@ class Cheapest:
         options = torch.stack([guess[0], guess[1], self._whole[:, here]], 2)
         everywhere = torch.zeros_like(self._whole)[:, :, None].repeat(1, 1, options.shape[2], 1)
         differences = self._differences(2 * BLOCK, everywhere.index_copy(1, here, options), size)[:, here]
-        return _pick(options, (differences + self._price * _bits(asked, guess, options)).argmin(-1))
+        return _pick(options, (differences + self._price * self._bits(asked, guess, options)).argmin(-1))
 
     def parts(
         self, large: Tensor, of_split: Asked, guess: Sequence[Tensor], asked: Asked
@@ -40,21 +42,34 @@ class Cheapest:
         rows, columns = large.shape[1:3]
         options = torch.stack([guess[0], guess[1], self._parts], 2)
         differences = self._differences(BLOCK, options, (2 * rows, 2 * columns))
-        cost, best = (differences + self._price * _bits(asked, guess, options)).min(-1)
-        apart, together = (self._price * _symbol_bits(of_split, 0, flag) for flag in (1, 0))
+        cost, best = (differences + self._price * self._bits(asked, guess, options)).min(-1)
+        apart, together = (self._price * _symbol_bits(of_split[:2], 0, flag) for flag in (1, 0))
         # The first guess of a part is its block's own vector.
         whole = _of_four(differences[..., 0], rows, columns)
         split = _of_four(cost, rows, columns) + apart < whole + together
         return split[..., 0].int(), _pick(options, best)
+
+    def _bits(self, asked: Asked, guess: Sequence[Tensor], options: Tensor) -> Tensor:
+        bits: Tensor = _bits(options.device)(asked.mean, asked.log2_scale, *guess, options)
+        return bits
 
     def _differences(self, side: int, options: Tensor, size: tuple[int, int]) -> Tensor:
         """Of vectors (B, h*w, K, 2) of all blocks, (B, h*w, K)."""
         return self._blocks[side].differences(options.unflatten(1, size)).flatten(1, 2)
 
 
-def _bits(asked: Asked, guess: Sequence[Tensor], options: Tensor) -> Tensor:
-    """What vectors (B, n, K, 2) take, (B, n, K), as VectorPrior.walk codes them. `guess`: first, second, differs."""
-    first, second, differs = guess[0][:, :, None], guess[1][:, :, None], guess[2][:, :, None]
+@cache
+def _bits(device: torch.device) -> Traced:
+    """`_vector_bits` as graphs, which belong to one device."""
+    return Traced(_vector_bits)
+
+
+def _vector_bits(
+    mean: Tensor, log2_scale: Tensor, first: Tensor, second: Tensor, differs: Tensor, options: Tensor
+) -> Tensor:
+    """What vectors (B, n, K, 2) take, (B, n, K), as VectorPrior.walk codes them."""
+    asked = mean, log2_scale
+    first, second, differs = first[:, :, None], second[:, :, None], differs[:, :, None]
     down, right = (options - first).unbind(-1)
     as_first = (options == first).all(-1)
     as_second = (options == second).all(-1) & differs
@@ -64,9 +79,9 @@ def _bits(asked: Asked, guess: Sequence[Tensor], options: Tensor) -> Tensor:
     return torch.where(as_first, _symbol_bits(asked, 0, 0), other)
 
 
-def _symbol_bits(asked: Asked, kind: int, value: Tensor | int) -> Tensor:
+def _symbol_bits(asked: tuple[Tensor, Tensor], kind: int, value: Tensor | int) -> Tensor:
     """Of symbols (B, n, K) of one kind of each block, K = 1 for a number."""
-    mean, log2_scale = asked.mean[..., kind, None], asked.log2_scale[..., kind, None]
+    mean, log2_scale = asked[0][..., kind, None], asked[1][..., kind, None]
     symbol = torch.full_like(mean, value) if isinstance(value, int) else value.float()
     return symbol_bits(symbol, Distribution(mean, log2_scale))
 
