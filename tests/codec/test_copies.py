@@ -188,7 +188,6 @@ def test_key_frames_have_a_higher_qp_the_more_is_copied_from_them(wandering, cod
         copied = torch.arange(4).view(1, 2, 2) < share
         monkeypatch.setattr(MovedChooser, "copies", lambda *given, copied=copied: copied)
         found = vidlbc.inspect(codec_of("lstm", keyint=keyint).compress(frames, qp=30, rdo=True)).qps
-        # Nothing is known of what follows a key frame at the end of a packet, or of a clip.
         assert list(found) == qps, (share, keyint)
     monkeypatch.setattr(MovedChooser, "copies", lambda *given: torch.ones(1, 2, 2, dtype=torch.bool))
     codec = codec_of("lstm")

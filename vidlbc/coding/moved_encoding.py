@@ -198,8 +198,7 @@ class MovedChooser:
     def __init__(self, priors: MovedPriors, header: Header, settings: MovedSettings):
         self._priors, self._header, self._settings = priors, header, settings
         self._base, keyint = self._at(header.qp), settings.keyint
-        lift = settings.lift if header.copies else 0
-        self._lift = lift
+        self._lift = settings.lift if header.copies else 0
         self._rule = None if settings.price is None else Rule.of(settings.price, priors.pool.device)
         self._still = no_motion(priors, header)
         self._visible = Visible.of(priors, header)
