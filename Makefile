@@ -44,12 +44,14 @@ $(BARE)/.installed: tools/setup_env.py
 	@$(PYTHON312) tools/setup_env.py $(BARE) bare
 	@touch $@
 
-check: $(STAMP) ## ruff (lint and format of imports) and mypy
+check: $(STAMP) ## ruff (lint and format) and mypy
+	@$(PY) -m ruff format --check --quiet . || { echo 'make format mends it'; exit 1; }
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 
 format: $(STAMP) ## let ruff mend what it can
-	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff check --fix --quiet .
+	@$(PY) -m ruff format .
 
 bench: $(STAMP) ## speed and memory beside CompressAI and x265
 	@$(PY) tools/benchmark.py $(ARGS)

@@ -42,7 +42,7 @@ MOTIONS: dict[str, tuple[str, int]] = {
 }
 FPS = 12
 TURN = np.float32(2 * np.pi)
-ORBIT = 0.16   # radius of the circle, in units of the picture's side
+ORBIT = 0.16  # radius of the circle, in units of the picture's side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +68,10 @@ class Settings:
 class Texture:
     """A sum of plane waves: colour(x, y) = base + sum_k amplitude_k sin(2 pi frequency_k . (x, y) + phase_k)."""
 
-    base: np.ndarray         # (3,)
-    frequency: np.ndarray    # (K, 2), cycles per unit length
-    phase: np.ndarray        # (K,)
-    amplitude: np.ndarray    # (K, 3)
+    base: np.ndarray  # (3,)
+    frequency: np.ndarray  # (K, 2), cycles per unit length
+    phase: np.ndarray  # (K,)
+    amplitude: np.ndarray  # (K, 3)
 
     def __call__(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Coordinates (H, W) -> colour (H, W, 3), float32, about 0-255."""
@@ -134,7 +134,7 @@ class Blob:
         u = np.cos(self.turn) * dx + np.sin(self.turn) * dy
         v = np.cos(self.turn) * dy - np.sin(self.turn) * dx
         edge = 1 + self.depth * np.cos(self.lobes * np.arctan2(v, u))
-        softness = place[2] * len(x) / 1.5   # an edge about 1.5 pixels wide
+        softness = place[2] * len(x) / 1.5  # an edge about 1.5 pixels wide
         cover = np.clip((edge - np.hypot(u, v)) * softness + 0.5, 0, 1)[..., None].astype(np.float32)
         part = canvas[rows, columns]
         part += cover * (self.texture(u, v) - part)
@@ -147,7 +147,7 @@ def draw_blob(rng: np.random.Generator, brightness: tuple[float, float]) -> Blob
 
 def render(settings: Settings, group: int, motion: str) -> Iterator[np.ndarray]:
     """The clip's frames, uint8 (size, size, 3)."""
-    look = np.random.default_rng([settings.seed, group])   # the same for the eight clips of the group
+    look = np.random.default_rng([settings.seed, group])  # the same for the eight clips of the group
     background = draw_texture(look, (60, 115), cycles=6, waves=10)
     blob, other = draw_blob(look, (170, 215)), draw_blob(look, (90, 150))
     contrast, noise, flicker = look.uniform(0.85, 1.1), look.uniform(1.5, 4.0), look.uniform(0, 4)
@@ -156,7 +156,7 @@ def render(settings: Settings, group: int, motion: str) -> Iterator[np.ndarray]:
     path = draw_path(rng, motion, settings.frames)
     resting = np.array([*rng.uniform(0.1, 0.9, 2), rng.uniform(0.04, 0.08)])
     brightness, sway, phases = rng.uniform(-12, 12), rng.uniform(0, 0.01), rng.uniform(0, 2 * np.pi, 4)
-    shift = rng.uniform(0, 10, 2).astype(np.float32)   # which part of the background is seen
+    shift = rng.uniform(0, 10, 2).astype(np.float32)  # which part of the background is seen
     side = ((np.arange(settings.size) + 0.5) / settings.size).astype(np.float32)
     for t in range(settings.frames):
         seconds = t / FPS
@@ -217,7 +217,7 @@ def make(folder: Path, settings: Settings) -> int:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([("path", "label", "group", "split"), *rows])
     os.replace(temporary, folder / "labels.csv")
-    record.write_text(json.dumps(asdict(settings)) + "\n")   # last: its presence says that the corpus is whole
+    record.write_text(json.dumps(asdict(settings)) + "\n")  # last: its presence says that the corpus is whole
     return len(clips)
 
 

@@ -93,9 +93,13 @@ def weigh(project, tmp_path):
     def call(*arguments, **options):
         return subprocess.run(
             [sys.executable, str(project / "tools" / "weigh.py"), *arguments],
-            cwd=tmp_path, capture_output=True, text=True, timeout=60,
-            env={**os.environ, "PYTHONPATH": str(REPO)}, **options,
-        )  # fmt: skip
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "PYTHONPATH": str(REPO)},
+            **options,
+        )
 
     return call
 
@@ -302,8 +306,11 @@ def test_output_into_a_closed_pipe_is_no_error(project):
     shell = f"{sys.executable} {project}/tools/weigh.py input=a fail=pipe | head -1"
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {shell}"],
-        capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(REPO)},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "a line\n", "")
 
 

@@ -40,7 +40,7 @@ def test_every_file_composes(path):
         return
     group, choice = "/".join(place.parts[:-1]), place.name
     known = [tool_of(choice)] if group == "experiment" else [name for name in TOOLS if group in groups_of(name)]
-    if not known:   # a group that is read by name, as head: eval.head picks it
+    if not known:  # a group that is read by name, as head: eval.head picks it
         assert isinstance(OmegaConf.load(path), type(OmegaConf.create({})))
         return
     for name in known:

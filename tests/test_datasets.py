@@ -19,7 +19,7 @@ SCRIPT = REPO / "datasets" / "make_motions.py"
 def motions():
     spec = importlib.util.spec_from_file_location("make_motions", SCRIPT)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["make_motions"] = module   # dataclasses look their module up there
+    sys.modules["make_motions"] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     yield module
     del sys.modules["make_motions"]
@@ -103,10 +103,10 @@ def test_a_random_frame_is_distributed_alike_in_every_class(motions):
     for name in motions.MOTIONS:
         paths = np.stack([motions.draw_path(rng, name, frames) for _ in range(clips)])
         samples[name] = paths[np.arange(clips), rng.integers(frames, size=clips)]
-    limit = 1.95 * np.sqrt(2 / clips)   # p = 0.001 for one comparison
+    limit = 1.95 * np.sqrt(2 / clips)  # p = 0.001 for one comparison
     pairs = [(a, b) for a in samples for b in samples if a < b]
     gaps = [largest_gap(samples[a][:, i], samples[b][:, i]) for a, b in pairs for i in range(3)]
-    assert len(gaps) == 84 and max(gaps) < 1.15 * limit   # 84 comparisons: a little more than for one
+    assert len(gaps) == 84 and max(gaps) < 1.15 * limit  # 84 comparisons: a little more than for one
 
 
 def test_the_order_of_frames_tells_the_class(motions):
@@ -118,9 +118,9 @@ def test_the_order_of_frames_tells_the_class(motions):
         assert path["approach"][-1, 2] > path["approach"][0, 2] and path["recede"][-1, 2] < path["recede"][0, 2]
         for name, sign in (("clockwise", 1), ("counterclockwise", -1)):
             step = np.diff(path[name][:, :2], axis=0)
-            turning = step[:-1, 0] * step[1:, 1] - step[:-1, 1] * step[1:, 0]   # rows grow downwards
+            turning = step[:-1, 0] * step[1:, 1] - step[:-1, 1] * step[1:, 0]  # rows grow downwards
             assert (np.sign(turning) == sign).all()
-        for name in motions.MOTIONS:   # the blob stays in the picture
+        for name in motions.MOTIONS:  # the blob stays in the picture
             assert (path[name][:, :2] > 0.05).all() and (path[name][:, :2] < 0.95).all()
 
 

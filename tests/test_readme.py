@@ -46,7 +46,7 @@ def test_the_readme_is_short():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")   # where there is one core
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is one core
 def test_the_python_example_runs(tmp_path, monkeypatch, make_clip, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     model = save_small_model(tmp_path / "model", kinds=())

@@ -18,18 +18,39 @@ def main(config: DictConfig) -> None:
     data, evaluation = config.data, config.eval
     run_curve(
         CurveSettings(
-            root=data.root, out=Path(config.out), model=config.model, temporal=tuple(config.temporal),
-            qps=tuple(config.qps), heads=tuple(evaluation.heads),
+            root=data.root,
+            out=Path(config.out),
+            model=config.model,
+            temporal=tuple(config.temporal),
+            qps=tuple(config.qps),
+            heads=tuple(evaluation.heads),
             probe=EvaluationSettings(
-                frames=evaluation.frames, views=evaluation.views, grid=evaluation.grid, epochs=evaluation.epochs,
-                rates=tuple(evaluation.rates), decays=tuple(evaluation.decays), decoded=evaluation.decoded,
+                frames=evaluation.frames,
+                views=evaluation.views,
+                grid=evaluation.grid,
+                epochs=evaluation.epochs,
+                rates=tuple(evaluation.rates),
+                decays=tuple(evaluation.decays),
+                decoded=evaluation.decoded,
             ),
-            labels=data.labels, fold=data.fold, holdout=data.holdout, split=data.split, max_side=data.max_side,
-            every=data.every, clip_frames=data.clip_frames, deadline_s=data.deadline_s, x264=evaluation.x264,
-            full_pixels=evaluation.full_pixels, speed_clips=config.speed.clips, speed_rounds=config.speed.rounds,
-            device=config.device, precision=config.precision, processes=config.processes, seed=config.seed,
+            labels=data.labels,
+            fold=data.fold,
+            holdout=data.holdout,
+            split=data.split,
+            max_side=data.max_side,
+            every=data.every,
+            clip_frames=data.clip_frames,
+            deadline_s=data.deadline_s,
+            x264=evaluation.x264,
+            full_pixels=evaluation.full_pixels,
+            speed_clips=config.speed.clips,
+            speed_rounds=config.speed.rounds,
+            device=config.device,
+            precision=config.precision,
+            processes=config.processes,
+            seed=config.seed,
         )
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Speed and memory of vidlbc beside CompressAI and x265: same frames, same threads, same run; results as ratios.
 
-    python tools/benchmark.py         frames a second, symbols a second of the range coder alone, peak memory of clips
-    python tools/benchmark.py long    cost of a frame and memory, from clips of 100 frames to one of an hour
-    python tools/benchmark.py pipeline                  each stage of encoding alone, and the whole of it
-    python tools/benchmark.py reading shards=SHARDS     clips a second out of shards, beside decoding the videos
+python tools/benchmark.py         frames a second, symbols a second of the range coder alone, peak memory of clips
+python tools/benchmark.py long    cost of a frame and memory, from clips of 100 frames to one of an hour
+python tools/benchmark.py pipeline                  each stage of encoding alone, and the whole of it
+python tools/benchmark.py reading shards=SHARDS     clips a second out of shards, beside decoding the videos
 """
 
 import os

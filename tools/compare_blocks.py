@@ -21,14 +21,23 @@ def settings_of(config: DictConfig) -> BlockStudySettings:
     values: Any = OmegaConf.to_container(config, resolve=True)
     data, train, evaluation = values["data"], values["train"], values["eval"]
     return BlockStudySettings(
-        train=_sources(data["train"]), val=_sources(data["val"]), out=Path(config.out),
+        train=_sources(data["train"]),
+        val=_sources(data["val"]),
+        out=Path(config.out),
         contestants=_chosen(values["contestants"], values["blocks"]),
-        widths=tuple(values["widths"]), floor=tuple(values["floor"]),
-        stage=values["stage"], steps=train["steps"], same_time=train["same_time"],
+        widths=tuple(values["widths"]),
+        floor=tuple(values["floor"]),
+        stage=values["stage"],
+        steps=train["steps"],
+        same_time=train["same_time"],
         crops=CropSettings(train["size"], train["batch"], data["frames_per_video"], data["max_side"]),
-        lr=train["lr"], ema=train["ema"], seed=train["seed"], eval_qps=tuple(evaluation["qps"]),
-        eval_pictures=evaluation["pictures"], device=config.device,
-    )  # fmt: skip
+        lr=train["lr"],
+        ema=train["ema"],
+        seed=train["seed"],
+        eval_qps=tuple(evaluation["qps"]),
+        eval_pictures=evaluation["pictures"],
+        device=config.device,
+    )
 
 
 def _chosen(names: list[str], blocks: dict[str, Any]) -> dict[str, Any]:

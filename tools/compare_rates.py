@@ -20,12 +20,20 @@ def settings_of(config: DictConfig) -> RateStudySettings:
     values: Any = OmegaConf.to_container(config, resolve=True)
     data, train = values["data"], values["train"]
     return RateStudySettings(
-        train=sources(data["train"]), val=sources(data["val"]), out=Path(config.out), qps=tuple(values["qps"]),
-        stage=values["stage"], steps=train["steps"],
+        train=sources(data["train"]),
+        val=sources(data["val"]),
+        out=Path(config.out),
+        qps=tuple(values["qps"]),
+        stage=values["stage"],
+        steps=train["steps"],
         crops=CropSettings(train["size"], train["batch"], data["frames_per_video"], data["max_side"]),
-        lr=train["lr"], ema=train["ema"], seed=train["seed"], eval_pictures=values["eval"]["pictures"],
-        device=config.device, init=config.init,
-    )  # fmt: skip
+        lr=train["lr"],
+        ema=train["ema"],
+        seed=train["seed"],
+        eval_pictures=values["eval"]["pictures"],
+        device=config.device,
+        init=config.init,
+    )
 
 
 def main(config: DictConfig) -> None:

@@ -44,9 +44,12 @@ def main(config: DictConfig) -> int:
 def load_codec(config: DictConfig, model: str, kind: str | None) -> vidlbc.Codec:
     """What the options say, else this model and kind."""
     return vidlbc.load(
-        config.model or model, config.device, config.temporal or kind, refine=config.refine,
+        config.model or model,
+        config.device,
+        config.temporal or kind,
+        refine=config.refine,
         max_pixels=config.max_pixels,
-    )  # fmt: skip
+    )
 
 
 def decode_folder(source: Path, config: DictConfig) -> list[DecodedVideo]:

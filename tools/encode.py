@@ -63,9 +63,13 @@ def main(config: DictConfig) -> None:
     ray, slurm = launchers(config)
     corpus = read_annotations(config.input, config.labels, fold=config.fold)
     codec = vidlbc.load(
-        settings.model, config.device, settings.temporal, settings.precision,
-        effort=settings.effort, keyint=settings.keyint,
-    )  # fmt: skip
+        settings.model,
+        config.device,
+        settings.temporal,
+        settings.precision,
+        effort=settings.effort,
+        keyint=settings.keyint,
+    )
     codec.kept(settings.variant)  # an unknown one is told before anything is read
     settings = replace(settings, rdo=choice_of_rdo(config.rdo, config.output, codec.sees_past))
     contents = hashed(corpus, config.output)

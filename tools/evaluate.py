@@ -30,9 +30,14 @@ def main(config: DictConfig) -> None:
     others = {name: tuple(chosen) for name, chosen in values["quality"].items() if chosen is not None}
     others |= {f"{name}-ld": chosen for name, chosen in others.items()}
     settings = EvaluateSettings(
-        Path(config.data), Path(config.out), qps=tuple(config.qp), qualities=others, frames=config.frames,
-        verify=config.verify, precision=config.precision,
-    )  # fmt: skip
+        Path(config.data),
+        Path(config.out),
+        qps=tuple(config.qp),
+        qualities=others,
+        frames=config.frames,
+        verify=config.verify,
+        precision=config.precision,
+    )
     names = [name for name in config.codecs if name != OURS]
     weights = None if config.compressai_weights is None else Path(config.compressai_weights)
     device = "cpu" if config.device == "auto" else config.device

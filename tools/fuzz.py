@@ -20,9 +20,19 @@ def main(config: DictConfig) -> int:
     if config.engine not in ("mutations", "atheris"):
         raise InputError(f"engine={config.engine}: expected mutations or atheris")
     settings = FuzzSettings(
-        Path(config.out), int(config.count), config.first, config.seed, tuple(config.targets), config.processes,
-        config.seconds, config.times, config.floor << 20, config.headroom << 20, config.hang, config.max_pixels,
-    )  # fmt: skip
+        Path(config.out),
+        int(config.count),
+        config.first,
+        config.seed,
+        tuple(config.targets),
+        config.processes,
+        config.seconds,
+        config.times,
+        config.floor << 20,
+        config.headroom << 20,
+        config.hang,
+        config.max_pixels,
+    )
     if config.engine == "atheris":
         return run_guided(settings)
     with progress_bar(desc="fuzz", unit="case", total=settings.count) as meter:

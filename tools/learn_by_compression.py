@@ -47,16 +47,27 @@ def settings_of(config: DictConfig) -> StudySettings:
         patch_sizes=sizes,
         carry=tuple(values["start_carry"]),
         weights=LossWeights(
-            Ramp.of("loss.enc", loss["enc"]), Ramp.of("loss.corr", loss["corr"]), loss["rate"], distance, join,
+            Ramp.of("loss.enc", loss["enc"]),
+            Ramp.of("loss.corr", loss["corr"]),
+            loss["rate"],
+            distance,
+            join,
             loss["temperature"],
         ),
         degradation=Degradation(**values["degradation"]),
         loop=LoopSettings(**values["loop"]),
         recogniser=RecogniserSettings(**{**recogniser, "widths": tuple(recogniser["widths"])}),
-        size=training["size"], batch=training["batch"], lr=training["lr"], ema=training["ema"], seed=training["seed"],
-        pool_mb=data["pool_mb"], rq_qp=values["eval"]["rq_qp"], qps=tuple(values["eval"]["qps"]),
-        device=values["device"], save_seconds=training["save_seconds"],
-    )  # fmt: skip
+        size=training["size"],
+        batch=training["batch"],
+        lr=training["lr"],
+        ema=training["ema"],
+        seed=training["seed"],
+        pool_mb=data["pool_mb"],
+        rq_qp=values["eval"]["rq_qp"],
+        qps=tuple(values["eval"]["qps"]),
+        device=values["device"],
+        save_seconds=training["save_seconds"],
+    )
 
 
 def _stage(values: Mapping[str, Any]) -> dict[str, Any]:

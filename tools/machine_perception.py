@@ -31,21 +31,33 @@ def settings_of(config: DictConfig) -> StudySettings:
     novel = low_shot.pop("novel")
     low_shot["novel"] = tuple(novel) if isinstance(novel, list) else novel
     encoder = EncoderSettings(
-        family=stage.pop("family"), options=stage, pictures=tuple(Source.of(entry) for entry in data["pictures"]),
-        budget=Budget(train.pop("steps"), train.pop("minutes")), weight=task.pop("weight"), task=TaskSettings(**task),
-        head=head, **train,
-    )  # fmt: skip
+        family=stage.pop("family"),
+        options=stage,
+        pictures=tuple(Source.of(entry) for entry in data["pictures"]),
+        budget=Budget(train.pop("steps"), train.pop("minutes")),
+        weight=task.pop("weight"),
+        task=TaskSettings(**task),
+        head=head,
+        **train,
+    )
     return StudySettings(
-        actions=data["actions"], clips=ClipSettings(data["size"], data["frames"], data["every"]),
-        cache=Path(data["cache"]) if data["cache"] else None, out=Path(config.out), encoder=encoder,
-        encoders=tuple(values["encoders"]), only=values["only"], anchors=tuple(values["anchors"]),
+        actions=data["actions"],
+        clips=ClipSettings(data["size"], data["frames"], data["every"]),
+        cache=Path(data["cache"]) if data["cache"] else None,
+        out=Path(config.out),
+        encoder=encoder,
+        encoders=tuple(values["encoders"]),
+        only=values["only"],
+        anchors=tuple(values["anchors"]),
         media=None if values["media"] is None else tuple(values["media"]),
-        qps=tuple(probe.pop("qps")), coded_every=probe.pop("coded_every"), sample=probe.pop("sample"),
+        qps=tuple(probe.pop("qps")),
+        coded_every=probe.pop("coded_every"),
+        sample=probe.pop("sample"),
         copies=CopySettings(**values["copies"]),
         probe=ProbeSettings(**{**probe, "lrs": tuple(probe["lrs"])}),
         low_shot=LowShotSettings(**{**low_shot, "shots": tuple(low_shot["shots"])}),
         ablation=tuple(variant_of(entry, values["head"]) for entry in values["ablation"]),
-    )  # fmt: skip
+    )
 
 
 def head_of(values: dict[str, Any]) -> HeadSettings:

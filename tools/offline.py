@@ -1,10 +1,10 @@
 """Training on a machine that reaches nothing: tars go there, weights come back (docs/offline.md).
 
-    python tools/offline.py pack plan=half_hour data=DATA out=PACKS     at home: tars, and the commands to type there
-    python3 PACKS/0/start.py root=FOLDER results=FOLDER                 on the node, by itself: unpack, then `run`
-    python tools/offline.py join results=FOLDER out=MODEL               at home: a model folder, its card, a log entry
-    python tools/offline.py dry plan=half_hour data=DATA out=FOLDER     all of it here, scaled down, with kills between
-    python tools/offline.py measure model=default data=CLIPS out=FOLDER one device against another, speeds, bf16
+python tools/offline.py pack plan=half_hour data=DATA out=PACKS     at home: tars, and the commands to type there
+python3 PACKS/0/start.py root=FOLDER results=FOLDER                 on the node, by itself: unpack, then `run`
+python tools/offline.py join results=FOLDER out=MODEL               at home: a model folder, its card, a log entry
+python tools/offline.py dry plan=half_hour data=DATA out=FOLDER     all of it here, scaled down, with kills between
+python tools/offline.py measure model=default data=CLIPS out=FOLDER one device against another, speeds, bf16
 """
 
 import sys
@@ -57,13 +57,19 @@ def _pack_settings(config: DictConfig, out: Path):
 
     usual = load(REPO / "configs", "offline", [])
     return PackSettings(
-        data=Path(config.data).resolve(), out=out, repo=REPO,
-        wheels=None if config.wheels is None else Path(config.wheels), packages=tuple(config.packages),
-        python=str(config.python), platforms=tuple(config.platforms),
+        data=Path(config.data).resolve(),
+        out=out,
+        repo=REPO,
+        wheels=None if config.wheels is None else Path(config.wheels),
+        packages=tuple(config.packages),
+        python=str(config.python),
+        platforms=tuple(config.platforms),
         part=int((config.part_mb or _PACK_MB) * 2**20),
-        command_chars=config.command_chars, root=config.root or "/tmp/vidlbc", results=config.results or "$OUT",
+        command_chars=config.command_chars,
+        root=config.root or "/tmp/vidlbc",
+        results=config.results or "$OUT",
         options={name: config[name] for name in _HANDED_ON if config[name] != usual[name]},
-    )  # fmt: skip
+    )
 
 
 def run_call(config: DictConfig) -> None:
@@ -72,11 +78,16 @@ def run_call(config: DictConfig) -> None:
 
     limits = Limits(int((config.part_mb or _RESULTS_MB) * 2**20), config.parts, int(config.total_mb * 2**20))
     settings = CallSettings(
-        root=Path(config.root).resolve(), results=Path(config.results).resolve(), limits=limits, device=config.device,
+        root=Path(config.root).resolve(),
+        results=Path(config.results).resolve(),
+        limits=limits,
+        device=config.device,
         called=time.time() if config.called is None else float(str(config.called).removeprefix("@")),
-        over_s=60 * config.call_minutes, spare_s=config.spare_s, collect_s=config.collect_s,
+        over_s=60 * config.call_minutes,
+        spare_s=config.spare_s,
+        collect_s=config.collect_s,
         deadline=_deadline(config.until),
-    )  # fmt: skip
+    )
     print("the plan is over" if make_call(settings) else "the plan goes on: make the next call")
 
 
@@ -110,9 +121,16 @@ def measure(config: DictConfig) -> None:
     from vidlbc.offline.measure import MeasureSettings, measure_all, table
 
     settings = MeasureSettings(
-        config.model, config.temporal, Path(config.data), Path(config.out), config.device, tuple(config.qps),
-        config.clips, config.frames, tuple(config.what),
-    )  # fmt: skip
+        config.model,
+        config.temporal,
+        Path(config.data),
+        Path(config.out),
+        config.device,
+        tuple(config.qps),
+        config.clips,
+        config.frames,
+        tuple(config.what),
+    )
     print(table(measure_all(settings)))
 
 

@@ -21,17 +21,36 @@ def settings_of(config: DictConfig) -> DecoderJobSettings:
     values: Any = OmegaConf.to_container(config, resolve=True)
     data, train, evaluation = values["data"], values["train"], values["eval"]
     clips = ClipSettings(
-        frames=train["frames"], size=train["size"], batch=train["batch"], pool_windows=train["pool_windows"],
-        window_frames=train["window_frames"], steps_per_pool=train["steps_per_pool"], max_side=data["max_side"],
+        frames=train["frames"],
+        size=train["size"],
+        batch=train["batch"],
+        pool_windows=train["pool_windows"],
+        window_frames=train["window_frames"],
+        steps_per_pool=train["steps_per_pool"],
+        max_side=data["max_side"],
         picture_share=train["picture_share"],
-    )  # fmt: skip
+    )
     return DecoderJobSettings(
-        model=config.model, train=sources(data["train"]), out=Path(config.out),
-        budget=Budget(train["steps"], train["minutes"]), options=values["video_decoder"], clips=clips, lr=train["lr"],
-        weight_decay=train["weight_decay"], ema=train["ema"], motion=train["motion"], cuts=train["cuts"],
-        bf16=train["bf16"], seed=train["seed"], val=sources(data["val"]), eval_qps=tuple(evaluation["qps"]),
-        eval_videos=evaluation["videos"], eval_frames=evaluation["frames"], device=config.device, wandb=config.wandb,
-    )  # fmt: skip
+        model=config.model,
+        train=sources(data["train"]),
+        out=Path(config.out),
+        budget=Budget(train["steps"], train["minutes"]),
+        options=values["video_decoder"],
+        clips=clips,
+        lr=train["lr"],
+        weight_decay=train["weight_decay"],
+        ema=train["ema"],
+        motion=train["motion"],
+        cuts=train["cuts"],
+        bf16=train["bf16"],
+        seed=train["seed"],
+        val=sources(data["val"]),
+        eval_qps=tuple(evaluation["qps"]),
+        eval_videos=evaluation["videos"],
+        eval_frames=evaluation["frames"],
+        device=config.device,
+        wandb=config.wandb,
+    )
 
 
 def main(config: DictConfig) -> None:

@@ -21,20 +21,45 @@ def settings_of(config: DictConfig) -> ImageJobSettings:
     values: Any = OmegaConf.to_container(config, resolve=True)
     data, train, stage = values["data"], values["train"], dict(values["image_stage"])
     crops = CropSettings(
-        train["size"], train["batch"],
-        data["frames_per_video"], data["max_side"], data["pool_mb"], data["steps_per_pool"],
-        None if train["qps"] is None else tuple(train["qps"]), train["pyramid"], train["colour"],
-    )  # fmt: skip
+        train["size"],
+        train["batch"],
+        data["frames_per_video"],
+        data["max_side"],
+        data["pool_mb"],
+        data["steps_per_pool"],
+        None if train["qps"] is None else tuple(train["qps"]),
+        train["pyramid"],
+        train["colour"],
+    )
     return ImageJobSettings(
-        train=sources(data["train"]), out=Path(config.out), family=stage.pop("family"), options=stage,
-        budget=budget_of(train["steps"], train["minutes"], train["until"]), crops=crops, lr=train["lr"],
-        weight_decay=train["weight_decay"], ema=train["ema"], balance=train["balance"], bf16=train["bf16"],
-        seed=train["seed"], init=config.init, grow=config.grow, checkpoint=config.checkpoint, part=config.train_only,
-        val=sources(data["val"]), eval_qps=tuple(config.eval.qps), eval_pictures=config.eval.pictures,
-        device=config.device, wandb=config.wandb, log_every=train["log_every"], save_seconds=train["save_seconds"],
-        val_seconds=train["val_seconds"], tf32=train["tf32"], resident=str(train["resident"]).lower(),
+        train=sources(data["train"]),
+        out=Path(config.out),
+        family=stage.pop("family"),
+        options=stage,
+        budget=budget_of(train["steps"], train["minutes"], train["until"]),
+        crops=crops,
+        lr=train["lr"],
+        weight_decay=train["weight_decay"],
+        ema=train["ema"],
+        balance=train["balance"],
+        bf16=train["bf16"],
+        seed=train["seed"],
+        init=config.init,
+        grow=config.grow,
+        checkpoint=config.checkpoint,
+        part=config.train_only,
+        val=sources(data["val"]),
+        eval_qps=tuple(config.eval.qps),
+        eval_pictures=config.eval.pictures,
+        device=config.device,
+        wandb=config.wandb,
+        log_every=train["log_every"],
+        save_seconds=train["save_seconds"],
+        val_seconds=train["val_seconds"],
+        tf32=train["tf32"],
+        resident=str(train["resident"]).lower(),
         step=train["launch"],
-    )  # fmt: skip
+    )
 
 
 def main(config: DictConfig) -> None:

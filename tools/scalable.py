@@ -31,17 +31,26 @@ def settings_of(config: DictConfig) -> ScalableSettings:
         raise InputError("image_stage.layers: the study trains each choice itself; leave it at both")
     pictures = data["pictures"] if isinstance(data["pictures"], list) else [data["pictures"]]
     return ScalableSettings(
-        actions=Path(data["actions"]), pictures=tuple(Source.of(entry) for entry in pictures), out=Path(config.out),
-        stage=stage, phases=tuple(values["phases"]), betas=tuple(float(beta) for beta in values["betas"]),
-        clips=ClipSettings(**values["clips"]), cache=Path(data["cache"]) if data["cache"] else None,
+        actions=Path(data["actions"]),
+        pictures=tuple(Source.of(entry) for entry in pictures),
+        out=Path(config.out),
+        stage=stage,
+        phases=tuple(values["phases"]),
+        betas=tuple(float(beta) for beta in values["betas"]),
+        clips=ClipSettings(**values["clips"]),
+        cache=Path(data["cache"]) if data["cache"] else None,
         task=TaskSettings(task["frames"], task["batch"], task["shift"], task["jitter"]),
-        strength=TaskStrength(task["strength_low"], task["strength_high"]), head_steps=task["head_steps"],
+        strength=TaskStrength(task["strength_low"], task["strength_high"]),
+        head_steps=task["head_steps"],
         crops=CropSettings(more["size"], more["batch"], data["frames_per_video"], data["max_side"]),
         base=PartSettings(base["steps"], base["lr"], base["ema"], base["weight_decay"]),
-        enhancement=PartSettings(more["steps"], more["lr"], more["ema"], more["weight_decay"]), seed=config.seed,
+        enhancement=PartSettings(more["steps"], more["lr"], more["ema"], more["weight_decay"]),
+        seed=config.seed,
         alone_steps=values["alone"]["steps"],
-        eval_qps=tuple(values["eval"]["qps"]), eval_frames=values["eval"]["frames"], eval_clips=values["eval"]["clips"],
-    )  # fmt: skip
+        eval_qps=tuple(values["eval"]["qps"]),
+        eval_frames=values["eval"]["frames"],
+        eval_clips=values["eval"]["clips"],
+    )
 
 
 def main(config: DictConfig) -> None:

@@ -17,14 +17,29 @@ OLDEST, NEWEST = (3, 11), (3, 12)
 # What a node with a GPU and no network is likely to have, without the rest of our dependencies (no PyAV, CompressAI,
 # wandb, ...); PyYAML comes with timm there. The two of pytest are for `make test-bare`.
 NODE = (
-    "torch==2.11.*", "torchvision==0.26.*", "numpy>=2", "opencv-python-headless", "pyarrow", "safetensors", "scipy",
-    "einops", "matplotlib", "pillow", "tqdm", "pyyaml", "pytest", "pytest-timeout",
-)  # fmt: skip
+    "torch==2.11.*",
+    "torchvision==0.26.*",
+    "numpy>=2",
+    "opencv-python-headless",
+    "pyarrow",
+    "safetensors",
+    "scipy",
+    "einops",
+    "matplotlib",
+    "pillow",
+    "tqdm",
+    "pyyaml",
+    "pytest",
+    "pytest-timeout",
+)
 # What has to be carried to it, 0.8 MB of wheels: enough to train, encode and decode.
 CARRIED = (
-    "antlr4-python3-runtime==4.9.3", "hydra-core==1.3.*", "omegaconf==2.3.*", "constriction>=0.4.1",
+    "antlr4-python3-runtime==4.9.3",
+    "hydra-core==1.3.*",
+    "omegaconf==2.3.*",
+    "constriction>=0.4.1",
     "pytorch-msssim>=1.0",
-)  # fmt: skip
+)
 
 
 def main(folder: Path, bare: bool = False) -> int:

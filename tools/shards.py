@@ -38,8 +38,14 @@ _LISTED = 20
 
 def main(config: DictConfig) -> int:
     commands: dict[str, Callable[[DictConfig], int | None]] = {
-        "list": list_, "stats": stats, "verify": verify, "repair": repair, "merge": merge, "add": add, "export": export,
-    }  # fmt: skip
+        "list": list_,
+        "stats": stats,
+        "verify": verify,
+        "repair": repair,
+        "merge": merge,
+        "add": add,
+        "export": export,
+    }
     if config.command not in commands:
         raise InputError(f"command={config.command}: expected one of {', '.join(commands)}")
     if config.command != "merge":

@@ -29,8 +29,9 @@ from vidlbc.soak import KillSettings, SoakSettings, all_conditions, run_kills, r
 
 def main(config: DictConfig) -> None:
     commands: dict[str, tuple[Callable[[DictConfig], None], str]] = {
-        "symbols": (symbols, "data"), "kills": (kills, "input"),
-    }  # fmt: skip
+        "symbols": (symbols, "data"),
+        "kills": (kills, "input"),
+    }
     if config.command not in commands:
         raise InputError(f"command={config.command}: expected one of {', '.join(commands)}")
     command, needed = commands[config.command]
@@ -44,9 +45,17 @@ def symbols(config: DictConfig) -> None:
     encoding, decoding = all_conditions(devices, list(config.precisions), list(config.threads), list(config.batches))
     kinds = tuple(config.temporal or kinds_of(find_model(config.model)))
     settings = SoakSettings(
-        Path(config.data), Path(config.out), config.model, kinds, int(config.symbols), encoding, decoding,
-        config.frames, config.length, config.seed,
-    )  # fmt: skip
+        Path(config.data),
+        Path(config.out),
+        config.model,
+        kinds,
+        int(config.symbols),
+        encoding,
+        decoding,
+        config.frames,
+        config.length,
+        config.seed,
+    )
     with progress_bar(desc="soak", unit="symbol", unit_scale=True, total=settings.symbols) as meter:
         tallies = run_soak(settings, meter.update)
     rows = [[name, t.clips, f"{t.symbols:,}", t.mismatches] for name, t in sorted(tallies.items())]

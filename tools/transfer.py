@@ -43,9 +43,13 @@ def _boundaries(part: dict[str, Any], segmentation: str | None) -> BoundariesPar
     if segmentation is None or part["test"] is None:
         raise InputError("boundaries.train is given: boundaries.test and data.segmentation are needed too")
     return BoundariesPart(
-        tuple(part["contestants"]), _sources(part["train"]), _sources(part["test"]), Path(segmentation),
-        DenseSettings(**part["training"]), part["pictures"],
-    )  # fmt: skip
+        tuple(part["contestants"]),
+        _sources(part["train"]),
+        _sources(part["test"]),
+        Path(segmentation),
+        DenseSettings(**part["training"]),
+        part["pictures"],
+    )
 
 
 def _resolution(part: dict[str, Any]) -> ResolutionPart:

@@ -118,7 +118,7 @@ def explain(error: Exception) -> str | None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OmegaConfBaseException):
         return f"configuration: {text}"
-    if type(error).__name__ == "OutOfMemoryError":   # torch's; torch need not be imported to name it
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; torch need not be imported to name it
         return f"out of GPU memory: use smaller batches or device=cpu ({text[:120]})"
     return None
 

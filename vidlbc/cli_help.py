@@ -101,5 +101,3 @@ def _show(node: Any) -> str:
     if isinstance(raw, bool):
         return str(raw).lower()
     return str(raw)
-
-

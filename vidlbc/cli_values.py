@@ -9,17 +9,17 @@ from vidlbc.errors import InputError
 
 def typed(key: str, text: str, default: Any, may_be_null: bool) -> Any:
     """`text` as a value of the type of `default`. Raises InputError that names what was expected."""
-    if isinstance(default, str):   # "???" too
+    if isinstance(default, str):  # "???" too
         if text == "null" and may_be_null:
             return None
         if default == "???" and text.startswith("[") and text.endswith("]"):
-            return parse(key, text)   # several inputs
+            return parse(key, text)  # several inputs
         return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
     if default is None:
         try:
             value = parse(key, text)
         except InputError:
-            return text   # a path with characters of Hydra's grammar in it
+            return text  # a path with characters of Hydra's grammar in it
         return text if type(value).__name__.endswith("Sweep") else value
     if isinstance(default, DictConfig):
         inside = ", ".join(f"{key}.{name}" for name in list(default)[:6])

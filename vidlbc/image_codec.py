@@ -106,9 +106,7 @@ class ImageCodec:
         gains = self._gains(qp)[len(self.levels) - len(symbols) :]
         return [channels_first(dequantised(q, g.step)) for q, g in zip(symbols, gains, strict=True)]
 
-    def synthesize(
-        self, latents: Sequence[Tensor], qp: int | Sequence[int], height: int, width: int
-    ) -> np.ndarray:
+    def synthesize(self, latents: Sequence[Tensor], qp: int | Sequence[int], height: int, width: int) -> np.ndarray:
         """Latents of the padded frames (T, C_l, H_l, W_l) -> uint8 (T, H, W, 3) of the true size, each frame alone;
         `qp` of all frames, or of each."""
         qps = self._qps(qp)

@@ -195,9 +195,7 @@ def load_temporal(folder: Path, image: ImageModel, any_image: bool = False) -> t
     return temporal.eval().requires_grad_(False), digest(tensors, config)
 
 
-def begin_temporal(
-    folder: Path, kind: str, image: ImageModel, copies: bool
-) -> tuple[TemporalStage, dict[str, Any]]:
+def begin_temporal(folder: Path, kind: str, image: ImageModel, copies: bool) -> tuple[TemporalStage, dict[str, Any]]:
     """A stage of a kind, for training, set to what one in a folder has of it; and its options.
 
     That one may be of another image stage: then transforms of pictures are the new one's own. It may be of another kind

@@ -73,16 +73,33 @@ def test_train_encode_decode_evaluate(run_tool: Run, corpus: Path, tmp_path: Pat
     model, job, shards, pictures = (tmp_path / name for name in ("model", "job", "shards", "pictures"))
     sources = f"data.train=[{corpus}/pictures,{corpus}/videos/train]"
     stage = run_tool(
-        "pretrain_image", sources, f"data.val={corpus}/pictures", f"out={model}", *TINY, "train.steps=20",
-        "train.size=64", "train.batch=4", "eval.qps=[32]", "device=cpu",
-    )  # fmt: skip
+        "pretrain_image",
+        sources,
+        f"data.val={corpus}/pictures",
+        f"out={model}",
+        *TINY,
+        "train.steps=20",
+        "train.size=64",
+        "train.batch=4",
+        "eval.qps=[32]",
+        "device=cpu",
+    )
     told = done(stage)
     assert "not used" not in told and "1 validation pictures" not in told
     done(
         run_tool(
-            "pretrain_video", f"data.root={corpus}/videos", f"out={job}", f"image_stage={model}", "train.steps=4",
-            "train.frames=3", "train.size=64", "eval.epochs=2", "processes=1", "device=cpu", timeout=280,
-        )  # fmt: skip
+            "pretrain_video",
+            f"data.root={corpus}/videos",
+            f"out={job}",
+            f"image_stage={model}",
+            "train.steps=4",
+            "train.frames=3",
+            "train.size=64",
+            "eval.epochs=2",
+            "processes=1",
+            "device=cpu",
+            timeout=280,
+        )
     )
     trained = f"model={job}/model"
     told = done(run_tool("encode", f"input={corpus}/videos", f"output={shards}", trained, "processes=1", "device=cpu"))
@@ -93,9 +110,15 @@ def test_train_encode_decode_evaluate(run_tool: Run, corpus: Path, tmp_path: Pat
     assert len(list(pictures.rglob("*.png"))) == 240
     done(
         run_tool(
-            "evaluate", f"data={corpus}/pictures", f"out={tmp_path / 'rd'}", "codecs=[vidlbc,jpeg]", trained,
-            "qp=[16,48]", "report=false", "device=cpu",
-        )  # fmt: skip
+            "evaluate",
+            f"data={corpus}/pictures",
+            f"out={tmp_path / 'rd'}",
+            "codecs=[vidlbc,jpeg]",
+            trained,
+            "qp=[16,48]",
+            "report=false",
+            "device=cpu",
+        )
     )
 
 

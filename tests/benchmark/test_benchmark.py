@@ -33,7 +33,7 @@ def test_the_generated_clip_is_the_same_every_time_and_moves():
     assert (first == clip(5, 64)).all()
     assert (clip(3, 64) == first[:3]).all()
     change = np.abs(np.diff(first.astype(float), axis=0)).mean((1, 2, 3))
-    assert (change > 2).all()   # more than the noise alone (2 * 2 / sqrt(pi) = 2.3 only where nothing moves)
+    assert (change > 2).all()  # more than the noise alone (2 * 2 / sqrt(pi) = 2.3 only where nothing moves)
     assert 15 < first.astype(float).std() < 80
 
 
@@ -138,7 +138,7 @@ def test_range_coders_agree_with_the_entropy_of_the_symbols():
         exact = logistic(mean, 2**log2_scale)
         bits -= np.log2(np.maximum(exact.cdf(values + 0.5) - exact.cdf(values - 0.5), 1e-12)).sum()
     assert coders["vidlbc"].bits_per_symbol == pytest.approx(bits / symbols.count, rel=0.01)
-    for other in coders.values():   # another family, and the mean's fraction lost
+    for other in coders.values():  # another family, and the mean's fraction lost
         assert 0.99 < other.bits_per_symbol / (bits / symbols.count) < 1.25
 
 
@@ -167,9 +167,17 @@ def test_vidlbc_races(tiny_model):
 @pytest.mark.slow
 def test_the_tool_prints_a_table_and_writes_json(run_tool, tiny_model, tmp_path):
     done = run_tool(
-        "benchmark", f"model={tiny_model}", "frames=3", "size=64", "rounds=1", "against=[x265]", "threads=1",
-        "coder_symbols=1000", "memory_frames=[16]", f"out={tmp_path / 'b.json'}",
-    )  # fmt: skip
+        "benchmark",
+        f"model={tiny_model}",
+        "frames=3",
+        "size=64",
+        "rounds=1",
+        "against=[x265]",
+        "threads=1",
+        "coder_symbols=1000",
+        "memory_frames=[16]",
+        f"out={tmp_path / 'b.json'}",
+    )
     assert done.returncode == 0, done.stderr
     data = json.loads((tmp_path / "b.json").read_text())
     assert [row["name"] for row in data["speed"]] == ["vidlbc none", "x265 medium"]

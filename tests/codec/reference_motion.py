@@ -69,9 +69,7 @@ def across_border(y: int, x: int, dy: int, dx: int, rows: int, columns: int) -> 
 
 def blocks_of(step: int, offsets: list[tuple[int, int]], rows: int, columns: int) -> list[tuple[int, int]]:
     """Of one pass, in their order."""
-    return [
-        (y, x) for top, left in offsets for y in range(top, rows, step) for x in range(left, columns, step)
-    ]  # fmt: skip
+    return [(y, x) for top, left in offsets for y in range(top, rows, step) for x in range(left, columns, step)]
 
 
 def distributions(net: Network, name: str, features: Array, qp: int, count: int) -> tuple[Array, Array]:

@@ -88,9 +88,7 @@ def parse(data: bytes) -> Stream:
     (frames,) = {sum(p[0] for p in packets) for _, packets in sections}
     assert b.at == len(data)
     context = bool(flags & 1)
-    return Stream(
-        version, height, width, qp, context, kind, fingerprint, levels, kept, base, skip, frames, sections
-    )
+    return Stream(version, height, width, qp, context, kind, fingerprint, levels, kept, base, skip, frames, sections)
 
 
 def section(b: Bytes, levels: range, version: int, qp: int) -> list[Packet]:

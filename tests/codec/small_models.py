@@ -38,9 +38,12 @@ TEMPORAL_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 MOTION_OPTIONS: dict[str, Any] = {
-    "widths": [8, 8, 8, 8], "encoder_blocks": [1, 1, 1, 1], "decoder_blocks": [1, 1, 1, 1],
-    "fusion": 8, "fusion_blocks": 1,
-}  # fmt: skip
+    "widths": [8, 8, 8, 8],
+    "encoder_blocks": [1, 1, 1, 1],
+    "decoder_blocks": [1, 1, 1, 1],
+    "fusion": 8,
+    "fusion_blocks": 1,
+}
 MOVED_OPTIONS: dict[str, dict[str, Any]] = {
     "lstm": {"motion": MOTION_OPTIONS},
     "transformer": {"context": 2, "motion": MOTION_OPTIONS},

@@ -182,9 +182,12 @@ def test_pictures_are_the_references_unless_they_shall_not_be(wandering, scatter
 def test_key_frames_have_a_higher_qp_the_more_is_copied_from_them(wandering, codec_of, monkeypatch):
     frames = noisy_frames(6, 32, 32)
     for share, keyint, qps in (
-        (4, 0, [30 + LIFT, *[30] * 5]), (4, 4, [43, 30, 30, 30, 43, 30]), (4, 1, [30] * 6),
-        (2, 0, [36, *[30] * 5]), (0, 0, [30] * 6),
-    ):  # fmt: skip
+        (4, 0, [30 + LIFT, *[30] * 5]),
+        (4, 4, [43, 30, 30, 30, 43, 30]),
+        (4, 1, [30] * 6),
+        (2, 0, [36, *[30] * 5]),
+        (0, 0, [30] * 6),
+    ):
         copied = torch.arange(4).view(1, 2, 2) < share
         monkeypatch.setattr(MovedChooser, "copies", lambda *given, copied=copied: copied)
         found = vidlbc.inspect(codec_of("lstm", keyint=keyint).compress(frames, qp=30, rdo=True)).qps

@@ -160,8 +160,7 @@ def test_messages(codec_of: CodecOf, stream: bytes) -> None:
     assert message(b"") == "truncated bitstream: the magic number needs 4 bytes at offset 0, 0 are left"
     assert message(b"RIFF" + stream[4:]) == "not a vidlbc bitstream: starts with b'RIFF', expected b'VLBC'"
     assert (
-        message(stream[:4] + b"\x07" + stream[5:])
-        == "bitstream format version 7 is unknown: this vidlbc reads 2 to 6"
+        message(stream[:4] + b"\x07" + stream[5:]) == "bitstream format version 7 is unknown: this vidlbc reads 2 to 6"
     )
     assert message(stream[:20]) == "truncated bitstream: the fingerprint needs 16 bytes at offset 11, 9 are left"
     assert (

@@ -164,8 +164,11 @@ def test_a_fresh_process_with_other_threads_and_instructions_decodes_the_same(
     for threads, name in (("1", "all"), ("3", "avx2"), ("2", "sse")):
         done = subprocess.run(
             [sys.executable, "-c", SCRIPT, str(model_folder), str(tmp_path), threads],
-            capture_output=True, text=True, timeout=120, cwd=REPO,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=REPO,
             env={**os.environ, **INSTRUCTIONS[name], "OMP_NUM_THREADS": threads},
-        )  # fmt: skip
+        )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout) == expected, name

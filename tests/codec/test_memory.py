@@ -42,8 +42,11 @@ def test_peak_memory_is_that_of_a_short_clip(model_folder: Path, tmp_path: Path)
     """192 more frames of 160x160 are 15 MB as bytes, 59 MB as floats: neither may be held."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(model_folder), "lstm", str(tmp_path / "long.vlbc")],
-        capture_output=True, text=True, timeout=200, cwd=REPO,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=200,
+        cwd=REPO,
+    )
     assert done.returncode == 0, done.stderr
     _, short, long = json.loads(done.stdout)
     assert long - short < 10, f"32 frames: {short:.0f} MB, 224 frames: {long:.0f} MB"

@@ -26,8 +26,14 @@ VARIANTS = {"long": [1, 12, 16, 16], "short": [0, 0, 4, 16]}
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
     """A transform codec that works without training: its linear layers are a KLT of pictures like those it codes."""
-    options = {"channels": [1, 12, 16, 16], "widths": [16, 24, 32, 32], "encoder_blocks": [1, 1, 1, 1],
-               "decoder_blocks": [1, 1, 1, 1], "prior_widths": [16, 16, 16], "variants": VARIANTS}  # fmt: skip
+    options = {
+        "channels": [1, 12, 16, 16],
+        "widths": [16, 24, 32, 32],
+        "encoder_blocks": [1, 1, 1, 1],
+        "decoder_blocks": [1, 1, 1, 1],
+        "prior_widths": [16, 16, 16],
+        "variants": VARIANTS,
+    }
     torch.manual_seed(0)
     stage = build_image_stage("lbc", **options)
     pictures = [frame for seed in range(4) for frame in smooth(6, seed)]

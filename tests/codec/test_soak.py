@@ -37,9 +37,16 @@ def settings(model: Path, make_clip: Callable[..., Path], tmp_path: Path) -> Soa
 def test_the_tool_counts_every_symbol_once(run_tool: Tool, settings: SoakSettings, model: Path) -> None:
     one_clip = 3 * (1 * 10 * 14 + 3 * 5 * 7 + 4 * 3 * 4 + 5 * 2 * 2)
     done = run_tool(
-        "soak", f"data={settings.data}", "out=soak", f"model={model}", "temporal=[lstm,none]", "devices=[cpu]",
-        "frames=7", "length=3", f"symbols={2 * one_clip + 1}",
-    )  # fmt: skip
+        "soak",
+        f"data={settings.data}",
+        "out=soak",
+        f"model={model}",
+        "temporal=[lstm,none]",
+        "devices=[cpu]",
+        "frames=7",
+        "length=3",
+        f"symbols={2 * one_clip + 1}",
+    )
     assert done.returncode == 0, done.stderr
     assert f"{4 * one_clip:,} symbols of lstm, none under " in done.stdout and ": 0 mismatches" in done.stdout
 

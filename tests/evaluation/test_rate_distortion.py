@@ -1,6 +1,6 @@
 """tools/evaluate.py and what it is made of, on generated clips and a small untrained model.
 
-    python -m pytest tests/evaluation/test_rate_distortion.py
+python -m pytest tests/evaluation/test_rate_distortion.py
 """
 
 from __future__ import annotations
@@ -107,8 +107,15 @@ def test_two_models_in_one_comparison(codecs: dict[str, Codec], model: Path, tmp
     other = save_small_model(tmp_path / "other", seed=100, kinds=("lstm",))
     both, left_out = load_codecs([str(model), str(other)], ["none", "lstm", "transformer"], "cpu", "fp32", rdo=True)
     assert list(both) == [
-        "none", "lstm", "transformer", "none@other", "lstm@other", "lstm-rdo", "transformer-rdo", "lstm@other-rdo",
-    ]  # fmt: skip
+        "none",
+        "lstm",
+        "transformer",
+        "none@other",
+        "lstm@other",
+        "lstm-rdo",
+        "transformer-rdo",
+        "lstm@other-rdo",
+    ]
     assert left_out == {"transformer@other": f"model {other} has no temporal stage transformer"}
     assert both["lstm"].fingerprint == codecs["lstm"].fingerprint != both["lstm@other"].fingerprint
     points = {p.kind: p for p in measure_clip("clip", noisy_frames(4, 40, 56), both, qp=20)}
@@ -317,9 +324,17 @@ def test_the_tool_prints_the_tables_and_says_where_the_figures_are(
 ) -> None:
     other = save_small_model(tmp_path / "other", seed=100, kinds=())
     command = [
-        f"data={data}", "out=rd", f"model={model}", "frames=2", "qp=[8,24,40,56]", "codecs=[vidlbc,x264,jpeg]",
-        "quality.x264=[45,40,35,30]", "quality.jpeg=[30]", "device=cpu", f"other_models=[{other}]",
-    ]  # fmt: skip
+        f"data={data}",
+        "out=rd",
+        f"model={model}",
+        "frames=2",
+        "qp=[8,24,40,56]",
+        "codecs=[vidlbc,x264,jpeg]",
+        "quality.x264=[45,40,35,30]",
+        "quality.jpeg=[30]",
+        "device=cpu",
+        f"other_models=[{other}]",
+    ]
     done = run_tool("evaluate", *command)
     assert done.returncode == 0, done.stderr
     assert "3 files left out or damaged:" in done.stdout and "qp 40 transformer" in done.stdout

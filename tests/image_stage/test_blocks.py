@@ -27,9 +27,13 @@ SMALL = {"channels": (1, 2, 2, 2), "widths": (8, 8, 8, 8), "prior_widths": (32, 
 COUNTS = {"encoder_blocks": (1, 1, 1, 1), "decoder_blocks": (1, 1, 1, 1)}
 LARGE = {"encoder_tail": (1, 1, 0, 0), "decoder_tail": (1, 1, 0, 0)}
 LARGE2 = {
-    "block": MIXED, "widths": (64, 160, 224, 288), "encoder_blocks": (1, 2, 3, 2), "decoder_blocks": (2, 3, 3, 2),
-    "prior_widths": (96, 160, 192), "prior_blocks": 3,
-}  # fmt: skip
+    "block": MIXED,
+    "widths": (64, 160, 224, 288),
+    "encoder_blocks": (1, 2, 3, 2),
+    "decoder_blocks": (2, 3, 3, 2),
+    "prior_widths": (96, 160, 192),
+    "prior_blocks": 3,
+}
 
 
 def scramble(module: torch.nn.Module) -> torch.nn.Module:

@@ -45,7 +45,7 @@ def test_a_local_checkpoint_gives_the_same_transforms(name, form, tmp_path):
         save_file(state, path)
     elif form == "pth.tar":
         torch.save(state, path)
-    else:   # a training script's checkpoint, trained with DataParallel
+    else:  # a training script's checkpoint, trained with DataParallel
         torch.save({"epoch": 3, "state_dict": {f"module.{key}": t for key, t in state.items()}}, path)
     stage, options = adapted(name, path)
     stage.eval()
@@ -76,7 +76,7 @@ def test_the_step_is_one_where_the_checkpoint_was_trained(quality):
     assert y.gain.mean().item() == pytest.approx(1, abs=0.03)
     assert torch.equal(z.gain, torch.ones_like(z.gain))
     low, high = (stage.gains_at(torch.tensor([q]))[0].gain.mean() for q in (0, 63))
-    assert high / low == pytest.approx(10, rel=0.01)   # lambda spans a factor of 100, the step its root
+    assert high / low == pytest.approx(10, rel=0.01)  # lambda spans a factor of 100, the step its root
 
 
 def test_quality_outside_the_zoo():

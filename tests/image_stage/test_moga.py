@@ -79,7 +79,7 @@ def test_a_closed_gate_lets_nothing_through():
         block.leave.bias.zero_()
         assert block(x).abs().max() > 0
         block.gate.weight.zero_()
-        block.gate.bias.zero_()   # SiLU(0) = 0
+        block.gate.bias.zero_()  # SiLU(0) = 0
         assert block(x).abs().max() == 0
 
 
@@ -131,7 +131,7 @@ def test_multiply_adds_are_those_of_the_layers():
     inputs = (48, 4 * 4, 4 * 8, 4 * 8)
     places = [(size // s) ** 2 for s in (4, 8, 16, 32)]
     layers = [p * (i * w + w * c) for p, i, w, c in zip(places, inputs, widths, channels, strict=True)]
-    block = places[1] * (9 * 8 + 2 * 8 * 8)   # depth-wise 3x3 and two 1x1 layers of 8 channels
+    block = places[1] * (9 * 8 + 2 * 8 * 8)  # depth-wise 3x3 and two 1x1 layers of 8 channels
     analysis = sum(layers) + block
     counted = multiply_adds("lbc", {**options, "prior_widths": (32, 32, 32)}, size)
     assert counted.analysis == analysis

@@ -23,14 +23,26 @@ REPO = Path(__file__).resolve().parents[2]
 
 # Every width is as small as the parts allow (the transformer's heads have 32 channels).
 SMALL = {
-    "channels": [2, 4, 4, 4], "widths": [8, 16, 16, 16], "encoder_blocks": [1] * 4, "decoder_blocks": [1] * 4,
-    "prior_widths": [32, 32, 32], "prior_blocks": 1,
-}  # fmt: skip
+    "channels": [2, 4, 4, 4],
+    "widths": [8, 16, 16, 16],
+    "encoder_blocks": [1] * 4,
+    "decoder_blocks": [1] * 4,
+    "prior_widths": [32, 32, 32],
+    "prior_blocks": 1,
+}
 # Little of everything, so that a whole run takes seconds.
 FAST = (
-    "device=cpu", "train.minutes=null", "train.steps=4", "train.start=scratch", "train.size=32", "train.frames=3",
-    "eval.videos=3", "eval.frames=4", "eval.epochs=2", "eval.head=linear",
-)  # fmt: skip
+    "device=cpu",
+    "train.minutes=null",
+    "train.steps=4",
+    "train.start=scratch",
+    "train.size=32",
+    "train.frames=3",
+    "eval.videos=3",
+    "eval.frames=4",
+    "eval.epochs=2",
+    "eval.head=linear",
+)
 
 
 def write_model(folder: Path, seed: int = 0) -> Path:

@@ -162,9 +162,7 @@ def test_a_disk_that_is_too_small_is_found_before_the_work(job: Callable[..., st
     assert line == f"out={small_disk}/run: 1 MB free, about 200 MB are needed"
 
 
-def test_a_disk_that_fills_up(
-    job: Callable[..., str], small_disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_fills_up(job: Callable[..., str], small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While training saves its checkpoint, and while shards are written: one line, and nothing half written."""
     monkeypatch.setattr(check, "_MINIMUM_FREE", -(2**40))
     line = job(f"out={small_disk}/run", quiet=False)
@@ -267,7 +265,7 @@ def cut(stage: Path) -> None:
         ),
         (edit_weights(lambda t: t.pop("project.0.weight")), "{stage}: the weights do not fit the config ("),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_model(job: Callable[..., str], model: Path, damage: Callable[[Path], None], line: str) -> None:
     damage(model / "image_stage")
     assert job(model=model).startswith(line.format(stage=model / "image_stage"))

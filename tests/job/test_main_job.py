@@ -93,10 +93,19 @@ def test_what_is_printed(undisturbed: Job) -> None:
 @pytest.mark.slow
 def test_the_shards_decode_with_the_tool(undisturbed: Job, motions: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(REPO / "tools" / "decode.py"), f"input={undisturbed.out / 'shards'}", "output=made",
-         "split=test", "format=png"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        [
+            sys.executable,
+            str(REPO / "tools" / "decode.py"),
+            f"input={undisturbed.out / 'shards'}",
+            "output=made",
+            "split=test",
+            "format=png",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     codec = vidlbc.load(undisturbed.out / "model", device="cpu")
     assert codec.kind == "transformer"

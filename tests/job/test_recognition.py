@@ -86,8 +86,10 @@ def test_a_source_that_is_gone_costs_its_pixels_only(corpus: Path, codec: Codec,
     (corpus.parent / "b" / "short.mp4").unlink()
     found = features(shards, codec, tmp_path / "cache")
     assert {name: (len(part), len(part.failed)) for name, part in found.items()} == {
-        "latents": (2, 0), "decoded": (2, 0), "pixels": (1, 1),
-    }  # fmt: skip
+        "latents": (2, 0),
+        "decoded": (2, 0),
+        "pixels": (1, 1),
+    }
 
 
 def test_source_frames_are_the_encoded_ones_or_an_error(
@@ -119,5 +121,9 @@ def test_a_probe_can_read_the_base_layer_alone(make_clip: Clip, tmp_path: Path) 
     assert torch.equal(base["latents"].tokens, beside["latents"].tokens)
     assert base["latents"].levels == tuple((level.channels, level.stride) for level in layered.levels[2:])
     with pytest.raises(InputError, match="^eval.base=true: the image stage has no base layer$"):
-        recognise(tmp_path / "shards", vidlbc.load(save_small_model(tmp_path / "plain"), device="cpu"), settings,
-                  tmp_path / "c")  # fmt: skip
+        recognise(
+            tmp_path / "shards",
+            vidlbc.load(save_small_model(tmp_path / "plain"), device="cpu"),
+            settings,
+            tmp_path / "c",
+        )

@@ -17,9 +17,15 @@ from vidlbc.shards import LatentShards
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt install chromium)")
 SECTIONS = [
-    "Accuracy against bits", "Classes", "Side by side", "Where the bits go", "Training of the temporal stage",
-    "Measured clips", "Settings", "Environment",
-]  # fmt: skip
+    "Accuracy against bits",
+    "Classes",
+    "Side by side",
+    "Where the bits go",
+    "Training of the temporal stage",
+    "Measured clips",
+    "Settings",
+    "Environment",
+]
 # Height of what lies between a heading and the next one.
 HEIGHTS = """Object.fromEntries([...document.querySelectorAll('h2')].map(h => {
   const low = h.getBoundingClientRect().bottom;
@@ -60,9 +66,11 @@ def test_every_section_is_there_to_see(browser: Browser, undisturbed: Job, width
 def test_the_figures_are_those_of_the_run(browser: Browser, undisturbed: Job) -> None:
     metrics = undisturbed.metrics
     browser.open(undisturbed.out / "report" / "index.html", 1200)
-    tiles = dict(browser.value(
-        "[...document.querySelectorAll('.tile')].map(t => [t.children[0].textContent, t.children[1].textContent])"
-    ))  # fmt: skip
+    tiles = dict(
+        browser.value(
+            "[...document.querySelectorAll('.tile')].map(t => [t.children[0].textContent, t.children[1].textContent])"
+        )
+    )
     low, high = (100 * v for v in metrics["top1_ci95"])
     assert tiles["top-1, latents"] == f"{100 * metrics['top1']:.1f}% [{low:.1f}, {high:.1f}]"
     assert tiles["bit/pixel"] == f"{metrics['bpp']:.4f}"

@@ -61,10 +61,23 @@ def command(corpus: Path) -> Callable[..., list[str]]:
         return [
             f"data.train=[{corpus}/plain,{{path:{corpus}/labels.csv,labels:full}}]",
             f"data.val=[{corpus}/val,{{path:{corpus}/labels.csv,split:val}}]",
-            f"out={out}", "device=cpu", *stage, "stage.variants.V4=null", "stage.variants.V5=null",
-            "recogniser.steps=3", "recogniser.batch=4", "recogniser.widths=[8,8,8,8]", "train.size=64", "train.batch=4",
-            "loop.first=4", "loop.raising=3", "loop.holding=2", "eval.qps=[32]", "train.save_seconds=0", *more,
-        ]  # fmt: skip
+            f"out={out}",
+            "device=cpu",
+            *stage,
+            "stage.variants.V4=null",
+            "stage.variants.V5=null",
+            "recogniser.steps=3",
+            "recogniser.batch=4",
+            "recogniser.widths=[8,8,8,8]",
+            "train.size=64",
+            "train.batch=4",
+            "loop.first=4",
+            "loop.raising=3",
+            "loop.holding=2",
+            "eval.qps=[32]",
+            "train.save_seconds=0",
+            *more,
+        ]
 
     return arguments
 

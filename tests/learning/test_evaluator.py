@@ -90,9 +90,15 @@ def test_recovery_quality_is_the_mean_of_minus_log_r():
     assert recovery_quality(torch.zeros(3)) == pytest.approx(-math.log(1e-6))
 
 
-@pytest.mark.parametrize(("value", "progress", "expected"), [
-    (0.3, 0.7, 0.3), ([1.0, 0.0], 0.25, 0.75), ([0, 2, 0.5, 1.0], 0.25, 0.0), ([0, 2, 0.5, 1.0], 0.75, 1.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "progress", "expected"),
+    [
+        (0.3, 0.7, 0.3),
+        ([1.0, 0.0], 0.25, 0.75),
+        ([0, 2, 0.5, 1.0], 0.25, 0.0),
+        ([0, 2, 0.5, 1.0], 0.75, 1.0),
+    ],
+)
 def test_ramps(value, progress, expected):
     assert Ramp.of("evaluator.pixel", value).at(progress) == pytest.approx(expected)
 

@@ -27,9 +27,12 @@ SETTINGS = LoopSettings(first=100, raising=40, holding=60, keep_earlier=0.5)
 def test_the_plan_holds_then_raises_variant_after_variant():
     phases = plan(VARIANTS, SETTINGS)
     assert [(p.variant, p.kind, p.steps, p.offset) for p in phases] == [
-        ("V1", "hold", 100, 0), ("V2", "raise", 40, 100), ("V2", "hold", 60, 140),
-        ("V3", "raise", 40, 200), ("V3", "hold", 60, 240),
-    ]  # fmt: skip
+        ("V1", "hold", 100, 0),
+        ("V2", "raise", 40, 100),
+        ("V2", "hold", 60, 140),
+        ("V3", "raise", 40, 200),
+        ("V3", "hold", 60, 240),
+    ]
 
 
 def test_dropout_keeps_first_channels_between_both_variants_and_arrives():
@@ -127,14 +130,17 @@ def test_another_command_in_the_same_folder_is_refused(command, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("change", "told"), [
-    ("out=null", "data.train, data.val and out must be given"),
-    ("train.size=48", "train.size=48: expected a multiple of 32"),
-    ("loop.holding=0", "loop.holding=0: expected at least 1 step"),
-    ("loop.keep_earlier=1.0", "loop.keep_earlier=1.0: expected a share"),
-    ("loss.corr_join=[0.0]", "loss.corr_join has 1 values, loss.corr_distance 3"),
-    ("evaluator.pixel=null", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("out=null", "data.train, data.val and out must be given"),
+        ("train.size=48", "train.size=48: expected a multiple of 32"),
+        ("loop.holding=0", "loop.holding=0: expected at least 1 step"),
+        ("loop.keep_earlier=1.0", "loop.keep_earlier=1.0: expected a share"),
+        ("loss.corr_join=[0.0]", "loss.corr_join has 1 values, loss.corr_distance 3"),
+        ("evaluator.pixel=null", None),
+    ],
+)
 def test_bad_settings_are_one_line(command, tmp_path, change, told):
     if told is None:  # a proxy may be left out
         assert set(settings(command(tmp_path, change)).evaluator) == {"patch", "semantic"}

@@ -11,7 +11,7 @@ from vidlbc.offline.state import Call, Root
 from vidlbc.shards.layout import dump_json
 
 # Counts to `ticks`, or until its time; its checkpoint is the count, so it resumes. `fail=N`: it fails at that tick.
-TRAINER = '''
+TRAINER = """
 import json, os, sys, time
 from pathlib import Path
 
@@ -41,7 +41,7 @@ if given.get("stay"):
     (out / "finished").write_text("")
     time.sleep(60)
 (out / "config.json").write_text("{}")
-'''
+"""
 
 
 def make_plan(*steps: dict[str, Any], minutes: float = 10, **more: Any) -> Plan:

@@ -35,7 +35,7 @@ def test_a_call_ends_in_time_and_the_next_one_attaches(tmp_path, monkeypatch, ca
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     plan = two_steps()
     root = make_root(tmp_path / "root", plan, time.time())
-    (root.path / "call.json").unlink()   # which the first call writes
+    (root.path / "call.json").unlink()  # which the first call writes
     # The first is over as soon as the runner is at work.
     assert not make_call(settings(root, tmp_path / "first", over_s=1.2))
     printed = capsys.readouterr().out

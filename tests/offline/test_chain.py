@@ -60,7 +60,7 @@ def small_plan(text: str = PLAN) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)   # a dozen processes that import torch: minutes on a busy machine
+@pytest.mark.timeout(900)  # a dozen processes that import torch: minutes on a busy machine
 def test_from_pictures_to_a_model_by_way_of_a_node(tmp_path: Path, run_tool, data: Path):
     (tmp_path / "small.yaml").write_text(small_plan())
     root = tmp_path / "node" / "root"
@@ -76,9 +76,14 @@ def test_from_pictures_to_a_model_by_way_of_a_node(tmp_path: Path, run_tool, dat
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         (tmp_path / results).mkdir()
         return subprocess.Popen(
-            ["bash", "-c", command], cwd=tmp_path, env={**clean, "PATH": path, "OUT": str(tmp_path / results)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        )  # fmt: skip
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env={**clean, "PATH": path, "OUT": str(tmp_path / results)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
 
     # The first call, and with it the runner, is killed while the image stage is trained.
     with call(commands[0], "first") as first:
@@ -104,7 +109,7 @@ def test_from_pictures_to_a_model_by_way_of_a_node(tmp_path: Path, run_tool, dat
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)   # a dozen processes that import torch: minutes on a busy machine
+@pytest.mark.timeout(900)  # a dozen processes that import torch: minutes on a busy machine
 def test_a_rehearsal_tells_what_it_did(tmp_path: Path, run_tool, data: Path):
     """One step, which ends by itself; both calls have more time than they need."""
     before, _, _ = PLAN.partition("  - name: temporal")

@@ -93,13 +93,13 @@ def test_a_step_that_was_stopped_is_built_on_and_both_come_home(root, tmp_path):
     """The image stage is made of its average on the node, as the runner does; then the temporal stage trains on it."""
     out = root.path / "out"
     assert weights.finish(weights.IMAGE, out / "image") == 7
-    assert weights.finish(weights.IMAGE, out / "image") is None   # it is whole now
+    assert weights.finish(weights.IMAGE, out / "image") is None  # it is whole now
     trained_temporal(out / "temporal", out / "image")
     record(root, image=Record(CUT, out=str(out / "image")), temporal=Record(RUNNING, out=str(out / "temporal")))
     collect(root, tmp_path / "results", LIMITS)
     names = newest(tmp_path / "results").files
     assert "image/model/image_stage/model.safetensors" in names and "temporal/average.safetensors" in names
-    assert not any(name.startswith("temporal/model") for name in names)   # its image stage is that of the other step
+    assert not any(name.startswith("temporal/model") for name in names)  # its image stage is that of the other step
     _, step, _ = join(tmp_path / "results", tmp_path / "model", log=tmp_path / "log.md")
     assert step.name == "temporal"
     assert files_of(tmp_path / "model" / "image_stage") == files_of(saved(tmp_path / "expected"))

@@ -50,23 +50,38 @@ def code_size(tmp_path_factory: pytest.TempPathFactory, data: Path) -> int:
 def two_steps(**second: object) -> Plan:
     steps = [
         {
-            "name": "image", "run": "tools/pretrain_image.py", "until": 5,
+            "name": "image",
+            "run": "tools/pretrain_image.py",
+            "until": 5,
             "args": ["data.train=[{data}/images/imagenet,{data}/images/bsds/*train*]", "out={out}"],
         },
         {
-            "name": "video", "run": "tools/pretrain_video.py", "until": 15,
-            "args": ["data.root={data}/list.csv", "image_stage={image}", "out={out}"], **second,
+            "name": "video",
+            "run": "tools/pretrain_video.py",
+            "until": 15,
+            "args": ["data.root={data}/list.csv", "image_stage={image}", "out={out}"],
+            **second,
         },
-    ]  # fmt: skip
+    ]
     lists = {"list.csv": {"train": ["clips", {"path": "fights/labels.csv"}], "test": ["clips/0.mp4"]}}
     return with_calls(plan_of({"name": "two", "minutes": 20, "steps": steps, "lists": lists}, "two"), 10)
 
 
 def packed_as(plan: Plan, data: Path, out: Path, part: int) -> Packs:
     settings = PackSettings(
-        data=data, out=out, repo=REPO, wheels=None, packages=(), python="3.12", platforms=(), part=part,
-        command_chars=2000, root="/tmp/node", results="$OUT", options={"device": "cpu"},
-    )  # fmt: skip
+        data=data,
+        out=out,
+        repo=REPO,
+        wheels=None,
+        packages=(),
+        python="3.12",
+        platforms=(),
+        part=part,
+        command_chars=2000,
+        root="/tmp/node",
+        results="$OUT",
+        options={"device": "cpu"},
+    )
     return make_packs(plan, settings)
 
 
@@ -84,8 +99,9 @@ def test_parts_hold_what_is_needed_in_order_and_no_more(data, tmp_path, code_siz
     assert names[0] == "pack.json" and "code/vidlbc/codec.py" in names
     assert not any(name.startswith("code/vidlbc/weights/") for name in names)
     assert {name for name in names if name.startswith("data/images/")} == {
-        *[f"data/images/imagenet/{n}.png" for n in range(3)], *[f"data/images/bsds/{n}_train.png" for n in range(4)],
-    }  # fmt: skip
+        *[f"data/images/imagenet/{n}.png" for n in range(3)],
+        *[f"data/images/bsds/{n}_train.png" for n in range(4)],
+    }
     assert "data/list.csv" in names_in(second.path) and "data/clips/3.mp4" in names_in(second.path)
     with tarfile.open(second.path) as archive:
         rows = archive.extractfile("data/list.csv").read().decode().splitlines()
@@ -102,7 +118,7 @@ def test_the_same_input_gives_the_same_bytes(data, tmp_path, code_size):
     for part in first.packed.parts:
         told = part.path.with_name(part.path.name + ".sha256").read_text()
         assert told == f"{hashlib.sha256(part.path.read_bytes()).hexdigest()}  {part.path.name}\n"
-    assert packed_as(two_steps(), data, tmp_path / "a", code_size + 8 * FILE)   # its own packs may be replaced
+    assert packed_as(two_steps(), data, tmp_path / "a", code_size + 8 * FILE)  # its own packs may be replaced
     (tmp_path / "a" / "mine.txt").write_text("")
     with pytest.raises(InputError, match="holds mine.txt, which is no pack"):
         packed_as(two_steps(), data, tmp_path / "a", code_size + 8 * FILE)

@@ -17,8 +17,9 @@ def test_a_plan_survives_json():
     plan = make_plan(
         {"name": "a", "variant": ["x=1"]},
         {"name": "b", "choose": {"by": "val.loss", "of": ["a"]}, "otherwise": [["y=2"]], "args": ["m={a}"]},
-        lists={"l.csv": {"train": ["clips"]}}, small={"tools/pretrain_image.py": ["z=3"]},
-    )  # fmt: skip
+        lists={"l.csv": {"train": ["clips"]}},
+        small={"tools/pretrain_image.py": ["z=3"]},
+    )
     assert plan_of(plan.as_json(), "again") == plan
 
 
@@ -72,12 +73,14 @@ def test_calls_are_the_plans_own_or_as_few_as_there_can_be():
 
 def test_a_rehearsal_keeps_order_and_the_calls_place():
     plan = make_plan(
-        {"name": "a", "until": 10, "closing": 1}, {"name": "b", "until": 12, "closing": 0.1},
-        minutes=13, calls=[5, 6, 2],
+        {"name": "a", "until": 10, "closing": 1},
+        {"name": "b", "until": 12, "closing": 0.1},
+        minutes=13,
+        calls=[5, 6, 2],
         small={"tools/pretrain_image.py": ["train.batch=1"]},
-    )  # fmt: skip
+    )
     small = scaled(plan, 0.1, 30)
-    assert [step.until for step in small.steps] == pytest.approx([1.0, 1.5])   # a tenth; at least 30 s
+    assert [step.until for step in small.steps] == pytest.approx([1.0, 1.5])  # a tenth; at least 30 s
     assert small.minutes == pytest.approx(1.6)
     # The second call began in the middle of a, the third in the middle of b.
     assert small.calls == pytest.approx((0.5, 0.75, 0.35))

@@ -88,7 +88,7 @@ def test_what_does_not_change_takes_its_room_once(tmp_path):
         write_generation(tmp_path, "1700000000", number, groups, limits)
         found = newest(tmp_path)
         assert found.number == number and set(found.files) == {"state.json", "finished", "weights"}
-    assert len(list(tmp_path.glob("results-x*"))) == 5   # 4 MiB and their headers
+    assert len(list(tmp_path.glob("results-x*"))) == 5  # 4 MiB and their headers
 
 
 @pytest.mark.parametrize("limits", [(1 << 20, 3, 8 << 20), (1 << 20, 8, 1 << 17), (1 << 10, 4, 8 << 20)])

@@ -22,9 +22,11 @@ def run(root: Root) -> dict[str, Record]:
 
 def test_steps_run_in_order_and_a_failing_one_does_not_stop_the_next(tmp_path):
     plan = make_plan(
-        {"name": "good", "args": args(3)}, {"name": "bad", "args": args(3, fail=2)},
-        {"name": "built_on", "args": [*args(2), "init={good}"]}, {"name": "lacking", "args": [*args(2), "init={bad}"]},
-    )  # fmt: skip
+        {"name": "good", "args": args(3)},
+        {"name": "bad", "args": args(3, fail=2)},
+        {"name": "built_on", "args": [*args(2), "init={good}"]},
+        {"name": "lacking", "args": [*args(2), "init={bad}"]},
+    )
     records = run(make_root(tmp_path / "root", plan, time.time()))
     assert [record.status for record in records.values()] == [DONE, FAILED, DONE, FAILED]
     assert records["bad"].reasons == ["attempt 1: exit status 3: error: it cannot go on"]
@@ -75,16 +77,17 @@ def test_of_several_attempts_the_last_with_weights_counts(tmp_path):
     root = make_root(tmp_path / "root", make_plan(stay), time.time())
     record = run(root)["a"]
     assert (record.attempt, record.out) == (1, f"{root.path}/out/a")
-    assert record.reasons[-1].startswith("no model: ")   # the stand-in's are no weights of a network
+    assert record.reasons[-1].startswith("no model: ")  # the stand-in's are no weights of a network
 
 
 @pytest.mark.parametrize(
     ("by", "best", "chosen", "told"),
     [
-        ("cost", "min", "b", "cost: a 2, b 1.5"), ("cost", "max", "a", "cost: a 2, b 1.5"),
+        ("cost", "min", "b", "cost: a 2, b 1.5"),
+        ("cost", "max", "a", "cost: a 2, b 1.5"),
         ("psnr", "min", "a", "no psnr of a, b: the first was taken"),
     ],
-)  # fmt: skip
+)
 def test_a_step_takes_over_what_the_best_trial_varied(tmp_path, by, best, chosen, told):
     trials = [
         {"name": name, "args": args(2, cost=cost), "variant": [f"network={name}"]}

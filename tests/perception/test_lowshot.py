@@ -19,9 +19,13 @@ def clip_set(classes: int = 6, train: int = 4, test: int = 3) -> ClipSet:
     rows = [(label, split) for label in range(classes) for split in ["train"] * train + ["test"] * test]
     count = len(rows)
     return ClipSet(
-        (np.zeros((2, 16, 16, 3), np.uint8),) * count, np.array([label for label, _ in rows]), ("",) * count,
-        tuple(split for _, split in rows), tuple(map(str, range(count))), tuple("abcdef"[:classes]),
-    )  # fmt: skip
+        (np.zeros((2, 16, 16, 3), np.uint8),) * count,
+        np.array([label for label, _ in rows]),
+        ("",) * count,
+        tuple(split for _, split in rows),
+        tuple(map(str, range(count))),
+        tuple("abcdef"[:classes]),
+    )
 
 
 def probe_of(features: torch.Tensor) -> Probe:

@@ -42,15 +42,30 @@ def corpus(tmp_path_factory, make_clip) -> Path:
 def settings(corpus: Path, tmp_path: Path) -> StudySettings:
     head = HeadSettings(ResNetSettings(width=4, depths=(1, 1, 1, 1), norm="group"), "lstm", state=4, change=True)
     encoder = EncoderSettings(
-        "codevilla", {"N": 8, "z_stride": 64, "prior_widths": [8, 8], "prior_blocks": 1}, (Source(str(corpus)),),
-        Budget(steps=2), size=64, batch=2, bf16=False, task=TaskSettings(2, 2, 1, 4), head=head,
-    )  # fmt: skip
+        "codevilla",
+        {"N": 8, "z_stride": 64, "prior_widths": [8, 8], "prior_blocks": 1},
+        (Source(str(corpus)),),
+        Budget(steps=2),
+        size=64,
+        batch=2,
+        bf16=False,
+        task=TaskSettings(2, 2, 1, 4),
+        head=head,
+    )
     return StudySettings(
-        str(corpus / "labels.csv"), ClipSettings(64, 4, 1), corpus / "cache", tmp_path / "out", encoder,
-        ("naive", "action_base"), qps=(40,), coded_every=1, sample=4, copies=CopySettings(count=2),
+        str(corpus / "labels.csv"),
+        ClipSettings(64, 4, 1),
+        corpus / "cache",
+        tmp_path / "out",
+        encoder,
+        ("naive", "action_base"),
+        qps=(40,),
+        coded_every=1,
+        sample=4,
+        copies=CopySettings(count=2),
         probe=ProbeSettings(steps=1, batch=2, seeds=1, frames=2, kept=2),
         low_shot=LowShotSettings(novel=("left", "right"), shots=(1, 2), draws=2, seeds=1),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.slow

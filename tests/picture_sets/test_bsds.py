@@ -22,8 +22,10 @@ def test_regions_and_boundaries(bsds):
     assert detect_form(bsds) == "bsds"
     train, val = open_picture_set(bsds), open_picture_set(bsds, split="val")
     assert [p.picture(i).stem for p in (train, val) for i in range(len(p))] == [
-        "bsds500_train_100075", "bsds500_train_12003", "bsds500_val_3096",
-    ]  # fmt: skip
+        "bsds500_train_100075",
+        "bsds500_train_12003",
+        "bsds500_val_3096",
+    ]
     sample = val.sample(0)
     assert sample.regions.tolist() == [[1, 1, 2, 300]] * 2
     assert np.allclose(sample.boundaries, [[0, 0.2, 1, 0]] * 2) and sample.mask is None

@@ -29,8 +29,10 @@ def test_masks_and_depth(cityscapes):
     assert detect_form(cityscapes) == "cityscapes"
     found = open_picture_set(cityscapes)
     assert len(found.classes) == 19 and (found.classes[0], found.classes[11], found.classes[18]) == (
-        "road", "person", "bicycle",
-    )  # fmt: skip
+        "road",
+        "person",
+        "bicycle",
+    )
     assert found.mask_classes == found.classes and found.kinds == ("mask", "depth")
     sample = found.sample(0)
     assert sample.mask.tolist() == [[255, 0, 18, 255], [255, 10, 11, 16]] and sample.mask.dtype == np.uint8

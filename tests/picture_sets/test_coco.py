@@ -37,10 +37,15 @@ def runs_of(mask):
 
 def annotation(number, image=7, category=3, segmentation=((1, 1, 4, 1, 4, 4, 1, 4),), bbox=(1, 1, 3, 3), **more):
     return {
-        "id": number, "image_id": image, "category_id": category, "bbox": list(bbox), "area": bbox[2] * bbox[3],
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": list(bbox),
+        "area": bbox[2] * bbox[3],
         "segmentation": segmentation if isinstance(segmentation, dict) else [list(s) for s in segmentation],
-        "iscrowd": 0, **more,
-    }  # fmt: skip
+        "iscrowd": 0,
+        **more,
+    }
 
 
 @pytest.fixture
@@ -98,7 +103,7 @@ def test_masks_small_ones_on_top_and_crowds_ignored(coco):
 @pytest.mark.parametrize("packed", [False, True])
 def test_run_lengths(coco, packed):
     shape = np.random.default_rng(3).random((HEIGHT, WIDTH)) < 0.5
-    shape[:, 4:9] = True   # a run of over 31, which takes two characters
+    shape[:, 4:9] = True  # a run of over 31, which takes two characters
     runs = runs_of(shape)
     assert max(runs) > 31
     segmentation = {"size": [HEIGHT, WIDTH], "counts": pack(runs) if packed else runs}

@@ -13,7 +13,7 @@ def test_folders_that_are_no_picture_set(tmp_path, picture):
     picture(tmp_path / "flat" / "a.jpg")
     picture(tmp_path / "listed" / "ape" / "a.jpg")
     picture(tmp_path / "listed" / "cow" / "a.jpg")
-    (tmp_path / "listed" / "labels.csv").write_text("path,label\nape/a.jpg,ape\n")   # vidlbc.shards reads this one
+    (tmp_path / "listed" / "labels.csv").write_text("path,label\nape/a.jpg,ape\n")  # vidlbc.shards reads this one
     for name in ("empty", "flat", "listed"):
         assert detect_form(tmp_path / name) is None
         with pytest.raises(InputError, match=f"{name}: no picture set of a known form"):

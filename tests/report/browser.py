@@ -38,9 +38,16 @@ class Browser:
             os.dup2(theirs_out, 4)
 
         command = [
-            str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe",
-            f"--user-data-dir={profile}", "--no-first-run", "--mute-audio", "about:blank",
-        ]  # fmt: skip
+            str(CHROMIUM),
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--remote-debugging-pipe",
+            f"--user-data-dir={profile}",
+            "--no-first-run",
+            "--mute-audio",
+            "about:blank",
+        ]
         self._log = open(profile / "browser.log", "wb")
         self._process = subprocess.Popen(
             command, preexec_fn=take_pipes, close_fds=False, stdout=self._log, stderr=self._log

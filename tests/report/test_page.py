@@ -26,11 +26,27 @@ from vidlbc.report import Page, Panel, Player, ShownClip, add_clip, environment,
 def points() -> list[Point]:
     rates = {"transformer": 1.0, "x265": 0.8}
     return [
-        Point(clip, kind, qp, 8, 32, 48, round(1536 * factor * 2**qp), 0, 1.0 if kind == "transformer" else 0.0,
-              30.0 + qp, 0.9 + qp / 100, "w" * 40 if kind == "transformer" else "libx265, preset medium", fps=25.0,
-              encode_seconds=0.5, decode_seconds=0.25)
-        for clip in ("a.mp4", "b</script><b>.mp4") for kind, factor in rates.items() for qp in range(4)
-    ]  # fmt: skip
+        Point(
+            clip,
+            kind,
+            qp,
+            8,
+            32,
+            48,
+            round(1536 * factor * 2**qp),
+            0,
+            1.0 if kind == "transformer" else 0.0,
+            30.0 + qp,
+            0.9 + qp / 100,
+            "w" * 40 if kind == "transformer" else "libx265, preset medium",
+            fps=25.0,
+            encode_seconds=0.5,
+            decode_seconds=0.25,
+        )
+        for clip in ("a.mp4", "b</script><b>.mp4")
+        for kind, factor in rates.items()
+        for qp in range(4)
+    ]
 
 
 CLIP = motion_frames(6, (32, 47), motion=(1.0, 1.0))

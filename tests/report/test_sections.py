@@ -23,9 +23,12 @@ def point(medium: str, qp: int | None, size: float, top1: float, head: str = "li
 
 
 POINTS = [
-    point("latents", 8, 1000, 0.3), point("latents", 32, 8000, 0.4), point("decoded frames", 8, 1000, 0.25),
-    point("decoded frames", 32, 8000, 0.45), point("source pixels", None, 250000, 0.5),
-]  # fmt: skip
+    point("latents", 8, 1000, 0.3),
+    point("latents", 32, 8000, 0.4),
+    point("decoded frames", 8, 1000, 0.25),
+    point("decoded frames", 32, 8000, 0.45),
+    point("source pixels", None, 250000, 0.5),
+]
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +107,10 @@ def test_the_pointer_is_told_the_figures(browser: Browser, page: Path) -> None:
     assert told_at('[data-series="1"] rect[fill]', "0.01, 0.5").endswith("stride 4: 1.0\nstride 8: 1.0\ntogether: 2.0")
     assert told_at("[data-confusion] .cell") == "block true up, taken for up: 3 of 4 (75%)"
     assert told_at("[data-classes] circle") == "block up, latents: 3 of 4 (75%)"
-    browser.value("(() => { const e = document.querySelector('[data-maps] input'); e.value = 0; "
-                  "e.dispatchEvent(new Event('input')); })()")  # fmt: skip
+    browser.value(
+        "(() => { const e = document.querySelector('[data-maps] input'); e.value = 0; "
+        "e.dispatchEvent(new Event('input')); })()"
+    )
     # 64 bits in a cell of 64 pixels; the stored values are rounded.
     heat = told_at("[data-maps] .maps canvas", "(2.5 * 8) / 46, (1.5 * 8) / 32")
     name, value = heat.removeprefix("block ").split("\n")[0].split(": ")
@@ -120,11 +125,15 @@ def test_a_map_shows_the_frame_that_is_chosen(browser: Browser, page: Path) -> N
       for (let row = 0; row < 4; row++) for (let column = 0; column < 5; column++) {
         const at = 4 * ((8 * row + 4) * c.width + 8 * column + 4);
         if (p[at] + p[at + 1] + p[at + 2] > 600) found.push([row, column]); } return found; })"""
-    browser.value("[...document.querySelectorAll('[data-maps] input')].forEach((e, i) => { e.value = i; "
-                  "e.dispatchEvent(new Event('input')); })")  # fmt: skip
+    browser.value(
+        "[...document.querySelectorAll('[data-maps] input')].forEach((e, i) => { e.value = i; "
+        "e.dispatchEvent(new Event('input')); })"
+    )
     assert browser.value(bright) == [[], [[1, 2]]]  # the other holds half as much
-    browser.value("(() => { const e = document.querySelector('[data-maps] input'); e.value = 1; "
-                  "e.dispatchEvent(new Event('input')); })()")  # fmt: skip
+    browser.value(
+        "(() => { const e = document.querySelector('[data-maps] input'); e.value = 1; "
+        "e.dispatchEvent(new Event('input')); })()"
+    )
     assert browser.value("document.querySelector('[data-maps] output').textContent") == "frame 7"
     captions = browser.value("[...document.querySelectorAll('.maps figcaption')].map(c => c.textContent)")
     assert captions == ["with context: 32 bits inside the picture", "without: 64 bits inside the picture"]

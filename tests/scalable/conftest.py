@@ -15,8 +15,13 @@ from vidlbc.image_stage.scalable import Scalable
 from vidlbc.shards.layout import dump_json
 
 SMALL: dict[str, Any] = {
-    "N": 8, "M_base": 8, "M_enhancement": 16, "N_preview": 4, "prior_widths": [32, 32, 32], "prior_blocks": 1,
-}  # fmt: skip
+    "N": 8,
+    "M_base": 8,
+    "M_enhancement": 16,
+    "N_preview": 4,
+    "prior_widths": [32, 32, 32],
+    "prior_blocks": 1,
+}
 
 
 @pytest.fixture

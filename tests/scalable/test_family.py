@@ -80,7 +80,7 @@ def test_a_base_trained_alone_is_taken_over_to_the_symbol(small_stage, frames):
     ours, theirs = stage.analysis(frames)[2:], alone.analysis(frames)
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     zeros = [torch.zeros_like(y) for y in stage.analysis(frames)[:2]]
-    with torch.no_grad():   # no noise: the distributions themselves
+    with torch.no_grad():  # no noise: the distributions themselves
         mine = stage.prior([y.permute(0, 2, 3, 1) for y in [*zeros, *ours]], QP, stage.gains_at(QP))[2:]
         other = alone.prior([y.permute(0, 2, 3, 1) for y in theirs], QP, alone.gains_at(QP))
     for a, b in zip(mine, other, strict=True):

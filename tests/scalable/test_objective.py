@@ -93,7 +93,7 @@ def test_a_step_of_clips_is_a_pure_function_of_seed_and_step(make_frames):
     assert first[0].shape == (4, 3, 3, 64, 64) and 0 <= float(first[0].min()) <= float(first[0].max()) <= 1
     assert not torch.equal(first[0], one(8)[0])
     assert not torch.equal(first[0], TaskClips(clips, settings, seed=2)(7)[0])
-    assert set(torch.cat([one(step)[1] for step in range(8)]).tolist()) == {0, 1}   # never the unlabelled clip
+    assert set(torch.cat([one(step)[1] for step in range(8)]).tolist()) == {0, 1}  # never the unlabelled clip
 
 
 def test_without_augmentation_frames_come_as_they_are(make_frames):

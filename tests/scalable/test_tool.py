@@ -19,11 +19,26 @@ from vidlbc.training.pictures import Source
 
 CONFIGS = REPO / "configs"
 SMALL = [
-    "image_stage.N=8", "image_stage.M_base=8", "image_stage.M_enhancement=16", "image_stage.N_preview=4",
-    "image_stage.prior_widths=[8,8,8]", "image_stage.prior_blocks=1", "clips.size=64", "clips.frames=6",
-    "clips.every=1", "task.frames=2", "task.batch=2", "task.head_steps=1", "base.steps=2", "enhancement.steps=2",
-    "enhancement.size=64", "enhancement.batch=2", "eval.frames=2", "eval.clips=2", "eval.qps=[5,25,45,60]",
-]  # fmt: skip
+    "image_stage.N=8",
+    "image_stage.M_base=8",
+    "image_stage.M_enhancement=16",
+    "image_stage.N_preview=4",
+    "image_stage.prior_widths=[8,8,8]",
+    "image_stage.prior_blocks=1",
+    "clips.size=64",
+    "clips.frames=6",
+    "clips.every=1",
+    "task.frames=2",
+    "task.batch=2",
+    "task.head_steps=1",
+    "base.steps=2",
+    "enhancement.steps=2",
+    "enhancement.size=64",
+    "enhancement.batch=2",
+    "eval.frames=2",
+    "eval.clips=2",
+    "eval.qps=[5,25,45,60]",
+]
 
 
 @pytest.fixture(scope="session")
@@ -90,10 +105,15 @@ def test_the_experiment_runs_resumes_and_refuses_another_request(data, tmp_path,
 
 def settings(data: Path, out: Path, **changes) -> ScalableSettings:
     return ScalableSettings(
-        actions=data / "actions/labels_coarse.csv", pictures=(Source(str(data / "images/imagenet")),), out=out,
-        clips=ClipSettings(64, 6, 1), cache=data / "cache", base=PartSettings(2), enhancement=PartSettings(2),
+        actions=data / "actions/labels_coarse.csv",
+        pictures=(Source(str(data / "images/imagenet")),),
+        out=out,
+        clips=ClipSettings(64, 6, 1),
+        cache=data / "cache",
+        base=PartSettings(2),
+        enhancement=PartSettings(2),
         **changes,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.slow

@@ -82,9 +82,11 @@ class Slow(FakeReader):
 @pytest.mark.parametrize("lanes", [2, 3, 40])
 def test_bytes_are_those_of_one_lane(fake_corpus: Path, tmp_path: Path, lanes: int) -> None:
     encode_corpus(
-        planned(fake_corpus, tmp_path / "out"), codec=FakeCodec(lanes=lanes, delay=0.001), open_reader=FakeReader,
+        planned(fake_corpus, tmp_path / "out"),
+        codec=FakeCodec(lanes=lanes, delay=0.001),
+        open_reader=FakeReader,
         bar=False,
-    )  # fmt: skip
+    )
     assert comparable(tmp_path / "out") == calm(fake_corpus, tmp_path / "calm")
     assert not list((tmp_path / "out").glob(".0*"))
 

@@ -307,6 +307,9 @@ def test_launching_does_not_wait_for_torch() -> None:
     """A launcher and its workers start in half a second where the codec does not need torch; it takes four."""
     done = subprocess.run(
         [sys.executable, "-c", "import sys, vidlbc.shards; print('torch' in sys.modules)"],
-        cwd=REPO, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.stdout == "False\n", done.stderr

@@ -81,9 +81,7 @@ def full_base(model: Path, data: bytes) -> torch.Tensor:
     return vidlbc.load(model, device="cpu").latents(data, base=True)[0]
 
 
-def test_frames_and_models_without_layers_need_the_whole(
-    call_tool: Tool, videos: Path, tmp_path: Path
-) -> None:
+def test_frames_and_models_without_layers_need_the_whole(call_tool: Tool, videos: Path, tmp_path: Path) -> None:
     plain = save_small_model(tmp_path / "plain", kinds=())
     assert encode(call_tool, videos, plain, tmp_path / "shards").returncode == 0
     assert not LatentShards(tmp_path / "shards").plan.settings.rdo  # by itself only where priors see the past
@@ -176,9 +174,7 @@ def test_bad_requests(call_tool: Tool, videos: Path, model: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
-def test_shards_written_before_there_were_layers_still_open(
-    call_tool: Tool, videos: Path, tmp_path: Path
-) -> None:
+def test_shards_written_before_there_were_layers_still_open(call_tool: Tool, videos: Path, tmp_path: Path) -> None:
     plain = save_small_model(tmp_path / "plain", kinds=())
     assert encode(call_tool, videos, plain, tmp_path / "shards").returncode == 0
     place = tmp_path / "shards" / "00000.parquet"

@@ -20,8 +20,12 @@ from vidlbc.shards.lists import read_table
 
 Read = dict[str, str | None]
 HEADERS = [
-    ("path", "label"), ("file_name", "label"), ("Video", "Class"), ("filename", "category"), ("video_path", "action"),
-]  # fmt: skip
+    ("path", "label"),
+    ("file_name", "label"),
+    ("Video", "Class"),
+    ("filename", "category"),
+    ("video_path", "action"),
+]
 
 
 def read(path: Path) -> Read:
@@ -111,9 +115,12 @@ LABELS = st.text(alphabet='ab1 20.,;"\t-\n|', max_size=6)
     quoted=st.booleans(),
 )
 def test_every_row_is_read_or_a_line_is_named(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], header: tuple[str, str], delimiter: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[str, str]],
+    header: tuple[str, str],
+    delimiter: str,
     quoted: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Tables as a library writes them, and as people put them together without a thought of quotes."""
     # A line of its own that holds nothing but delimiters is an empty row, as spreadsheets write them.
     named = [
@@ -149,8 +156,9 @@ def test_one_metadata_file_a_split(tmp_path: Path) -> None:
         (tmp_path / split / "metadata.csv").write_text(f"file_name,label\na.mp4,{label}\n")
     corpus = read_annotations(tmp_path)
     assert {(item.path, item.split) for item in corpus.items} == {
-        ("train/a.mp4", "train"), ("validation/a.mp4", "val"),
-    }  # fmt: skip
+        ("train/a.mp4", "train"),
+        ("validation/a.mp4", "val"),
+    }
     assert corpus.classes == ("wave",)
 
 
@@ -163,9 +171,10 @@ def test_folders_of_mmaction2(tmp_path: Path) -> None:
     (tmp_path / "videos_train" / "abseiling" / "x.mp4").write_text("x")
     found = {(item.path, item.label, item.split) for item in read_annotations(tmp_path).items}
     expected = {
-        ("videos_train/abseiling/x.mp4", 0, "train"), ("videos_train/yoga/y.mp4", 1, "train"),
+        ("videos_train/abseiling/x.mp4", 0, "train"),
+        ("videos_train/yoga/y.mp4", 1, "train"),
         ("videos_val/abseiling/z.mp4", 0, "val"),
-    }  # fmt: skip
+    }
     assert found == expected
     (tmp_path / "kinetics400_train_list_videos.txt").write_text("abseiling/x.mp4 0\nyoga/y.mp4 1\n")
     (tmp_path / "kinetics400_val_list_videos.txt").write_text("abseiling/z.mp4 0\n")

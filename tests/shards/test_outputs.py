@@ -101,8 +101,11 @@ def test_pictures_of_a_stopped_run_and_of_others(shards: LatentShards, tmp_path:
     (tmp_path / "a" / "0" / "000007.png").write_bytes(b"of a longer video")
     decode_shards(shards, tmp_path, "png", overwrite=True)
     assert {path.name for path in (tmp_path / "a" / "0").iterdir()} == {
-        "000000.png", "000001.png", "000002.png", "notes.txt",
-    }  # fmt: skip
+        "000000.png",
+        "000001.png",
+        "000002.png",
+        "notes.txt",
+    }
 
 
 @pytest.mark.slow

@@ -35,10 +35,15 @@ def test_a_folder_is_refused(plan: Path) -> None:
 @pytest.mark.parametrize(
     ("tool", "option"),
     [
-        ("decode", "input"), ("verify", "input"), ("benchmark reading", "shards"), ("encode", "output"),
-        ("shards verify", "input"), ("shards stats", "input"), ("shards repair", "input"),
+        ("decode", "input"),
+        ("verify", "input"),
+        ("benchmark reading", "shards"),
+        ("encode", "output"),
+        ("shards verify", "input"),
+        ("shards stats", "input"),
+        ("shards repair", "input"),
     ],
-)  # fmt: skip
+)
 def test_the_tools_refuse_it(
     call_tool: Callable[..., subprocess.CompletedProcess[str]], plan: Path, fake_corpus: Path, tool: str, option: str
 ) -> None:

@@ -49,9 +49,7 @@ def test_damage_is_never_read(tmp_path: Path, place: int, flip: int, cut: bool) 
 
 
 @pytest.fixture(scope="module")
-def encoded(
-    tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[..., Path]
-) -> tuple[LatentShards, Codec]:
+def encoded(tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[..., Path]) -> tuple[LatentShards, Codec]:
     """Shards of two clips, which end within a cell of 32 pixels."""
     root = tmp_path_factory.mktemp("cache")
     for number in range(2):

@@ -28,9 +28,19 @@ from vidlbc.studies.accuracy_curve_report import tables
 
 REPO = Path(__file__).resolve().parents[2]
 FAST = (
-    "device=cpu", "data.max_side=32", "data.every=2", "qps=[20,50]", "eval.frames=4", "eval.grid=2", "eval.epochs=2",
-    "eval.heads=[linear]", "eval.rates=[1e-3]", "eval.decays=[0.05]", "speed.clips=1", "speed.rounds=1",
-)  # fmt: skip
+    "device=cpu",
+    "data.max_side=32",
+    "data.every=2",
+    "qps=[20,50]",
+    "eval.frames=4",
+    "eval.grid=2",
+    "eval.epochs=2",
+    "eval.heads=[linear]",
+    "eval.rates=[1e-3]",
+    "eval.decays=[0.05]",
+    "speed.clips=1",
+    "speed.rounds=1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +159,13 @@ def test_differences_are_paired_and_told_with_the_bytes(out: Path) -> None:
 
 @pytest.mark.slow
 def test_the_same_command_resumes_and_another_is_refused(
-    out: Path, corpus: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    out: Path,
+    corpus: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     run = shutil.copytree(out, tmp_path / "run")
     (run / "points.json").unlink()
     command = (f"data.root={corpus}", f"model={model}", f"out={run}", *FAST)
@@ -171,9 +185,18 @@ def test_a_killed_run_goes_on(
 ) -> None:
     """Killed while x264 is at its second split: the points of the run that was left alone, nothing probed twice."""
     settings = CurveSettings(
-        str(corpus), tmp_path / "out", str(model), ("none",), (20,), max_side=32, every=2, full_pixels=False,
-        speed_clips=0, device="cpu", probe=small_probe(),
-    )  # fmt: skip
+        str(corpus),
+        tmp_path / "out",
+        str(model),
+        ("none",),
+        (20,),
+        max_side=32,
+        every=2,
+        full_pixels=False,
+        speed_clips=0,
+        device="cpu",
+        probe=small_probe(),
+    )
     real, calls = accuracy_curve_media.nearest, []
 
     def dying(*arguments: object) -> tuple[float, bytes]:
@@ -198,9 +221,21 @@ def test_a_killed_run_goes_on(
 @pytest.mark.slow
 def test_choices_are_made_without_the_test_split(corpus: Path, model: Path, tmp_path: Path) -> None:
     settings = CurveSettings(
-        str(corpus), tmp_path / "out", str(model), ("none",), (20,), ("linear", "lstm"), split="val", max_side=32,
-        every=2, x264=False, full_pixels=False, speed_clips=0, device="cpu", probe=small_probe(),
-    )  # fmt: skip
+        str(corpus),
+        tmp_path / "out",
+        str(model),
+        ("none",),
+        (20,),
+        ("linear", "lstm"),
+        split="val",
+        max_side=32,
+        every=2,
+        x264=False,
+        full_pixels=False,
+        speed_clips=0,
+        device="cpu",
+        probe=small_probe(),
+    )
     figures = run_curve(settings)
     shards = LatentShards(tmp_path / "out" / "shards" / "none-qp20")
     assert set(videos_of([shards]).splits.values()) == {"train", "val"}
@@ -253,8 +288,10 @@ def test_x264_of_other_bytes_is_not_compared() -> None:
     ]
     found = {(d["of"], d["against"]): d for d in differences(points)}
     assert set(found) == {
-        ("latents, a", "x264 medium"), ("latents, a", "source pixels"), ("latents, c", "source pixels"),
-    }  # fmt: skip
+        ("latents, a", "x264 medium"),
+        ("latents, a", "source pixels"),
+        ("latents, c", "source pixels"),
+    }
     assert found["latents, a", "x264 medium"]["difference"] == 0.5
     fewer = found["latents, a", "source pixels"]  # a file could not be read: over the three that both read
     assert (fewer["clips"], fewer["difference"]) == (3, 0.0)

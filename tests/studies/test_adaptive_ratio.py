@@ -47,8 +47,10 @@ def test_a_constant_ratio_wastes_bytes_on_clips_that_have_enough() -> None:
     """Half of the clips gain next to nothing beyond their first bytes."""
     clips = [
         Choice(f"{kind}{n}", None, qp, 10_000, 500 * 2 ** (qp // 8), 36 + (0.1 if kind == "plain" else 0.75) * qp / 8)
-        for kind in ("plain", "rich") for n in range(3) for qp in range(0, 64, 8)
-    ]  # fmt: skip
+        for kind in ("plain", "rich")
+        for n in range(3)
+        for qp in range(0, 64, 8)
+    ]
     curves = {name: policy_curve(name, clips) for name in POLICIES}
     for quality in (37.0, 38.0):
         sizes = {name: bytes_at(curve, quality) for name, curve in curves.items()}
@@ -69,12 +71,22 @@ def test_the_tool_measures_and_resumes(
     model = save_small_model(tmp_path / "model", kinds=(), variants={"V2": [1, 2, 2, 3]})
     for number in range(2):
         make_clip(tmp_path / "videos" / f"{number}.mp4", frames=2, seed=number)
-    (tmp_path / "labels.csv").write_text("path,label,group,split\n" + "".join(
-        f"videos/{n}.mp4,a,g{n},{split}\n" for n, split in enumerate(("train", "test"))
-    ))
+    (tmp_path / "labels.csv").write_text(
+        "path,label,group,split\n"
+        + "".join(f"videos/{n}.mp4,a,g{n},{split}\n" for n, split in enumerate(("train", "test")))
+    )
     out = tmp_path / "out"
-    command = ("adaptive_ratio", f"data.path={tmp_path / 'labels.csv'}", f"model={model}", f"out={out}", "device=cpu",
-               "clips.size=32", "clips.frames=2", "prices=[0.05]", "qps=[8,24,40,56]")  # fmt: skip
+    command = (
+        "adaptive_ratio",
+        f"data.path={tmp_path / 'labels.csv'}",
+        f"model={model}",
+        f"out={out}",
+        "device=cpu",
+        "clips.size=32",
+        "clips.frames=2",
+        "prices=[0.05]",
+        "qps=[8,24,40,56]",
+    )
     done = run_tool(*command)
     assert done.returncode == 0, done.stderr
     assert "BD-rate, target against constant ratio" in done.stdout

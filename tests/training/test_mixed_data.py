@@ -86,10 +86,17 @@ def test_labels_weights_and_tasks_are_those_of_the_source(data):
     assert sampler.tasks == (Task("clips", ("down", "up")), Task("weak", ("ape", "cow")))
     seen = Counter(rows_of(sampler, 40))
     assert set(seen) == {
-        (10, 1, 1.0, 0), (20, 0, 1.0, 0), (15, -1, 0.0, -1),                       # d.mkv has no label
-        (100, 0, 0.25, 1), (101, 1, 0.25, 1), (102, 1, 0.25, 1),                   # brought down, colours kept
-        (200, -1, 0.0, -1), (201, -1, 0.0, -1), (202, -1, 0.0, -1), (203, -1, 0.0, -1),
-    }  # fmt: skip
+        (10, 1, 1.0, 0),
+        (20, 0, 1.0, 0),
+        (15, -1, 0.0, -1),  # d.mkv has no label
+        (100, 0, 0.25, 1),
+        (101, 1, 0.25, 1),
+        (102, 1, 0.25, 1),  # brought down, colours kept
+        (200, -1, 0.0, -1),
+        (201, -1, 0.0, -1),
+        (202, -1, 0.0, -1),
+        (203, -1, 0.0, -1),
+    }
     batch = sampler(0)
     assert batch.frames.dtype == batch.weight.dtype == torch.float32
     assert batch.label.dtype == batch.task.dtype == batch.qp.dtype == torch.int64
@@ -122,7 +129,7 @@ def test_a_batch_is_a_pure_function_of_seed_rank_and_step(data):
 
 def test_pools_bound_memory_and_a_step_needs_no_earlier_pool(tmp_path):
     for i in range(6):
-        save(tmp_path / f"{i}.png", 10 * i, width=700, height=300)   # 0.6 MiB
+        save(tmp_path / f"{i}.png", 10 * i, width=700, height=300)  # 0.6 MiB
     seen = []
     pooled = sampler_of(str(tmp_path), pool_mb=1, steps_per_pool=4, on_read=lambda done, total: seen.append(done))
     batches = [pooled(step) for step in range(12)]
@@ -153,7 +160,7 @@ def test_a_file_read_again_for_a_later_pool_is_not_told_again(tmp_path, capsys):
     sampler = sampler_of(str(tmp_path), pool_mb=1, steps_per_pool=1, on_read=lambda done, total: reads.append(done))
     for step in range(12):
         sampler(step)
-    assert reads.count(1) == 12 and reads.count(3) >= 2   # 12 pools of two pictures; the damaged one in several
+    assert reads.count(1) == 12 and reads.count(3) >= 2  # 12 pools of two pictures; the damaged one in several
     assert capsys.readouterr().err.count("left out") == len(sampler.skipped) == 1
 
 

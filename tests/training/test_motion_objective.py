@@ -62,9 +62,12 @@ def test_each_part_learns_by_itself(image, stage, part):
     learned = gradients(stage)
     assert learned and torch.isfinite(loss) and set(figures) >= {"bpp", "bpp_vectors", "psnr", "psnr_first"}
     places = {
-        "prior": "", "vectors": "motion.vectors.", "analysis": "motion.analysis.",
-        "fusion": "motion.synthesis.leave.", "synthesis": "motion.synthesis.lift.",
-    }  # fmt: skip
+        "prior": "",
+        "vectors": "motion.vectors.",
+        "analysis": "motion.analysis.",
+        "fusion": "motion.synthesis.leave.",
+        "synthesis": "motion.synthesis.lift.",
+    }
     assert any(name.startswith(places[part]) for name in learned)
     assert all(p.grad is None for p in stage.parameters() if not p.requires_grad)
     if part == "prior":

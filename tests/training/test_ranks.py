@@ -34,7 +34,7 @@ def run(model: Path, out: Path, world: int) -> None:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-            )  # fmt: skip
+            )
         )
     try:
         for process in processes:

@@ -82,8 +82,13 @@ def test_a_resumed_run_keeps_moments_where_their_weights_lie(tmp_path: Path) -> 
     fit(whole, whole.loss, batches, settings(8, lr=1e-2), tmp_path / "whole")
     for stop in (3, 6):
         with pytest.raises(StopIteration):
-            fit(parts, parts.loss, lambda step, stop=stop: next(iter(() if step == stop else (batches(step),))),
-                settings(8, lr=1e-2), tmp_path / "parts")  # fmt: skip
+            fit(
+                parts,
+                parts.loss,
+                lambda step, stop=stop: next(iter(() if step == stop else (batches(step),))),
+                settings(8, lr=1e-2),
+                tmp_path / "parts",
+            )
         parts = Convolutions()
     fit(parts, parts.loss, batches, settings(8, lr=1e-2), tmp_path / "parts")
     for name, parameter in whole.named_parameters():

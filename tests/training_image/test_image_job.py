@@ -40,9 +40,17 @@ def frames():
 def test_the_tool_makes_a_model_and_says_how_good_it_is(run_tool, corpus, tmp_path, frames):
     out = tmp_path / "model"
     command = [
-        f"data.train={corpus}/train", f"data.val={corpus}/val", f"out={out}", *TINY_OVERRIDES, "train.steps=60",
-        "train.size=64", "train.batch=4", "train.lr=4e-3", "eval.qps=[8,48]", "device=cpu",
-    ]  # fmt: skip
+        f"data.train={corpus}/train",
+        f"data.val={corpus}/val",
+        f"out={out}",
+        *TINY_OVERRIDES,
+        "train.steps=60",
+        "train.size=64",
+        "train.batch=4",
+        "train.lr=4e-3",
+        "eval.qps=[8,48]",
+        "device=cpu",
+    ]
     done = run_tool("pretrain_image", *command)
     assert done.returncode == 0, done.stderr
     assert "not used: " in done.stderr and "broken.jpg" in done.stderr and "small.png: smaller than 32" in done.stderr
@@ -107,7 +115,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(settings_for, monkeypatch):
     whole, parts = (settings_for(name).out / "image_stage" / "model.safetensors" for name in ("whole", "parts"))
     assert whole.read_bytes() == parts.read_bytes()
 
-    run_image_job(stopped)   # finished: the same command changes nothing
+    run_image_job(stopped)  # finished: the same command changes nothing
     assert whole.read_bytes() == parts.read_bytes()
     with pytest.raises(InputError, match="holds a run with train.lr=0.001, this one has train.lr=0.5: choose another"):
         run_image_job(settings_for("parts", lr=0.5))
@@ -210,10 +218,20 @@ def test_two_processes_train_one_model(corpus, tmp_path):
     """Under torchrun: gradients are averaged, one process writes."""
     out = tmp_path / "model"
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-        str(REPO / "tools" / "pretrain_image.py"), f"data.train={corpus}/train", f"out={out}", *TINY_OVERRIDES,
-        "train.steps=3", "train.size=64", "train.batch=2", "device=cpu",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(REPO / "tools" / "pretrain_image.py"),
+        f"data.train={corpus}/train",
+        f"out={out}",
+        *TINY_OVERRIDES,
+        "train.steps=3",
+        "train.size=64",
+        "train.batch=2",
+        "device=cpu",
+    ]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -25,7 +25,7 @@ def test_folders_files_and_patterns(corpus):
     everything = names(str(corpus / "train"))
     assert everything == ["broken.jpg", "clip.mp4", *[f"p{i}.png" for i in range(6)], "small.png"]
     assert names(str(corpus / "train" / "nested" / "p[13].png")) == ["p1.png", "p3.png"]
-    assert names(str(corpus / "val" / "v1.png"), str(corpus / "val")) == ["v1.png", "v0.png"]   # each file once
+    assert names(str(corpus / "val" / "v1.png"), str(corpus / "val")) == ["v1.png", "v0.png"]  # each file once
     assert names({"path": str(corpus / "train" / "nested"), "every": 4}) == ["p0.png", "p4.png"]
     with pytest.raises(InputError, match="holds no picture and no video"):
         names(str(corpus / "train" / "*.mkv"))
@@ -81,7 +81,7 @@ def test_memory_is_bounded_and_a_step_needs_no_earlier_pool(large):
         assert all(torch.equal(a, b) for a, b in zip(late(step), first[step], strict=True))
     buffers = [crops.sampler(step).pictures.pixels.long() for step in (0, 5, 10, 15, 20)]
     pools = [{int(picture.sum()) for picture in pixels.split(512 * 683)} for pixels in buffers]
-    assert len(set.union(*pools)) > 4   # pools differ: more pictures are seen than fit at once
+    assert len(set.union(*pools)) > 4  # pools differ: more pictures are seen than fit at once
 
 
 @pytest.mark.slow
@@ -146,7 +146,7 @@ def test_a_pyramid_and_colours_add_to_a_corpus(large):
     plain, more = pooled(large, pool_mb=64), pooled(large, pool_mb=64, pyramid=True, colour=1.0, batch=64)
     assert len(more.sampler(0).pictures) == 3 * len(plain.sampler(0).pictures)
     frames, _ = more(0)
-    assert torch.equal((frames * 255).round() / 255, frames)   # 8-bit pictures again
+    assert torch.equal((frames * 255).round() / 255, frames)  # 8-bit pictures again
     drawn = pooled(large, pool_mb=64, pyramid=True, batch=64)(0)[0]
     differ = (frames - drawn).abs().amax((1, 2, 3)) > 0.02
     assert 48 < int(differ.sum()) and frames.shape == drawn.shape

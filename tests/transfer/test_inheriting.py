@@ -158,7 +158,7 @@ def test_degrading_takes_away_what_is_finer_than_the_scale():
 def test_both_classes_weigh_the_same_however_rare_boundaries_are():
     truth = torch.zeros(1, 4, 32, 32)
     truth[:, 3, 5] = 1.0
-    truth[:, 3, 9, :4] = 0.5   # some drew it, some did not
+    truth[:, 3, 9, :4] = 0.5  # some drew it, some did not
 
     def loss(logit_drawn, logit_empty):
         logits = torch.where(truth[:, 3:] > 0, logit_drawn, logit_empty)

@@ -8,7 +8,7 @@ import torch
 
 from vidlbc.studies.transfer_matching import THRESHOLDS, boundary_score, f_measure, match_counts, thin
 
-SHAPE = (240, 320)   # diagonal 400: pixels up to 3 apart match
+SHAPE = (240, 320)  # diagonal 400: pixels up to 3 apart match
 
 
 def line(column: int, value: float = 1.0, rows: slice = slice(None)) -> np.ndarray:
@@ -50,7 +50,7 @@ def test_a_boundary_of_few_annotators_weighs_less_in_recall():
     truth = line(100, 0.75) + line(200, 0.25)
     assert match_counts(line(100), truth)[2:, 0] == pytest.approx([180, 240])
     assert match_counts(line(200), truth)[2:, 0] == pytest.approx([60, 240])
-    assert match_counts(line(200), truth)[:2, 0].tolist() == [240, 240]   # but is right in precision
+    assert match_counts(line(200), truth)[:2, 0].tolist() == [240, 240]  # but is right in precision
 
 
 def test_the_best_threshold_is_of_the_set_or_of_each_picture():

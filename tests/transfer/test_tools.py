@@ -19,9 +19,18 @@ from vidlbc.studies.transfer import run_transfer
 
 REPO = Path(__file__).resolve().parents[2]
 HEAD = {
-    "frames": 4, "strides": "[8,16]", "grid": 2, "basis": 2, "dropout": 0.0, "steps": 60, "tuned_steps": 2, "batch": 4,
-    "lr": 0.02, "weight_decay": 0.0, "ema": 0.5,
-}  # fmt: skip
+    "frames": 4,
+    "strides": "[8,16]",
+    "grid": 2,
+    "basis": 2,
+    "dropout": 0.0,
+    "steps": 60,
+    "tuned_steps": 2,
+    "batch": 4,
+    "lr": 0.02,
+    "weight_decay": 0.0,
+    "ema": 0.5,
+}
 DENSE = {"steps": 3, "batch": 2, "size": 64, "ema": 0.5}
 
 
@@ -61,7 +70,7 @@ def test_transfer_from_start_to_end(run_tool, data, small_model, tmp_path, capsy
     assert motions["baseline"]["top1"] == 0.5 and motions["random/tuned"]["steps"] == 2
     for row in motions.values():
         assert row["top1_ci95"][0] <= row["top1"] <= row["top1_ci95"][1] and row["clips"] == 2
-    assert motions["pretrained/frozen"]["train_loss"] < 0.6   # chance is 0.69
+    assert motions["pretrained/frozen"]["train_loss"] < 0.6  # chance is 0.69
     assert set(motions["pretrained/frozen"]["top1_above"]) == {"random/frozen", "random/tuned"}
     assert set(edges) == {"baseline", "pretrained/frozen", "klt/tuned"}
     # Within 0.8 pixels; marking everything would give 0.1.
@@ -144,7 +153,7 @@ def test_blocks_from_start_to_end(run_tool, data, tmp_path, capsys):
     assert "BD-rate against depthwise" in first.stdout
     capsys.readouterr()
     run_block_study(block_settings(load(REPO / "configs", "compare_blocks", given)))
-    assert capsys.readouterr().out in first.stdout   # the table alone: nothing is trained again
+    assert capsys.readouterr().out in first.stdout  # the table alone: nothing is trained again
 
     for change, message in {
         "eval.qps=[8,24]": "eval.qps=[8, 24]: a BD-rate needs at least 4",

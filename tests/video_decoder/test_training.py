@@ -49,10 +49,16 @@ def videos(tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[..., Pa
 def settings_for(model: Path, videos: Path, tmp_path: Path) -> Callable[..., DecoderJobSettings]:
     def settings(out: str = "out", **changes: object) -> DecoderJobSettings:
         given = {
-            "model": str(model), "train": (Source(str(videos / "labels.csv")),), "out": tmp_path / out,
-            "budget": Budget(steps=4), "options": OPTIONS, "log_every": 1, "device": "cpu",
-            "clips": ClipSettings(frames=3, size=32, batch=2), "save_seconds": 0.0,
-        }  # fmt: skip
+            "model": str(model),
+            "train": (Source(str(videos / "labels.csv")),),
+            "out": tmp_path / out,
+            "budget": Budget(steps=4),
+            "options": OPTIONS,
+            "log_every": 1,
+            "device": "cpu",
+            "clips": ClipSettings(frames=3, size=32, batch=2),
+            "save_seconds": 0.0,
+        }
         return DecoderJobSettings(**{**given, **changes})
 
     return settings
@@ -64,10 +70,21 @@ def test_a_run_and_the_tools_that_use_its_model(
 ) -> None:
     trained, listed = tmp_path / "trained", videos / "labels.csv"
     done = run_tool(
-        "pretrain_decoder", f"model={model}", f"data.train={listed}", f"data.val={listed}", f"out={trained}",
-        "train.minutes=null", "train.steps=25", "train.lr=1e-2", "train.size=32", "train.frames=3", "train.batch=2",
-        *[f"video_decoder.{name}={value}" for name, value in OPTIONS.items()], "eval.qps=[50]", "device=cpu",
-    )  # fmt: skip
+        "pretrain_decoder",
+        f"model={model}",
+        f"data.train={listed}",
+        f"data.val={listed}",
+        f"out={trained}",
+        "train.minutes=null",
+        "train.steps=25",
+        "train.lr=1e-2",
+        "train.size=32",
+        "train.frames=3",
+        "train.batch=2",
+        *[f"video_decoder.{name}={value}" for name, value in OPTIONS.items()],
+        "eval.qps=[50]",
+        "device=cpu",
+    )
     assert done.returncode == 0, done.stderr
     (gain,) = json.loads((trained / "metrics.json").read_text())["val"]
     assert (gain["qp"], gain["videos"]) == (50, 1) and gain["psnr_refined"] > gain["psnr"] + 0.2
@@ -82,9 +99,14 @@ def test_a_run_and_the_tools_that_use_its_model(
     stream.write_bytes(data)
     for refine in ("false", "true"):
         done = call_tool(
-            "decode", f"input={stream}", f"output={tmp_path / refine}", f"model={trained}", f"refine={refine}",
-            "format=png", "device=cpu",
-        )  # fmt: skip
+            "decode",
+            f"input={stream}",
+            f"output={tmp_path / refine}",
+            f"model={trained}",
+            f"refine={refine}",
+            "format=png",
+            "device=cpu",
+        )
         assert done.returncode == 0, done.stderr
     expected = vidlbc.load(trained, device="cpu", refine=True).decompress(data)
     shown = [read_png(tmp_path / "true" / "c" / f"{index:06d}.png") for index in range(len(expected))]
@@ -93,9 +115,17 @@ def test_a_run_and_the_tools_that_use_its_model(
 
     out = tmp_path / "rd"
     arguments = (
-        f"data={videos / 'c.mp4'}", f"out={out}", "codecs=[vidlbc]", f"model={trained}", "temporal=[lstm,lstm+refine]",
-        "qp=[50]", "frames=6", "rdo=false", "report=false", "device=cpu",
-    )  # fmt: skip
+        f"data={videos / 'c.mp4'}",
+        f"out={out}",
+        "codecs=[vidlbc]",
+        f"model={trained}",
+        "temporal=[lstm,lstm+refine]",
+        "qp=[50]",
+        "frames=6",
+        "rdo=false",
+        "report=false",
+        "device=cpu",
+    )
     done = call_tool("evaluate", *arguments)
     assert done.returncode == 0, done.stderr
     with open(out / "points.csv", newline="") as file:
@@ -170,9 +200,16 @@ def test_bad_requests_are_told_before_anything_is_written(settings_for, model, v
 def test_the_main_job_keeps_the_video_decoder_beside_its_shards(videos, tmp_path):
     shipped = add_video_decoder(save_small_model(tmp_path / "shipped", kinds=()), 5)
     settings = JobSettings(
-        root=str(videos / "labels.csv"), out=tmp_path / "run", image_stage=str(shipped), temporal="none", qp=32,
-        device="cpu", precision="fp32", train=TrainSettings(None, ClipSettings()), evaluation=EvaluationSettings(),
-    )  # fmt: skip
+        root=str(videos / "labels.csv"),
+        out=tmp_path / "run",
+        image_stage=str(shipped),
+        temporal="none",
+        qp=32,
+        device="cpu",
+        precision="fp32",
+        train=TrainSettings(None, ClipSettings()),
+        evaluation=EvaluationSettings(),
+    )
     train_temporal(settings, read_annotations(videos / "labels.csv"))
     kept = vidlbc.load(tmp_path / "run" / "model", device="cpu", refine=True)
     expected = vidlbc.load(shipped, device="cpu", refine=True)

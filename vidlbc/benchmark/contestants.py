@@ -21,7 +21,7 @@ class Contestant(ABC):
     """`encode(frames) -> coded`, `decode(coded) -> frames`; frames are uint8 (T, H, W, 3)."""
 
     name: str
-    trained = True   # False: rate and quality are not to be reported
+    trained = True  # False: rate and quality are not to be reported
 
     @abstractmethod
     def encode(self, frames: np.ndarray) -> Any: ...
@@ -161,7 +161,7 @@ def _zoo() -> Any:
 
 def _untrained(model: Any, device: str) -> Any:
     model = model.eval().to(device)
-    model.update(force=True)   # CDF tables: without them compress() raises
+    model.update(force=True)  # CDF tables: without them compress() raises
     return model
 
 

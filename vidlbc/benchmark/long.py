@@ -164,11 +164,20 @@ def _run(settings: LongSettings, folder: Path, encode: bool, progress: Callable[
     """All lengths in one direction, in turns."""
     tasks = [
         Task(
-            encode, str(folder / f"{frames}.mp4"), str(folder / f"{frames}.vlbc"), frames, settings.clips(frames),
-            settings.model, settings.temporal, settings.device, settings.threads, settings.qp, str(FPS),
+            encode,
+            str(folder / f"{frames}.mp4"),
+            str(folder / f"{frames}.vlbc"),
+            frames,
+            settings.clips(frames),
+            settings.model,
+            settings.temporal,
+            settings.device,
+            settings.threads,
+            settings.qp,
+            str(FPS),
         )
         for frames in settings.frames
-    ]  # fmt: skip
+    ]
     workers: list[_Worker] = []
     try:
         # One after another: so many models at once would slow each other's start.

@@ -30,10 +30,18 @@ def summary(figures: LongFigures) -> dict[str, Any]:
 def table(figures: LongFigures) -> str:
     """A line a length, then what follows from them."""
     rows = [
-        [f"{e.frames}", e.clips, f"{e.cpu_ms:.2f}", f"{e.wall_ms:.2f}", f"{d.cpu_ms:.2f}", f"{d.wall_ms:.2f}",
-         f"{e.mb:.0f}", f"{d.mb:.0f}"]
+        [
+            f"{e.frames}",
+            e.clips,
+            f"{e.cpu_ms:.2f}",
+            f"{e.wall_ms:.2f}",
+            f"{d.cpu_ms:.2f}",
+            f"{d.wall_ms:.2f}",
+            f"{e.mb:.0f}",
+            f"{d.mb:.0f}",
+        ]
         for e, d in zip(figures.encode, figures.decode, strict=True)
-    ]  # fmt: skip
+    ]
     head = ["frames", "clips", "encode: cpu", "wall", "decode: cpu", "wall", "MB encode", "MB decode"]
     found, container = summary(figures), figures.container
     lines = [format_table(rows, head)]
@@ -77,5 +85,7 @@ def _directions(figures: LongFigures) -> dict[str, list[Run]]:
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Lists of a config as lists."""
-    return {key: list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else value
-            for key, value in settings.items()}  # fmt: skip
+    return {
+        key: list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else value
+        for key, value in settings.items()
+    }

@@ -91,7 +91,7 @@ def _blocks(frames: int, size: int) -> Iterator[np.ndarray]:
 
 def _peak_mb() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024 if sys.platform != "darwin" else 1024**2)   # Linux counts in KB, macOS in bytes
+    return peak / (1024 if sys.platform != "darwin" else 1024**2)  # Linux counts in KB, macOS in bytes
 
 
 if __name__ == "__main__":

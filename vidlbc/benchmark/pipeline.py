@@ -75,9 +75,14 @@ def generated_videos(folder: Path, videos: int, frames: int, size: int) -> Path:
 
 
 def measure_pipeline(
-    codec: Codec, videos: Path, qp: int, threads: int, rounds: int, max_side: int | None = None,
+    codec: Codec,
+    videos: Path,
+    qp: int,
+    threads: int,
+    rounds: int,
+    max_side: int | None = None,
     progress: Callable[[str], None] = lambda text: None,
-) -> PipelineFigures:  # fmt: skip
+) -> PipelineFigures:
     """Time every stage and the whole `rounds` times over the videos of a folder, after one time that is not counted.
 
     Raises InputError where one of them cannot be read to its end.
@@ -93,9 +98,12 @@ def measure_pipeline(
         pixels = sum(clip[..., 0].size for clip in clips)
         stages = _Stages(codec, qp, pool, files, clips, max_side)
         runs: dict[str, Callable[[], object]] = {
-            "video decoding": stages.read, "image stage": stages.analyse, "temporal stage": stages.predict,
-            "entropy coding": stages.code, "files": lambda: stages.store(work / "files.tar"),
-        }  # fmt: skip
+            "video decoding": stages.read,
+            "image stage": stages.analyse,
+            "temporal stage": stages.predict,
+            "entropy coding": stages.code,
+            "files": lambda: stages.store(work / "files.tar"),
+        }
         tables: list[str] = []
         numbers = count()
 
@@ -132,9 +140,14 @@ class _Stages:
     """The stages over the same clips, each from what the one before it left in memory."""
 
     def __init__(
-        self, codec: Codec, qp: int, pool: ThreadPoolExecutor, files: Sequence[Path], clips: Sequence[np.ndarray],
+        self,
+        codec: Codec,
+        qp: int,
+        pool: ThreadPoolExecutor,
+        files: Sequence[Path],
+        clips: Sequence[np.ndarray],
         max_side: int | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._codec, self._qp, self._pool, self._files, self._clips = codec, qp, pool, files, clips
         self._max_side = max_side
         self._symbols = [codec.analyse(clip, qp) for clip in clips]

@@ -32,10 +32,15 @@ def pipeline_table(figures: PipelineFigures) -> str:
 def reading_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A line a reader; the ratio is to the faster way of decoding the source videos."""
     cells = [
-        [row["reader"], f"{row['clips_per_s']:.1f}", f"{row['frames_per_s']:.0f}", f"{row['bytes']:.0f}",
-         f"{row['ratio']:.2f}x"]
+        [
+            row["reader"],
+            f"{row['clips_per_s']:.1f}",
+            f"{row['frames_per_s']:.0f}",
+            f"{row['bytes']:.0f}",
+            f"{row['ratio']:.2f}x",
+        ]
         for row in rows
-    ]  # fmt: skip
+    ]
     return format_table(cells, ["one thread", "clips/s", "frames/s", "bytes a clip", "ratio"])
 
 

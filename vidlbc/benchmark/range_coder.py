@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-CHUNK = 40 * 32 * 32   # symbols of one call: a 40-channel level at stride 8 of a 256x256 frame
+CHUNK = 40 * 32 * 32  # symbols of one call: a 40-channel level at stride 8 of a 256x256 frame
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,14 @@ def race_coders(count: int, rounds: int) -> list[CoderSpeed]:
     """Every coder on the same symbols; decoded symbols are checked against what was encoded."""
     symbols = draw_symbols(count)
     makers: list[Callable[[_Symbols], tuple[str, Callable[[], Any], Callable[[Any], list[Any]]]]] = [
-        _vidlbc, _compressai_coder, _compressai_as_called
-    ]  # fmt: skip
+        _vidlbc,
+        _compressai_coder,
+        _compressai_as_called,
+    ]
     found: list[tuple[str, float, float, float]] = []
     for make in makers:
         name, encode, decode = make(symbols)
-        decode(encode())   # builds tables, once a process
+        decode(encode())  # builds tables, once a process
         encode_times, decode_times, size = [], [], 0
         for _ in range(rounds):
             start = time.perf_counter()
@@ -161,9 +163,7 @@ def _compressai_as_called(symbols: _Symbols) -> tuple[str, Callable[[], Any], Ca
         return [model.compress(values, indexes)[0] for values, indexes in tensors]
 
     def decode(coded: list[bytes]) -> list[Any]:
-        return [
-            model.decompress([data], indexes)[0].numpy() for data, (_, indexes) in zip(coded, tensors, strict=True)
-        ]
+        return [model.decompress([data], indexes)[0].numpy() for data, (_, indexes) in zip(coded, tensors, strict=True)]
 
     return "CompressAI, as its models call it", encode, decode
 
@@ -171,5 +171,5 @@ def _compressai_as_called(symbols: _Symbols) -> tuple[str, Callable[[], Any], Ca
 def _indexes(model: Any, log2_scale: np.ndarray) -> list[int]:
     import torch
 
-    deviation = 2.0**log2_scale * (np.pi / np.sqrt(3))   # of a logistic distribution of this scale
+    deviation = 2.0**log2_scale * (np.pi / np.sqrt(3))  # of a logistic distribution of this scale
     return model.build_indexes(torch.from_numpy(deviation).float()).tolist()

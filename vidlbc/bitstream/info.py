@@ -46,7 +46,23 @@ def inspect(source: bytes | BinaryIO) -> BitstreamInfo:
         packets += [(packet.frames, len(packet.payload)) for packet in reader.packets()]
         ends.append(reader.position)
     return BitstreamInfo(
-        h.version, reader.frames, h.height, h.width, h.qp, h.kind, h.context, h.fingerprint.hex(), h.fps, h.levels,
-        h.coded, h.base, h.skip, ends[-1], ends[0] if h.base else None, reader.header_size, tuple(packets),
-        tuple(reader.qps), h.copies,
-    )  # fmt: skip
+        h.version,
+        reader.frames,
+        h.height,
+        h.width,
+        h.qp,
+        h.kind,
+        h.context,
+        h.fingerprint.hex(),
+        h.fps,
+        h.levels,
+        h.coded,
+        h.base,
+        h.skip,
+        ends[-1],
+        ends[0] if h.base else None,
+        reader.header_size,
+        tuple(packets),
+        tuple(reader.qps),
+        h.copies,
+    )

@@ -291,9 +291,18 @@ class PacketWriter:
             section.sink.close()
         size, base = sum(section.bytes for section in self._sections), self._sections[0].bytes
         return EncodeReport(
-            len(bits), size, base if h.base else None, h.qp, self._variant, sum(bits), h.height, h.width, tuple(bits),
-            vector_bits=0.0, copied=0.0,
-        )  # fmt: skip
+            len(bits),
+            size,
+            base if h.base else None,
+            h.qp,
+            self._variant,
+            sum(bits),
+            h.height,
+            h.width,
+            tuple(bits),
+            vector_bits=0.0,
+            copied=0.0,
+        )
 
 
 def crc_bytes(q: Tensor) -> bytes:

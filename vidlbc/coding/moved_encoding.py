@@ -404,9 +404,17 @@ class MovedChooser:
         at, latents = self._base, seen.prediction.latents
         scaled = self._scaled(frame, at)
         return worth_copying(
-            known.picture, shown(seen.picture), known.alone.shown, scaled, latents, at.gains, at.qp, lasts,
-            self._settings.weights or (FRESH, lasting_weight(self._share)), self._visible.pixels,
-        )  # fmt: skip
+            known.picture,
+            shown(seen.picture),
+            known.alone.shown,
+            scaled,
+            latents,
+            at.gains,
+            at.qp,
+            lasts,
+            self._settings.weights or (FRESH, lasting_weight(self._share)),
+            self._visible.pixels,
+        )
 
     def _under(
         self, frame: Source, at: _At, given: Look | None, scaled: Sequence[Tensor] | None = None
@@ -491,9 +499,18 @@ class MovedWriter:
         h, bits = self._header, self._bits
         self._write(end_bytes(len(bits), h.version))
         return EncodeReport(
-            len(bits), self._bytes, None, h.qp, self._variant, sum(bits), h.height, h.width, tuple(bits),
-            self._vector_bits, self._copied / len(bits),
-        )  # fmt: skip
+            len(bits),
+            self._bytes,
+            None,
+            h.qp,
+            self._variant,
+            sum(bits),
+            h.height,
+            h.width,
+            tuple(bits),
+            self._vector_bits,
+            self._copied / len(bits),
+        )
 
     def _write(self, data: bytes) -> None:
         self._sink.write(data)

@@ -71,9 +71,7 @@ def _difference(anchor: Sequence[Point], ours: Sequence[Point], measure: str) ->
 def comparison_matrix(found: Sequence[Difference]) -> tuple[list[str], list[list[str | None]]]:
     """Header and rows: a row a codec, a column for each that it is compared with; * without some of the clips."""
     kinds = list(dict.fromkeys(d.of for d in found))
-    told = {
-        (d.of, d.against): f"{d.bd_rate:+.1f}{'*' if d.left_out else ''}" for d in found if d.bd_rate is not None
-    }
+    told = {(d.of, d.against): f"{d.bd_rate:+.1f}{'*' if d.left_out else ''}" for d in found if d.bd_rate is not None}
     return ["codec", *kinds], [[of, *(told.get((of, against)) for against in kinds)] for of in kinds]
 
 

@@ -21,9 +21,12 @@ _COLOURS = (_BLUE, _ORANGE, _GREEN, "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def plot_frame_bits(
-    path: str | Path, bits: Sequence[float], bits_no_context: Sequence[float], title: str = "",
+    path: str | Path,
+    bits: Sequence[float],
+    bits_no_context: Sequence[float],
+    title: str = "",
     beside: str = "without context",
-) -> None:  # fmt: skip
+) -> None:
     """Bits of every frame of a clip, with temporal context and beside it without."""
     if not len(bits) or len(bits) != len(bits_no_context):
         raise InputError(f"{path}: expected bits of the same frames, got {len(bits)} and {len(bits_no_context)}")

@@ -1,7 +1,7 @@
 """Points of rate and distortion on disk, written after every clip, so that a rerun adds what is missing.
 
-    OUT/request.json    data, frames, precision and verify; a run with others is refused
-    OUT/points.json     {"points": [...]}, see `rate_distortion.Point`
+OUT/request.json    data, frames, precision and verify; a run with others is refused
+OUT/points.json     {"points": [...]}, see `rate_distortion.Point`
 """
 
 import json

@@ -147,10 +147,22 @@ def _measure_kinds(
             decoding, seen = time.perf_counter() - start, _quality(refined, frames)
         points.append(
             Point(
-                name, kind, qp, count, height, width, len(data), len(null), report.estimated_bits, *seen,
-                codec.picture_fingerprint, fps=fps, encode_seconds=analysis + coding, decode_seconds=decoding,
+                name,
+                kind,
+                qp,
+                count,
+                height,
+                width,
+                len(data),
+                len(null),
+                report.estimated_bits,
+                *seen,
+                codec.picture_fingerprint,
+                fps=fps,
+                encode_seconds=analysis + coding,
+                decode_seconds=decoding,
             )
-        )  # fmt: skip
+        )
     return points
 
 
@@ -175,9 +187,21 @@ def measure_anchor(name: str, frames: np.ndarray, anchor: Anchor, quality: int, 
     if decoded.shape != frames.shape:
         raise VidlbcError(f"{name}: {anchor.name} decodes {decoded.shape}, expected {frames.shape}")
     return Point(
-        name, anchor.name, quality, len(frames), height, width, len(data), len(data), 0.0, *_quality(decoded, frames),
-        anchor.settings, fps=fps, encode_seconds=coded - start, decode_seconds=end - coded,
-    )  # fmt: skip
+        name,
+        anchor.name,
+        quality,
+        len(frames),
+        height,
+        width,
+        len(data),
+        len(data),
+        0.0,
+        *_quality(decoded, frames),
+        anchor.settings,
+        fps=fps,
+        encode_seconds=coded - start,
+        decode_seconds=end - coded,
+    )
 
 
 def _quality(decoded: np.ndarray, frames: np.ndarray) -> tuple[float, float]:

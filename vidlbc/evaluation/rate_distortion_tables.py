@@ -15,9 +15,24 @@ from vidlbc.shards.layout import write_atomic
 from vidlbc.temporal_stage import NoContext
 
 _COLUMNS = (
-    "clip", "kind", "qp", "frames", "width", "height", "fps", "bytes", "bytes_no_context", "bpp", "kbps", "psnr",
-    "ms_ssim", "encode_fps", "decode_fps", "weights", "damage",
-)  # fmt: skip
+    "clip",
+    "kind",
+    "qp",
+    "frames",
+    "width",
+    "height",
+    "fps",
+    "bytes",
+    "bytes_no_context",
+    "bpp",
+    "kbps",
+    "psnr",
+    "ms_ssim",
+    "encode_fps",
+    "decode_fps",
+    "weights",
+    "damage",
+)
 
 
 def tables(points: Sequence[Point], problems: Mapping[str, str]) -> str:

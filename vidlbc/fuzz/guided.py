@@ -36,11 +36,21 @@ def run_guided(settings: FuzzSettings) -> int:
     for name in ("failures", "guided"):
         (settings.out / name).mkdir(parents=True, exist_ok=True)
     command = [
-        sys.executable, "-m", "vidlbc.fuzz.guided", str(settings.out / "corpus"), ",".join(settings.targets),
-        str(settings.max_pixels), str(settings.out / "guided"), f"-artifact_prefix={settings.out / 'failures'}/",
-        f"-runs={settings.count}", f"-seed={settings.seed + 1}", f"-timeout={int(settings.hang)}",
-        f"-report_slow_units={int(settings.hang)}", f"-rss_limit_mb={_RSS_MIB}", "-max_len=65536",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "vidlbc.fuzz.guided",
+        str(settings.out / "corpus"),
+        ",".join(settings.targets),
+        str(settings.max_pixels),
+        str(settings.out / "guided"),
+        f"-artifact_prefix={settings.out / 'failures'}/",
+        f"-runs={settings.count}",
+        f"-seed={settings.seed + 1}",
+        f"-timeout={int(settings.hang)}",
+        f"-report_slow_units={int(settings.hang)}",
+        f"-rss_limit_mb={_RSS_MIB}",
+        "-max_len=65536",
+    ]
     return 1 if subprocess.run(command, check=False).returncode else 0
 
 

@@ -110,9 +110,13 @@ def main() -> None:
         done = [judged(-1, case.target, partial(run_case, corpus, case, work)) for case in valid]
         wrong = [outcome for outcome in done if outcome.verdict != "decoded"]
         most = Outcome(
-            -1, "", wrong[0].verdict if wrong else "decoded", wrong[0].text if wrong else "",
-            max((o.seconds for o in done), default=0.0), max((o.bytes for o in done), default=0),
-        )  # fmt: skip
+            -1,
+            "",
+            wrong[0].verdict if wrong else "decoded",
+            wrong[0].text if wrong else "",
+            max((o.seconds for o in done), default=0.0),
+            max((o.bytes for o in done), default=0),
+        )
         answers.write(json.dumps(asdict(most)) + "\n")
         _limit_address_space(int(headroom))
         for line in sys.stdin:

@@ -143,9 +143,7 @@ def rgb_stem(channels: int, settings: ResNetSettings) -> nn.Module:
     """7x7 convolution and max pooling, stride 2 each: (B, 3, H, W) -> (B, width, H/4, W/4)."""
     width = settings.width
     conv = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
-    return nn.Sequential(
-        conv, settings.normalisation(width), ACTIVATIONS[settings.activation](), nn.MaxPool2d(3, 2, 1)
-    )
+    return nn.Sequential(conv, settings.normalisation(width), ACTIVATIONS[settings.activation](), nn.MaxPool2d(3, 2, 1))
 
 
 def subpixel_stem(channels: int, settings: ResNetSettings) -> nn.Module:

@@ -182,22 +182,32 @@ def _analysis(N: int, M: int, bottlenecks: int) -> nn.Sequential:
     """ELIC's g_a: (B, 3, H, W) -> (B, M, H/16, W/16)."""
     elic = _layers()
     return nn.Sequential(
-        elic.conv(3, N, kernel_size=5, stride=2), _bottlenecks(N, bottlenecks),
-        elic.conv(N, N, kernel_size=5, stride=2), _bottlenecks(N, bottlenecks), elic.AttentionBlock(N),
-        elic.conv(N, N, kernel_size=5, stride=2), _bottlenecks(N, bottlenecks),
-        elic.conv(N, M, kernel_size=5, stride=2), elic.AttentionBlock(M),
-    )  # fmt: skip
+        elic.conv(3, N, kernel_size=5, stride=2),
+        _bottlenecks(N, bottlenecks),
+        elic.conv(N, N, kernel_size=5, stride=2),
+        _bottlenecks(N, bottlenecks),
+        elic.AttentionBlock(N),
+        elic.conv(N, N, kernel_size=5, stride=2),
+        _bottlenecks(N, bottlenecks),
+        elic.conv(N, M, kernel_size=5, stride=2),
+        elic.AttentionBlock(M),
+    )
 
 
 def _synthesis(M: int, N: int, bottlenecks: int) -> nn.Sequential:
     """ELIC's g_s: (B, M, H/16, W/16) -> (B, 3, H, W)."""
     elic = _layers()
     return nn.Sequential(
-        elic.AttentionBlock(M), elic.deconv(M, N, kernel_size=5, stride=2), _bottlenecks(N, bottlenecks),
-        elic.deconv(N, N, kernel_size=5, stride=2), elic.AttentionBlock(N), _bottlenecks(N, bottlenecks),
-        elic.deconv(N, N, kernel_size=5, stride=2), _bottlenecks(N, bottlenecks),
+        elic.AttentionBlock(M),
+        elic.deconv(M, N, kernel_size=5, stride=2),
+        _bottlenecks(N, bottlenecks),
+        elic.deconv(N, N, kernel_size=5, stride=2),
+        elic.AttentionBlock(N),
+        _bottlenecks(N, bottlenecks),
+        elic.deconv(N, N, kernel_size=5, stride=2),
+        _bottlenecks(N, bottlenecks),
         elic.deconv(N, 3, kernel_size=5, stride=2),
-    )  # fmt: skip
+    )
 
 
 def _bottlenecks(N: int, count: int) -> nn.Sequential:
@@ -218,5 +228,6 @@ def _preview_synthesis(M: int, N: int) -> nn.Sequential:
     deconv = _layers().deconv
     layers: list[nn.Module] = [deconv(M, 2 * N, kernel_size=3, stride=2), nn.LeakyReLU(0.1)]
     layers += [deconv(2 * N, N, kernel_size=3, stride=2), nn.LeakyReLU(0.1)]
-    return nn.Sequential(*layers, deconv(N, N, kernel_size=3, stride=2), nn.LeakyReLU(0.1),
-                         deconv(N, 3, kernel_size=3, stride=2))  # fmt: skip
+    return nn.Sequential(
+        *layers, deconv(N, N, kernel_size=3, stride=2), nn.LeakyReLU(0.1), deconv(N, 3, kernel_size=3, stride=2)
+    )

@@ -48,9 +48,14 @@ class Codevilla(ImageStage):
         conv, deconv = parts.conv, parts.deconv
         self.g_a = nn.Sequential(conv(3, N), gdn(N), conv(N, N), gdn(N), conv(N, N), gdn(N), conv(N, N))
         self.g_s = nn.Sequential(
-            deconv(N, N), gdn(N, inverse=True), deconv(N, N), gdn(N, inverse=True),
-            deconv(N, N), gdn(N, inverse=True), deconv(N, 3),
-        )  # fmt: skip
+            deconv(N, N),
+            gdn(N, inverse=True),
+            deconv(N, N),
+            gdn(N, inverse=True),
+            deconv(N, N),
+            gdn(N, inverse=True),
+            deconv(N, 3),
+        )
         first_stride = 2 if z_stride == 128 else 1
         self.h_a = nn.Sequential(
             conv(N, N, kernel_size=3, stride=first_stride), nn.LeakyReLU(), conv(N, N), nn.LeakyReLU(), conv(N, N)

@@ -95,10 +95,17 @@ def _labels(corpus: Corpus, split: str) -> list[int]:
 def shard_settings(settings: JobSettings) -> Settings:
     """How the corpus is encoded. Raises InputError for values out of range."""
     return Settings(
-        qp=settings.qp, clip_frames=settings.clip_frames, max_side=settings.max_side,
-        model=str(settings.model.resolve()), temporal=settings.temporal, precision=settings.precision,
-        deadline_s=settings.deadline_s, psnr=settings.psnr, bitrate=settings.bitrate, rdo=bool(settings.rdo),
-    )  # fmt: skip
+        qp=settings.qp,
+        clip_frames=settings.clip_frames,
+        max_side=settings.max_side,
+        model=str(settings.model.resolve()),
+        temporal=settings.temporal,
+        precision=settings.precision,
+        deadline_s=settings.deadline_s,
+        psnr=settings.psnr,
+        bitrate=settings.bitrate,
+        rdo=bool(settings.rdo),
+    )
 
 
 def _check_values(settings: JobSettings) -> None:
@@ -111,13 +118,21 @@ def _check_values(settings: JobSettings) -> None:
     started_from(settings)
     _one_of("eval.head", evaluation.head, HEAD_KINDS)
     for name, value, least in (
-        ("processes", settings.processes, 1), ("data.clip_frames", settings.clip_frames, 1),
-        ("data.fold", settings.fold, 1), ("train.frames", clips.frames, 2), ("train.size", clips.size, 16),
-        ("train.batch", clips.batch, 1), ("train.pool_windows", clips.pool_windows, 1),
-        ("train.window_frames", clips.window_frames, clips.frames), ("train.steps_per_pool", clips.steps_per_pool, 1),
-        ("eval.videos", evaluation.videos, 1), ("eval.frames", evaluation.frames, 1),
-        ("eval.views", evaluation.views, 1), ("eval.grid", evaluation.grid, 1), ("eval.epochs", evaluation.epochs, 1),
-    ):  # fmt: skip
+        ("processes", settings.processes, 1),
+        ("data.clip_frames", settings.clip_frames, 1),
+        ("data.fold", settings.fold, 1),
+        ("train.frames", clips.frames, 2),
+        ("train.size", clips.size, 16),
+        ("train.batch", clips.batch, 1),
+        ("train.pool_windows", clips.pool_windows, 1),
+        ("train.window_frames", clips.window_frames, clips.frames),
+        ("train.steps_per_pool", clips.steps_per_pool, 1),
+        ("eval.videos", evaluation.videos, 1),
+        ("eval.frames", evaluation.frames, 1),
+        ("eval.views", evaluation.views, 1),
+        ("eval.grid", evaluation.grid, 1),
+        ("eval.epochs", evaluation.epochs, 1),
+    ):
         require_number(name, value, least, whole=True)
     for name, values in (("eval.rates", evaluation.rates), ("eval.decays", evaluation.decays)):
         if not values:

@@ -28,9 +28,15 @@ _DATA_OPTIONS = ("root", "labels", "fold", "holdout", "clip_frames", "max_side",
 
 
 def write_page(
-    path: Path, settings: JobSettings, shards: LatentShards, codec: Codec, quality: Quality,
-    probes: Mapping[str, ProbeResult], figures: Mapping[str, Any], training: Sequence[Mapping[str, Any]],
-) -> None:  # fmt: skip
+    path: Path,
+    settings: JobSettings,
+    shards: LatentShards,
+    codec: Codec,
+    quality: Quality,
+    probes: Mapping[str, ProbeResult],
+    figures: Mapping[str, Any],
+    training: Sequence[Mapping[str, Any]],
+) -> None:
     """`figures`: metrics.json; `training`: the rows of the log, in order of steps."""
     page = Page(f"Latent shards of {settings.root}", f"vidlbc {figures['environment']['vidlbc']}")
     page.text(
@@ -83,11 +89,18 @@ def accuracy_points(
             column = "base_bytes" if base and name == "latents" else "bytes"
             total = sum(row[column] for row in clips)
         pixels = sum(row["frames"] * row["height"] * row["width"] for row in clips)
-        points.append({
-            "medium": INPUT_NAMES[name], "head": result.kind, "qp": None if name == "pixels" else qp,
-            "bytes": total / result.n_videos, "bpp": bits_per_pixel(total, 1, 1, pixels), "top1": result.top1,
-            "ci95": list(result.ci95), "clips": result.n_videos,
-        })  # fmt: skip
+        points.append(
+            {
+                "medium": INPUT_NAMES[name],
+                "head": result.kind,
+                "qp": None if name == "pixels" else qp,
+                "bytes": total / result.n_videos,
+                "bpp": bits_per_pixel(total, 1, 1, pixels),
+                "top1": result.top1,
+                "ci95": list(result.ci95),
+                "clips": result.n_videos,
+            }
+        )
     return points
 
 
@@ -156,10 +169,12 @@ def _add_training(page: Page, rows: Sequence[Mapping[str, Any]]) -> None:
 
     steps = [rows[i]["step"] for i in some]
     rates = {"frames with a past": curve("bpp"), "first frames": curve("bpp_first")}
-    page.row([
-        page.series("Estimated bits of training clips", rates, "step", "bit/pixel", x=steps, digits=4),
-        page.series("Share saved by the past", {"saved": curve("saving")}, "step", "share", x=steps, digits=3),
-    ])  # fmt: skip
+    page.row(
+        [
+            page.series("Estimated bits of training clips", rates, "step", "bit/pixel", x=steps, digits=4),
+            page.series("Share saved by the past", {"saved": curve("saving")}, "step", "share", x=steps, digits=3),
+        ]
+    )
 
 
 def _clip_row(clip: ClipQuality) -> list[Any]:

@@ -78,11 +78,16 @@ def recognise(
             if needed not in parts:
                 raise InputError(f"no labelled video of the {needed} split could be read")
         results[name] = run_probe(
-            parts["train"], parts[split], len(whole.classes), settings.head,
+            parts["train"],
+            parts[split],
+            len(whole.classes),
+            settings.head,
             val=None if split == "val" else parts.get("val"),
             budget=budget,
-            options=settings.head_options, seed=seed, device=codec.device,
-        )  # fmt: skip
+            options=settings.head_options,
+            seed=seed,
+            device=codec.device,
+        )
     return results
 
 
@@ -108,9 +113,12 @@ def features_of(
     cache.mkdir(parents=True, exist_ok=True)
     own = [videos[at] for at in own_share(len(videos))]
     _keep_tokens(
-        own, shards, builders, lambda video, data: _tokens_of(video, data, shards, codec, builders),
+        own,
+        shards,
+        builders,
+        lambda video, data: _tokens_of(video, data, shards, codec, builders),
         f"features of {split}",
-    )  # fmt: skip
+    )
     keys, unread = [video.first["key"] for video in videos], tuple(failures(shards).items())
     built = {}
     for name, builder in builders.items():

@@ -70,9 +70,13 @@ def collect(
 
 
 def write_report(
-    settings: JobSettings, shards: LatentShards, codec: Codec, quality: Quality,
-    probes: Mapping[str, ProbeResult], figures: Mapping[str, Any],
-) -> list[Path]:  # fmt: skip
+    settings: JobSettings,
+    shards: LatentShards,
+    codec: Codec,
+    quality: Quality,
+    probes: Mapping[str, ProbeResult],
+    figures: Mapping[str, Any],
+) -> list[Path]:
     """metrics.json, plots/*.png, side_by_side.mp4 (with PyAV), per-clip figures, report/index.html; returns what was
     written."""
     out, plots = settings.out, settings.out / "plots"
@@ -81,7 +85,10 @@ def write_report(
     written[0].write_text(json.dumps(quality.to_json(), indent=1) + "\n")
     if codec.kind != "none":
         plot_frame_bits(
-            plots / "frame_bits.png", quality.frame_bits, quality.frame_bits_no_context, quality.shown.source,
+            plots / "frame_bits.png",
+            quality.frame_bits,
+            quality.frame_bits_no_context,
+            quality.shown.source,
             "temporal=none, about the same PSNR" if figures["rdo"] else "without context",
         )
         written.append(plots / "frame_bits.png")

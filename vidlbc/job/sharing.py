@@ -1,7 +1,7 @@
 """What the processes of a torchrun run share of the job beside training: encoding, by shard; features, by video.
 
-    rank 0: launch(plan, RankEngine) --todo--> every rank takes the next shard --reports--> rank 0: log, manifest
-    every rank: features of every N-th video --files--> rank 0: one set, in the order of the videos
+rank 0: launch(plan, RankEngine) --todo--> every rank takes the next shard --reports--> rank 0: log, manifest
+every rank: features of every N-th video --files--> rank 0: one set, in the order of the videos
 """
 
 import time

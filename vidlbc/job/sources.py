@@ -53,9 +53,13 @@ def stored_frames_at(
     start, found, kept = meta["start"], 0, []
     with source_file(shards.root_of(meta), meta["source"]) as file:
         reader = VideoReader(
-            file, start=start, stop=start + total, max_side=max_side, backend=settings.backend,
+            file,
+            start=start,
+            stop=start + total,
+            max_side=max_side,
+            backend=settings.backend,
             deadline_s=settings.deadline_s,
-        )  # fmt: skip
+        )
         for block in reader.blocks():
             here = indices[(indices >= found) & (indices < found + len(block))] - found
             if len(here):

@@ -1,9 +1,9 @@
 """Stage 2 of the main job: train the temporal stage on the train split, the image stage being frozen.
 
-    out/model/request.json   what was asked for, written first: the same command resumes, another one is refused
-    out/model/image_stage    a copy, so that the shards decode whatever becomes of the original
-    out/training/            checkpoint and log, and what the stage is built with: {"kind", "options"}
-    out/model/trained.json   written last
+out/model/request.json   what was asked for, written first: the same command resumes, another one is refused
+out/model/image_stage    a copy, so that the shards decode whatever becomes of the original
+out/training/            checkpoint and log, and what the stage is built with: {"kind", "options"}
+out/model/trained.json   written last
 """
 
 import hashlib
@@ -226,17 +226,30 @@ def _fit(settings: JobSettings, corpus: Corpus, image: models.ImageModel, tempor
     paths = list(dict.fromkeys(item.path for item in corpus.select("train").items))
     silent = True if distributed.rank() else None
     sampler = read_clips(
-        paths, train.clips, train.seed, _pictures(train.pictures), lambda path: source_file(corpus.root, str(path)),
-        device, train.resident,
-    )  # fmt: skip
+        paths,
+        train.clips,
+        train.seed,
+        _pictures(train.pictures),
+        lambda path: source_file(corpus.root, str(path)),
+        device,
+        train.resident,
+    )
     image = image.to(device)
     temporal.to(device)
     logger = start_wandb(settings.wandb, settings.out)
     loop = Settings(
-        train.budget, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema, bf16=train.bf16, tf32=train.tf32,
-        seed=train.seed, log_every=train.log_every or (100 if device.type == "cuda" else 10),
-        save_seconds=train.save_seconds, val_seconds=train.val_seconds, step=train.step,
-    )  # fmt: skip
+        train.budget,
+        lr=train.lr,
+        weight_decay=train.weight_decay,
+        ema=train.ema,
+        bf16=train.bf16,
+        tf32=train.tf32,
+        seed=train.seed,
+        log_every=train.log_every or (100 if device.type == "cuda" else 10),
+        save_seconds=train.save_seconds,
+        val_seconds=train.val_seconds,
+        step=train.step,
+    )
     objective: SymbolRate | MotionRate = SymbolRate(image, train.bf16)
     if isinstance(temporal, MovedStage):
         objective = MotionRate(image, train.bf16, PRICE if train.rdo else None)

@@ -76,9 +76,12 @@ def verify(
         str(shards.folder), shards.split, str(model), codec.kind, threads, batch, device, list(map(int, indices))
     )
     done = subprocess.run(
-        [sys.executable, "-m", "vidlbc.job.verify"], input=json.dumps(asdict(request)), capture_output=True, text=True,
+        [sys.executable, "-m", "vidlbc.job.verify"],
+        input=json.dumps(asdict(request)),
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise VidlbcError(f"verification: the decoding process failed: {reason}")

@@ -18,12 +18,17 @@ def tables(outcome: Mapping[str, Any], variants: Mapping[str, Mapping[int, Recov
     phases = format_table(rows, ("phase", "steps", *[f"RQ {name}" for name in names]))
     lines = [
         (
-            name, str(qp), f"{m.cr:.1f}", f"{m.cr_bytes:.1f}", f"{m.bpp:.4f}",
-            f"{m.rq:.3f} [{m.rq_low:.3f}, {m.rq_high:.3f}]", f"{m.psnr:.2f}",
+            name,
+            str(qp),
+            f"{m.cr:.1f}",
+            f"{m.cr_bytes:.1f}",
+            f"{m.bpp:.4f}",
+            f"{m.rq:.3f} [{m.rq_low:.3f}, {m.rq_high:.3f}]",
+            f"{m.psnr:.2f}",
         )
         for name, measured in variants.items()
         for qp, m in measured.items()
-    ]  # fmt: skip
+    ]
     header = ("variant", "QP", "CR elements", "CR bytes", "bit/pixel", "RQ [95%]", "PSNR in dB")
     return f"{phases}\n\nthreshold {threshold:g}: {outcome['stopped']}\n\n{format_table(lines, header)}"
 

@@ -174,9 +174,13 @@ class TwoStep:
         measured = self.measure(learner, {name: variants[name] for name in names}, folder)
         # No figure of the log: a mean since the last line of it differs where a run was killed in between.
         return {
-            "phase": phase.name, "kind": phase.kind, "variant": phase.variant, "steps": phase.steps,
-            "skipped": outcome.skipped, "measured": measured,
-        }  # fmt: skip
+            "phase": phase.name,
+            "kind": phase.kind,
+            "variant": phase.variant,
+            "steps": phase.steps,
+            "skipped": outcome.skipped,
+            "measured": measured,
+        }
 
     @staticmethod
     def _load(learner: Learner, folder: Path) -> None:

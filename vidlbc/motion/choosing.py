@@ -36,9 +36,7 @@ class Cheapest:
         differences = self._differences(2 * BLOCK, everywhere.index_copy(1, here, options), size)[:, here]
         return _pick(options, (differences + self._price * self._bits(asked, guess, options)).argmin(-1))
 
-    def parts(
-        self, large: Tensor, of_split: Asked, guess: Sequence[Tensor], asked: Asked
-    ) -> tuple[Tensor, Tensor]:
+    def parts(self, large: Tensor, of_split: Asked, guess: Sequence[Tensor], asked: Asked) -> tuple[Tensor, Tensor]:
         rows, columns = large.shape[1:3]
         options = torch.stack([guess[0], guess[1], self._parts], 2)
         differences = self._differences(BLOCK, options, (2 * rows, 2 * columns))

@@ -74,9 +74,7 @@ class Wanted(Protocol):
         differs."""
         ...
 
-    def parts(
-        self, large: Tensor, of_split: Asked, guess: Sequence[Tensor], asked: Asked
-    ) -> tuple[Tensor, Tensor]:
+    def parts(self, large: Tensor, of_split: Asked, guess: Sequence[Tensor], asked: Asked) -> tuple[Tensor, Tensor]:
         """Which blocks have vectors of their own in their parts, int32 (B, n), and those of all parts, (B, 4n, 2);
         `large`: the vectors of blocks of 16x16, (B, h, w, 2)."""
         ...
@@ -91,9 +89,7 @@ class _Given:
     def large(self, here: Tensor, guess: Sequence[Tensor], asked: Asked, size: tuple[int, int]) -> Tensor:
         return self._large[:, here]
 
-    def parts(
-        self, large: Tensor, of_split: Asked, guess: Sequence[Tensor], asked: Asked
-    ) -> tuple[Tensor, Tensor]:
+    def parts(self, large: Tensor, of_split: Asked, guess: Sequence[Tensor], asked: Asked) -> tuple[Tensor, Tensor]:
         return _parted(self._field, enlarged(large)).flatten(1, 2).int(), self._field.flatten(1, 2)
 
 

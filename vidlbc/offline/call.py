@@ -1,7 +1,7 @@
 """One call on the node: check, start the runner or attach to it, bring results home until the call is nearly over.
 
-    first call:   check --> call.json --> runner in its own session --+
-    any call:                                                        +--> results every so often --> the last, a table
+first call:   check --> call.json --> runner in its own session --+
+any call:                                                        +--> results every so often --> the last, a table
 """
 
 import platform
@@ -118,9 +118,7 @@ def _runner_lives(root: Root) -> bool:
 def _start_runner(root: Root) -> None:
     command = [sys.executable, "-m", "vidlbc.offline.runner", str(root.path)]
     with open(root.path / "runner.log", "ab") as log:
-        subprocess.run(
-            command, cwd=root.path / "code", stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
-        )
+        subprocess.run(command, cwd=root.path / "code", stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
 
 
 def _is_over(root: Root) -> bool:

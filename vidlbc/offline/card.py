@@ -22,22 +22,39 @@ def card(name: str, run: "Run", step: Step, codec: Codec) -> str:
     options = json.dumps(stage.get("options", {}), sort_keys=True)
     made_from = "image stage" if step.run == weights.IMAGE else f"temporal stage `{codec.kind}`"
     lines = [
-        "---", "license: apache-2.0", "library_name: vidlbc", "tags: [video-compression]", "---", "",
-        f"# Model card: `{name}`", "",
+        "---",
+        "license: apache-2.0",
+        "library_name: vidlbc",
+        "tags: [video-compression]",
+        "---",
+        "",
+        f"# Model card: `{name}`",
+        "",
         f"Step `{step.name}` ({made_from}) of plan `{run.plan.name}`, commit `{run.state['commit']}`, "
         f"{_day(run.state['began'])}; generation {run.generation.number} of its results. "
-        f"Kind `{codec.kind}`, fingerprint `{codec.fingerprint}`.", "",
-        "## Architecture", "",
-        f"Image stage of family `{stage['family']}` with options `{options}`.", "",
-        "## Data and settings", "",
-        *[f"- `{text}`" for text in record.args], "",
-        "## Steps of the plan", "",
-        *_table(run), "",
-        "## Figures", "",
-        *[f"- {told}" for told in _figures(run, step)], "",
-        "## Machine", "",
-        *[f"- {key}: {value}" for key, value in environment.items() if value is not None], "",
-    ]  # fmt: skip
+        f"Kind `{codec.kind}`, fingerprint `{codec.fingerprint}`.",
+        "",
+        "## Architecture",
+        "",
+        f"Image stage of family `{stage['family']}` with options `{options}`.",
+        "",
+        "## Data and settings",
+        "",
+        *[f"- `{text}`" for text in record.args],
+        "",
+        "## Steps of the plan",
+        "",
+        *_table(run),
+        "",
+        "## Figures",
+        "",
+        *[f"- {told}" for told in _figures(run, step)],
+        "",
+        "## Machine",
+        "",
+        *[f"- {key}: {value}" for key, value in environment.items() if value is not None],
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -46,10 +63,16 @@ def log_entry(out: Path, run: "Run", step: Step) -> str:
     environment = run.state["environment"]
     where = ", ".join(f"{key} {environment.get(key)}" for key in ("device_name", "torch", "exact sums"))
     lines = [
-        f"## {_day(run.state['began'])}: plan `{run.plan.name}`, joined as `{out.name}`", "",
+        f"## {_day(run.state['began'])}: plan `{run.plan.name}`, joined as `{out.name}`",
+        "",
         f"Machine: {where}. Commit `{run.state['commit']}`, generation {run.generation.number}; the model is that of "
-        f"step `{step.name}`.", "", *_table(run), "", *[f"- {told}" for told in _figures(run, step)], "",
-    ]  # fmt: skip
+        f"step `{step.name}`.",
+        "",
+        *_table(run),
+        "",
+        *[f"- {told}" for told in _figures(run, step)],
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -1,10 +1,10 @@
 """What comes home of a run: its state, what each step wrote and printed, and weights, the newest first.
 
-    state.json                    plan, environment, what became of each step
-    STEP/printed.txt              the end of what it printed
-    STEP/*.jsonl  STEP/*.json     figures
-    STEP/model/...                a whole model's files, without an image stage that is there otherwise
-    STEP/average.safetensors  STEP/about.json      of a training at work: its averaged weights, and what they fit
+state.json                    plan, environment, what became of each step
+STEP/printed.txt              the end of what it printed
+STEP/*.jsonl  STEP/*.json     figures
+STEP/model/...                a whole model's files, without an image stage that is there otherwise
+STEP/average.safetensors  STEP/about.json      of a training at work: its averaged weights, and what they fit
 """
 
 from collections.abc import Iterator, Mapping
@@ -58,9 +58,11 @@ def _in_order(trained: Mapping[str, tuple[str, Path]], images: Mapping[str, byte
 
 def _state(plan: Plan, call: Call, commit: str, records: dict[str, Record]) -> dict[str, Any]:
     return {
-        "plan": plan.as_json(), "commit": commit, **asdict(call),
+        "plan": plan.as_json(),
+        "commit": commit,
+        **asdict(call),
         "records": {name: asdict(record) for name, record in records.items()},
-    }  # fmt: skip
+    }
 
 
 def _figures(root: Root, name: str, record: Record) -> list[Entry]:

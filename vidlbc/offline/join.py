@@ -1,10 +1,10 @@
 """Results that came home, made into a model folder: checked, joined, loaded, with a card and an entry for the log.
 
-    results --newest whole generation--> steps' weights --the last trained step, or step=--> OUT, for vidlbc.load
+results --newest whole generation--> steps' weights --the last trained step, or step=--> OUT, for vidlbc.load
 
-    OUT/                  the model
-    OUT/README.md         the card
-    OUT/run/              state.json and every step's figures and print, as they came
+OUT/                  the model
+OUT/README.md         the card
+OUT/run/              state.json and every step's figures and print, as they came
 """
 
 import json

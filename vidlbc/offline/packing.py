@@ -48,9 +48,7 @@ def make_packs(plan: Plan, settings: PackSettings) -> Packs:
     if settings.wheels is not None:
         wheels = find_wheels(settings.wheels, list(settings.packages), settings.python, list(settings.platforms))
     packed = pack(plan, settings.data, wheels, settings.out, settings.repo, settings.part)
-    typed = commands(
-        plan, packed.parts, settings.root, settings.results, settings.options, settings.command_chars
-    )
+    typed = commands(plan, packed.parts, settings.root, settings.results, settings.options, settings.command_chars)
     return Packs(plan, packed, len(wheels), tuple(typed))
 
 

@@ -167,7 +167,6 @@ def _check(plan: Plan, where: str) -> None:
     if not isinstance(plan.minutes, int | float) or plan.minutes < before:
         raise InputError(f"{where}: minutes={plan.minutes!r}, expected at least {before:g}, where its last step ends")
 
-
     if not all(isinstance(length, int | float) and length > 0 for length in plan.calls):
         raise InputError(f"{where}: calls={list(plan.calls)}, expected minutes of each call")
 

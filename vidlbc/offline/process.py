@@ -18,9 +18,14 @@ def start(command: Sequence[str], root: Path, log: Path) -> subprocess.Popen[byt
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as sink:
         return subprocess.Popen(
-            command, cwd=root / "code", stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
-            start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1", _MARK: str(root)},
-        )  # fmt: skip
+            command,
+            cwd=root / "code",
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", _MARK: str(root)},
+        )
 
 
 def wait(process: subprocess.Popen[bytes], end: float, over: Callable[[], bool]) -> int | None:

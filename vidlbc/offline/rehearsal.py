@@ -66,11 +66,15 @@ def rehearse(plan: Plan, settings: PackSettings, out: Path, python: str) -> str:
         raise VidlbcError(f"{sum(way.differing for way in compared)} symbols of {out / 'model'} differ")
     rows = [[one.what, f"{one.took:.1f}", f"{one.limit:.1f}" if one.limit else "", one.told] for one in made]
     symbols = sum(way.symbols for way in compared)
-    return "\n".join([
-        describe(packs), format_table(rows, ["call", "seconds", "of", "last line"]), "",
-        f"joined generation {run.generation.number}: step {step.name} in {out / 'model'}; loaded; {symbols} symbols of "
-        f"{len(clips)} clips decoded both ways: 0 differ",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            describe(packs),
+            format_table(rows, ["call", "seconds", "of", "last line"]),
+            "",
+            f"joined generation {run.generation.number}: step {step.name} in {out / 'model'}; loaded;"
+            f" {symbols} symbols of {len(clips)} clips decoded both ways: 0 differ",
+        ]
+    )
 
 
 def _empty(out: Path) -> None:
@@ -96,9 +100,14 @@ def _call(command: Command, node: Path, python: str, results: Path, kill_at: flo
     results.mkdir(parents=True)
     began = time.monotonic()
     process = subprocess.Popen(
-        ["bash", "-c", command.text], cwd=node, env=_bare(results, python), stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+        ["bash", "-c", command.text],
+        cwd=node,
+        env=_bare(results, python),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     limit = 60 * command.minutes
     try:
         printed, _ = process.communicate(timeout=kill_at or limit + 30)
@@ -132,4 +141,3 @@ def _kill_runner(root: Root) -> str:
     pid = int((root.path / "runner.pid").read_text())
     os.kill(pid, signal.SIGKILL)
     return f"process {pid}"
-

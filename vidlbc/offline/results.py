@@ -114,9 +114,12 @@ def write_generation(folder: Path, run: str, number: int, groups: Sequence[Group
             if piece["name"] not in there:
                 (folder / piece["name"]).write_bytes(content[place * limits.part : (place + 1) * limits.part])
     described = {
-        "format": FORMAT, "run": run, "generation": number, "left_out": left_out,
+        "format": FORMAT,
+        "run": run,
+        "generation": number,
+        "left_out": left_out,
         "tars": [changing, *[pieces for _, pieces in shared]],
-    }  # fmt: skip
+    }
     write_atomic(folder / f"results-{number:04d}.json", dump_json(described, indent=1))
     return len(data) + sum(len(content) for content, _ in shared)
 

@@ -134,9 +134,11 @@ class Runner:
     def _values(self, step: Step, out: Path, end: float) -> dict[str, str]:
         """What the placeholders stand for; names of steps that left no model are missing."""
         values = {
-            "data": str(self.root.path / "data"), "out": str(out), "device": self.call.device,
+            "data": str(self.root.path / "data"),
+            "out": str(out),
+            "device": self.call.device,
             "until": f"@{max(end - 60 * step.closing, 0):.0f}",
-        }  # fmt: skip
+        }
         for other in self.plan.steps[: self.plan.steps.index(step)]:
             left = Path(self.records[other.name].out or ".")
             if not weights.trains(other.run) or weights.is_model(other.run, left):
@@ -191,8 +193,10 @@ def figure(out: Path, by: str) -> float | None:
     the last."""
     training = out / "training"
     rows = [
-        *_rows(out / "metrics.json", whole=True), *_rows(training / "log.jsonl"), *_rows(training / "validation.jsonl"),
-    ]  # fmt: skip
+        *_rows(out / "metrics.json", whole=True),
+        *_rows(training / "log.jsonl"),
+        *_rows(training / "validation.jsonl"),
+    ]
     found = [value for row in rows if isinstance(value := _inside(row, by), int | float)]
     return float(found[-1]) if found else None
 

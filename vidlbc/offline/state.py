@@ -1,10 +1,10 @@
 """What is known on the node, in files of the root that each have one writer.
 
-    root/pack.json     by `pack`: plan, commit, which parts a step needs
-    root/parts/K       by start.py: part K is unpacked
-    root/call.json     by the first call: when it began, until when, on what
-    root/state.json    by the runner: what became of each step
-    root/out/STEP      by the step itself; root/out/STEP.log is what it printed
+root/pack.json     by `pack`: plan, commit, which parts a step needs
+root/parts/K       by start.py: part K is unpacked
+root/call.json     by the first call: when it began, until when, on what
+root/state.json    by the runner: what became of each step
+root/out/STEP      by the step itself; root/out/STEP.log is what it printed
 """
 
 import json

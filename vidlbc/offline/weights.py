@@ -1,7 +1,7 @@
 """Averaged weights of a training run, running or stopped, made into the files of a model folder.
 
-    OUT/training/average.safetensors + the run's request --> OUT/image_stage        (tools/pretrain_image.py)
-                                                         --> OUT/model/temporal/KIND (tools/pretrain_video.py)
+OUT/training/average.safetensors + the run's request --> OUT/image_stage        (tools/pretrain_image.py)
+                                                     --> OUT/model/temporal/KIND (tools/pretrain_video.py)
 """
 
 import json

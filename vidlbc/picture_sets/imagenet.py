@@ -1,8 +1,8 @@
 """ImageNet: as the ILSVRC archive has it, or as folders of classes.
 
-    Data/CLS-LOC/{train/nXXXX/*.JPEG, val/*.JPEG}, LOC_synset_mapping.txt, LOC_val_solution.csv     ILSVRC (Kaggle)
-    {train,val,test}/CLASS/*.JPEG                                                                   split folders
-    CLASS/*.jpg                                                                                     classes alone: train
+Data/CLS-LOC/{train/nXXXX/*.JPEG, val/*.JPEG}, LOC_synset_mapping.txt, LOC_val_solution.csv     ILSVRC (Kaggle)
+{train,val,test}/CLASS/*.JPEG                                                                   split folders
+CLASS/*.jpg                                                                                     classes alone: train
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _open_ilsvrc(root: Path, split: str) -> ImageNet:
     if split == "test":
         return ImageNet(root, split, (), pictures, [None] * len(pictures))
     by_class = _class_folders(folder)
-    if by_class:   # val sorted into class folders, as most trainers want it
+    if by_class:  # val sorted into class folders, as most trainers want it
         return _of_folders(root, split, classes, by_class, index)
     answers = _read_solution(root / _SOLUTION, index)
     for path in pictures:

@@ -51,9 +51,14 @@ class OpenImages(PictureSet):
     weak = True
 
     def __init__(
-        self, root: Path, split: str, classes: Sequence[str], pictures: Sequence[Path], labels: _Rows | None,
+        self,
+        root: Path,
+        split: str,
+        classes: Sequence[str],
+        pictures: Sequence[Path],
+        labels: _Rows | None,
         boxes: _Rows | None,
-    ):  # fmt: skip
+    ):
         kinds = [kind for kind, rows in (("label", labels), ("boxes", boxes)) if rows is not None]
         super().__init__(root, split, classes, kinds, pictures)
         self._labels, self._boxes = labels, boxes

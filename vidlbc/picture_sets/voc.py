@@ -13,9 +13,27 @@ from vidlbc.errors import InputError
 from vidlbc.picture_sets.base import IGNORE, Boxes, PictureSet, Sample, read_plane, text_lines
 
 CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
 _MAX_XML_BYTES = 2**20
 
 
@@ -54,7 +72,7 @@ class Voc(PictureSet):
 
     def _boxes(self, name: str) -> Boxes | None:
         path = self.root / "Annotations" / f"{name}.xml"
-        if self.split == "test" and not path.is_file():   # the test annotations of most years are not public
+        if self.split == "test" and not path.is_file():  # the test annotations of most years are not public
             return None
         corners, labels, odd = [], [], []
         for item in _read_xml(path).iter("object"):
@@ -70,7 +88,7 @@ class Voc(PictureSet):
                 raise error if isinstance(error, InputError) else InputError(f"{path}: bndbox: {error}") from None
             if not np.isfinite([x0, y0, x1, y1]).all():
                 raise InputError(f"{path}: bndbox {x0:g} {y0:g} {x1:g} {y1:g}, expected finite numbers")
-            corners.append((x0 - 1, y0 - 1, x1, y1))   # VOC counts pixels from 1 and includes the last
+            corners.append((x0 - 1, y0 - 1, x1, y1))  # VOC counts pixels from 1 and includes the last
             labels.append(CLASSES.index(kind))
             odd.append((item.findtext("difficult") or "0").strip() == "1")
         return Boxes.of(corners, labels, odd)

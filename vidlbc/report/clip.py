@@ -35,9 +35,14 @@ class ShownClip:
 
 
 def show_clip(
-    name: str, source: np.ndarray, fps: Fraction | float, codec: Codec, stream: bytes, other: Anchor | None,
+    name: str,
+    source: np.ndarray,
+    fps: Fraction | float,
+    codec: Codec,
+    stream: bytes,
+    other: Anchor | None,
     left_out: str = "",
-) -> ShownClip:  # fmt: skip
+) -> ShownClip:
     """Decode and count one clip: at most the first SHOWN_FRAMES of `source`, uint8 (T, H, W, 3).
 
     `stream`: a bitstream of the same frames, and maybe of more after them. `other`: codes the same frames to the bytes
@@ -94,10 +99,12 @@ def add_bits(page: Page, shown: ShownClip) -> None:
     named = {"each frame alone": bits} if null is None else {"with context": bits, "without context": null}
     over_time = {name: (maps.frames / 1000).tolist() for name, maps in named.items()}
     levels = {f"stride {s}": (bits.levels[:, i] / 1000).tolist() for i, s in enumerate(bits.strides)}
-    page.row([
-        page.series("Bits over time", over_time, "frame", "kbit", digits=2),
-        page.series("Bits of each level over time", levels, "frame", "kbit", stacked=True, digits=2),
-    ])  # fmt: skip
+    page.row(
+        [
+            page.series("Bits over time", over_time, "frame", "kbit", digits=2),
+            page.series("Bits of each level over time", levels, "frame", "kbit", stacked=True, digits=2),
+        ]
+    )
     page.table(["level", *_columns(named)], _rows(bits, null))
     page.text(
         "Maps: bits of all levels at the pixels that they stand for. One scale for all; move over a map for the values "

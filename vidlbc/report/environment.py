@@ -14,19 +14,28 @@ from vidlbc import __version__
 
 # Distributions that decide bits, pixels or speed, by the names people know them by.
 _PACKAGES = {
-    "numpy": "numpy", "constriction": "constriction", "compressai": "compressai", "PyAV": "av",
+    "numpy": "numpy",
+    "constriction": "constriction",
+    "compressai": "compressai",
+    "PyAV": "av",
     "decord": "decord",
-}  # fmt: skip
+}
 
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, device, threads, command; `commit` is None but for a working copy of this package's own repository."""
     return {
-        "vidlbc": __version__, "commit": _commit(), "python": platform.python_version(), "torch": torch.__version__,
+        "vidlbc": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
         **{name: _version(package) for name, package in _PACKAGES.items()},
-        "system": platform.platform(), "device": str(device), "device_name": _device_name(device),
-        "threads": torch.get_num_threads(), "command": shlex.join(["python", *sys.argv]),
-    }  # fmt: skip
+        "system": platform.platform(),
+        "device": str(device),
+        "device_name": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "command": shlex.join(["python", *sys.argv]),
+    }
 
 
 def _version(package: str) -> str | None:

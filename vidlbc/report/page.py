@@ -94,21 +94,30 @@ class Page:
         for point in points:
             name = f"{point['medium']}, {point['head']}" if several else str(point["medium"])
             lines.setdefault(name, []).append({key: point[key] for key in _POINT})
-        index = self._add("accuracy", {
-            "chance": chance,
-            "lines": [
-                {"name": name, "points": some, "reference": all(point["qp"] is None for point in some)}
-                for name, some in lines.items()
-            ],
-        })  # fmt: skip
+        index = self._add(
+            "accuracy",
+            {
+                "chance": chance,
+                "lines": [
+                    {"name": name, "points": some, "reference": all(point["qp"] is None for point in some)}
+                    for name, some in lines.items()
+                ],
+            },
+        )
         self._sections.append(f'<div data-accuracy="{index}"><div class="legend"></div><figure></figure></div>')
         header = ["input", "head", "qp", "bytes a clip", "bit/pixel", "top-1", "95% interval", "clips"]
         self.table(header, [_accuracy_row(point) for some in lines.values() for point in some])
 
     def series(
-        self, title: str, series: Mapping[str, Sequence[float | None]], xname: str, yname: str,
-        x: Sequence[float] | None = None, stacked: bool = False, digits: int = 1,
-    ) -> str:  # fmt: skip
+        self,
+        title: str,
+        series: Mapping[str, Sequence[float | None]],
+        xname: str,
+        yname: str,
+        x: Sequence[float] | None = None,
+        stacked: bool = False,
+        digits: int = 1,
+    ) -> str:
         """Values over frames or steps, a line each or bars on one another; None leaves a gap in a line.
 
         Returns the chart for `row`. `x`: by default 0, 1, ... Raises InputError where lengths differ.
@@ -117,10 +126,17 @@ class Page:
         for name, values in series.items():
             if len(values) != len(places):
                 raise InputError(f"series '{name}' has {len(values)} values for {len(places)} places")
-        index = self._add("series", {
-            "x": places, "xname": xname, "yname": yname, "stacked": stacked, "digits": digits,
-            "series": [{"name": name, "values": list(values)} for name, values in series.items()],
-        })  # fmt: skip
+        index = self._add(
+            "series",
+            {
+                "x": places,
+                "xname": xname,
+                "yname": yname,
+                "stacked": stacked,
+                "digits": digits,
+                "series": [{"name": name, "values": list(values)} for name, values in series.items()],
+            },
+        )
         return (
             f'<div data-series="{index}"><h3>{html.escape(title)}</h3><div class="legend"></div><figure></figure></div>'
         )
@@ -131,15 +147,21 @@ class Page:
 
     def confusion(self, classes: Sequence[str], counts: Mapping[str, np.ndarray]) -> None:
         """Confusion matrices by input, counts (true, predicted), one at a time, and the accuracy of each class."""
-        index = self._add("confusions", {
-            "classes": list(classes), "counts": {name: _sparse(np.asarray(c)) for name, c in counts.items()},
-        })  # fmt: skip
-        self.row([
-            f'<div data-confusion="{index}"><h3>Confusion</h3><div class="bar"><select aria-label="input"></select>'
-            '</div><div class="grid-of-classes"></div></div>',
-            f'<div data-classes="{index}"><h3>Accuracy of each class</h3><div class="legend"></div>'
-            "<figure></figure></div>",
-        ])  # fmt: skip
+        index = self._add(
+            "confusions",
+            {
+                "classes": list(classes),
+                "counts": {name: _sparse(np.asarray(c)) for name, c in counts.items()},
+            },
+        )
+        self.row(
+            [
+                f'<div data-confusion="{index}"><h3>Confusion</h3><div class="bar"><select aria-label="input"></select>'
+                '</div><div class="grid-of-classes"></div></div>',
+                f'<div data-classes="{index}"><h3>Accuracy of each class</h3><div class="legend"></div>'
+                "<figure></figure></div>",
+            ]
+        )
 
     def bit_maps(self, pictures: np.ndarray, frames: Sequence[int], maps: Mapping[str, np.ndarray], cell: int) -> None:
         """Where the bits go: pictures uint8 (n, H, W, 3), their frame numbers, and by name the bits of each cell of
@@ -148,14 +170,23 @@ class Page:
         spread = {name: bits / cell**2 for name, bits in maps.items()}
         highest = max((float(np.quantile(bits, _BRIGHTEST)) for bits in spread.values()), default=0.0) or 1.0
         rows, columns = next(iter(maps.values())).shape[1:]
-        index = self._add("maps", {
-            "width": width, "height": height, "cell": cell, "rows": rows, "columns": columns, "highest": highest,
-            "frames": list(frames), "pictures": [_jpeg(picture) for picture in pictures],
-            "maps": [
-                {"name": name, "bits": maps[name].sum((1, 2)).tolist(), "shares": _shares(bits / highest)}
-                for name, bits in spread.items()
-            ],
-        })  # fmt: skip
+        index = self._add(
+            "maps",
+            {
+                "width": width,
+                "height": height,
+                "cell": cell,
+                "rows": rows,
+                "columns": columns,
+                "highest": highest,
+                "frames": list(frames),
+                "pictures": [_jpeg(picture) for picture in pictures],
+                "maps": [
+                    {"name": name, "bits": maps[name].sum((1, 2)).tolist(), "shares": _shares(bits / highest)}
+                    for name, bits in spread.items()
+                ],
+            },
+        )
         self._sections.append(
             f'<div data-maps="{index}"><div class="maps"></div><div class="bar">'
             f'<label><output>frame</output><input type="range" min="0" max="{n - 1}" step="1" value="{n // 2}" '
@@ -201,9 +232,13 @@ class Page:
         # "<" would end the script element where a name holds "</script>".
         data = json.dumps(_finite(self._data), allow_nan=False).replace("<", "\\u003c")
         filled = {
-            "title": html.escape(self.title), "style": parts["style.css"], "sections": "\n".join(self._sections),
-            "footer": html.escape(self.footer), "data": data, "script": "".join(parts[name] for name in _SCRIPTS),
-        }  # fmt: skip
+            "title": html.escape(self.title),
+            "style": parts["style.css"],
+            "sections": "\n".join(self._sections),
+            "footer": html.escape(self.footer),
+            "data": data,
+            "script": "".join(parts[name] for name in _SCRIPTS),
+        }
         pieces = parts["page.html"].split("{{")
         text = pieces[0]
         for piece in pieces[1:]:

@@ -16,8 +16,19 @@ if TYPE_CHECKING:
 _TAR_BLOCK = 512  # a clip takes several of them
 _ROW_BYTES, _TABLE_BYTES = 1 << 16, 1 << 20  # uncompressed, at most: of a row, and besides
 _REQUIRED = (
-    "key", "source", "video", "start", "frames", "height", "width", "qp", "tar", "offset", "bytes", "sha256",
-)  # fmt: skip
+    "key",
+    "source",
+    "video",
+    "start",
+    "frames",
+    "height",
+    "width",
+    "qp",
+    "tar",
+    "offset",
+    "bytes",
+    "sha256",
+)
 
 
 def read_clips(files: ShardFiles, classes: int) -> pa.Table:
@@ -62,10 +73,16 @@ def _check(table: pa.Table, tar: str, tar_bytes: int, classes: int) -> None:
         if pc.all(good).as_py() is False:
             raise ValueError(f"{name} is not {digits} hexadecimal digits")
     within = {
-        "start": (0, 2**63 - 1), "frames": (1, 2**63 - 1), "height": (1, MAX_SIDE), "width": (1, MAX_SIDE),
-        "qp": (0, NUM_QP - 1), "offset": (0, tar_bytes), "bytes": (1, tar_bytes), "base_bytes": (0, tar_bytes),
+        "start": (0, 2**63 - 1),
+        "frames": (1, 2**63 - 1),
+        "height": (1, MAX_SIDE),
+        "width": (1, MAX_SIDE),
+        "qp": (0, NUM_QP - 1),
+        "offset": (0, tar_bytes),
+        "bytes": (1, tar_bytes),
+        "base_bytes": (0, tar_bytes),
         "label": (0, classes - 1),
-    }  # fmt: skip
+    }
     for name, (low, high) in within.items():
         found: Any = pc.min_max(table[name]).as_py()
         for value in found.values():

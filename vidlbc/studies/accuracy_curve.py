@@ -93,11 +93,15 @@ class CurveSettings:
         if self.split not in (None, "val", "test"):
             raise InputError(f"data.split={self.split}: expected val, test or null")
         for name, number, least in (
-            ("eval.frames", self.probe.frames, 1), ("eval.views", self.probe.views, 1),
-            ("eval.grid", self.probe.grid, 1), ("eval.epochs", self.probe.epochs, 1),
-            ("speed.clips", self.speed_clips, 0), ("speed.rounds", self.speed_rounds, 1),
-            ("processes", self.processes, 1), ("data.fold", self.fold, 1),
-        ):  # fmt: skip
+            ("eval.frames", self.probe.frames, 1),
+            ("eval.views", self.probe.views, 1),
+            ("eval.grid", self.probe.grid, 1),
+            ("eval.epochs", self.probe.epochs, 1),
+            ("speed.clips", self.speed_clips, 0),
+            ("speed.rounds", self.speed_rounds, 1),
+            ("processes", self.processes, 1),
+            ("data.fold", self.fold, 1),
+        ):
             require_number(name, number, least, whole=True)
         for name, numbers in (("eval.rates", self.probe.rates), ("eval.decays", self.probe.decays)):
             if not numbers:
@@ -110,10 +114,15 @@ class CurveSettings:
         """How the corpus is encoded."""
         folder = Path(self.model)
         return Settings(
-            qp=qp, clip_frames=self.clip_frames, max_side=self.max_side, every=self.every,
-            model=str(folder.resolve()) if folder.is_dir() else self.model, temporal=kind, precision=self.precision,
+            qp=qp,
+            clip_frames=self.clip_frames,
+            max_side=self.max_side,
+            every=self.every,
+            model=str(folder.resolve()) if folder.is_dir() else self.model,
+            temporal=kind,
+            precision=self.precision,
             deadline_s=self.deadline_s,
-        )  # fmt: skip
+        )
 
 
 def run_curve(settings: CurveSettings) -> dict[str, Any]:
@@ -163,9 +172,14 @@ class _Curve:
     """The measurements, once everything was checked."""
 
     def __init__(
-        self, settings: CurveSettings, corpus: Corpus, contents: Mapping[str, Content], splits: tuple[str, ...],
-        split: str, codecs: Mapping[str, Codec],
-    ) -> None:  # fmt: skip
+        self,
+        settings: CurveSettings,
+        corpus: Corpus,
+        contents: Mapping[str, Content],
+        splits: tuple[str, ...],
+        split: str,
+        codecs: Mapping[str, Codec],
+    ) -> None:
         s = self.settings = settings
         self.corpus, self.contents, self.splits, self.split, self.codecs = corpus, contents, splits, split, codecs
         self.main = next(iter(codecs))  # the kind that is encoded
@@ -186,16 +200,25 @@ class _Curve:
                 self._fit(name, self.media.pixels(name, self._shards(s.qps[0])))
         points = self._points()
         told = {
-            "data": s.root, "videos": len(self.videos.splits), "split": self.split, "max_side": s.max_side,
-            "every": s.every, "model": s.model, "temporal": list(self.codecs), "eval": asdict(s.probe),
+            "data": s.root,
+            "videos": len(self.videos.splits),
+            "split": self.split,
+            "max_side": s.max_side,
+            "every": s.every,
+            "model": s.model,
+            "temporal": list(self.codecs),
+            "eval": asdict(s.probe),
             "fingerprints": {kind: codec.fingerprint for kind, codec in self.codecs.items()},
             "chosen_on": self.probes.result(PIXELS, s.heads[0])["holdout"],
             "source_bytes": sum(self.videos.source_bytes.values()),
-        }  # fmt: skip
+        }
         figures = {
-            "settings": told, "points": [point.told() for point in points], "differences": differences(points),
-            "speed": self._speed(), "environment": environment(self.codecs[self.main].device),
-        }  # fmt: skip
+            "settings": told,
+            "points": [point.told() for point in points],
+            "differences": differences(points),
+            "speed": self._speed(),
+            "environment": environment(self.codecs[self.main].device),
+        }
         write_curve(s.out, figures, 1 / len(self.corpus.classes))
         return figures
 

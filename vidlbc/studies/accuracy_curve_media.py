@@ -45,9 +45,10 @@ class Videos:
 
     def facts(self, split: str) -> dict[str, Any]:
         return {
-            "videos": len(self.bytes), "videos_of_split": len(self.of(split)),
+            "videos": len(self.bytes),
+            "videos_of_split": len(self.of(split)),
             "source_bytes": sum(self.source_bytes.values()),
-        }  # fmt: skip
+        }
 
 
 def videos_of(parts: Iterable[LatentShards]) -> Videos:
@@ -151,9 +152,13 @@ class Media:
 
 
 def _read_coded(
-    codec: Codec, builders: Mapping[str, FeatureBuilder], sizes: Mapping[str, dict[str, int]],
-    others: Mapping[str, Codec], video: LabelledVideo, data: list[bytes],
-) -> Tokens:  # fmt: skip
+    codec: Codec,
+    builders: Mapping[str, FeatureBuilder],
+    sizes: Mapping[str, dict[str, int]],
+    others: Mapping[str, Codec],
+    video: LabelledVideo,
+    data: list[bytes],
+) -> Tokens:
     """Tokens of one video for each builder; its bytes under other kinds go into `sizes`."""
     row, key = video.first, video.first["video"]
     height, width, qp = row["height"], row["width"], row["qp"]
@@ -175,9 +180,13 @@ def _read_coded(
 
 
 def _read_x264(
-    shards: LatentShards, name: str, builder: FeatureBuilder, sizes: dict[str, int], video: LabelledVideo,
+    shards: LatentShards,
+    name: str,
+    builder: FeatureBuilder,
+    sizes: dict[str, int],
+    video: LabelledVideo,
     data: list[bytes],
-) -> Tokens:  # fmt: skip
+) -> Tokens:
     row, key = video.first, video.first["video"]
     try:
         frames = source_frames_at(shards, row, video.frames, np.arange(video.frames))

@@ -42,21 +42,36 @@ class Point:
 
     @staticmethod
     def of(
-        medium: str, source: str, head: str, qp: int | None, sizes: Mapping[str, int], videos: Videos, split: str,
+        medium: str,
+        source: str,
+        head: str,
+        qp: int | None,
+        sizes: Mapping[str, int],
+        videos: Videos,
+        split: str,
         result: Mapping[str, Any],
-    ) -> "Point":  # fmt: skip
+    ) -> "Point":
         """`sizes`: bytes by video; `result`: of Probes."""
         some = [name for name in videos.of(split) if name in sizes]
         total, seconds = sum(sizes[name] for name in some), sum(videos.seconds[name] for name in some)
         return Point(
-            medium=medium, source=source, head=head, qp=qp, bytes=total / len(some),
+            medium=medium,
+            source=source,
+            head=head,
+            qp=qp,
+            bytes=total / len(some),
             bpp=None if qp is None else 8 * total / sum(videos.pixels[name] for name in some),
             kbps=8 * total / seconds / 1000 if np.isfinite(seconds) else None,
-            top1=result["top1"], ci95=tuple(result["top1_ci95"]), top5=result["top5"], mean_class=result["mean_class"],
-            clips=result["n_videos"], failed=result["n_failed"], corpus_bytes=sum(sizes.values()),
+            top1=result["top1"],
+            ci95=tuple(result["top1_ci95"]),
+            top5=result["top5"],
+            mean_class=result["mean_class"],
+            clips=result["n_videos"],
+            failed=result["n_failed"],
+            corpus_bytes=sum(sizes.values()),
             source_bytes_ratio=sum(sizes.values()) / sum(videos.source_bytes[name] for name in sizes),
             correct=result["correct"],
-        )  # fmt: skip
+        )
 
     def told(self) -> dict[str, Any]:
         """For JSON."""
@@ -79,11 +94,20 @@ def differences(points: Sequence[Point]) -> list[dict[str, Any]]:
             shared = sorted(ours.correct.keys() & other.correct.keys())
             right, theirs = (np.array([p.correct[key] for key in shared], float) for p in (ours, other))
             difference, interval = paired_difference(right, theirs)
-            found.append({
-                "head": ours.head, "qp": ours.qp, "of": ours.medium, "against": other.medium, "difference": difference,
-                "ci95": interval, "clips": len(shared), "bytes": ours.bytes, "bytes_ratio": other.bytes / ours.bytes,
-                "source_bytes_ratio": ours.source_bytes_ratio,
-            })  # fmt: skip
+            found.append(
+                {
+                    "head": ours.head,
+                    "qp": ours.qp,
+                    "of": ours.medium,
+                    "against": other.medium,
+                    "difference": difference,
+                    "ci95": interval,
+                    "clips": len(shared),
+                    "bytes": ours.bytes,
+                    "bytes_ratio": other.bytes / ours.bytes,
+                    "source_bytes_ratio": ours.source_bytes_ratio,
+                }
+            )
     return found
 
 

@@ -40,10 +40,16 @@ class Probes:
             if path.is_file():
                 continue
             found = run_probe(
-                features["train"], features[self.split], len(self.classes), head,
-                val=None if self.split == "val" else features.get("val"), budget=budget, options=s.head_options,
-                seed=self.seed, device=pick_device(self.device),
-            )  # fmt: skip
+                features["train"],
+                features[self.split],
+                len(self.classes),
+                head,
+                val=None if self.split == "val" else features.get("val"),
+                budget=budget,
+                options=s.head_options,
+                seed=self.seed,
+                device=pick_device(self.device),
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             found.write_views(path.with_suffix(".parquet"), self.classes)
             correct = dict(zip(found.keys, map(int, found.correct), strict=True))

@@ -116,10 +116,18 @@ def _point_rows(points: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
 
 def _difference_rows(differences: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     return [
-        [d["of"], d["head"], d["qp"], f"{d['source_bytes_ratio']:.1%}", d["against"], f"{d['bytes_ratio']:.2f}x",
-         _signed(d), d["clips"]]
+        [
+            d["of"],
+            d["head"],
+            d["qp"],
+            f"{d['source_bytes_ratio']:.1%}",
+            d["against"],
+            f"{d['bytes_ratio']:.2f}x",
+            _signed(d),
+            d["clips"],
+        ]
         for d in differences
-    ]  # fmt: skip
+    ]
 
 
 def _speed_rows(speed: Sequence[Mapping[str, Any]]) -> list[list[Any]]:

@@ -50,10 +50,15 @@ def reading_speed(
                 if turn:
                     rates[name].append(len(chosen) / (time.perf_counter() - began))
     return [
-        {"reader": name, "clips_per_s": (rate := statistics.median(rates[name])),
-         "frames_per_s": rate * frames[name] / len(chosen), "bytes": float(np.mean(sizes)), "clips": len(chosen)}
+        {
+            "reader": name,
+            "clips_per_s": (rate := statistics.median(rates[name])),
+            "frames_per_s": rate * frames[name] / len(chosen),
+            "bytes": float(np.mean(sizes)),
+            "clips": len(chosen),
+        }
         for name, (_, sizes) in readers.items()
-    ]  # fmt: skip
+    ]
 
 
 def _of_shards(
@@ -70,8 +75,9 @@ def _of_shards(
         f"latents, {first}": (lambda place: len(latents[chosen[place]]["latents"][0]), list(map(len, stored)))
     }
     found[f"latents, {first}, later epochs (symbols cached)"] = (
-        (lambda place: len(kept[chosen[place]]["latents"][0])), list(map(len, stored))
-    )  # fmt: skip
+        (lambda place: len(kept[chosen[place]]["latents"][0])),
+        list(map(len, stored)),
+    )
     for kind in others:
         coded = [codecs[first].transcode(data, codecs[kind])[0] for data in stored]
         found[f"latents, {kind}"] = _in_memory(codecs[kind], coded)

@@ -110,9 +110,7 @@ def run_adaptive_ratio(settings: AdaptiveSettings) -> dict[str, Any]:
     return figures
 
 
-def _measure(
-    codec: Codec, clips: ClipSet, variants: Sequence[str | None], settings: AdaptiveSettings
-) -> list[Choice]:
+def _measure(codec: Codec, clips: ClipSet, variants: Sequence[str | None], settings: AdaptiveSettings) -> list[Choice]:
     """Every clip under every setting; what an earlier run measured is kept."""
     path = settings.out / "points.jsonl"
     points = [Choice(**json.loads(line)) for line in _whole_lines(path)]

@@ -137,10 +137,20 @@ def _one(settings: BlockStudySettings, name: str, options: dict[str, Any], budge
         return json.loads(place.read_text())
     print(f"--- {name}: widths {options['widths']}", flush=True)
     job = ImageJobSettings(
-        train=settings.train, out=out, family="lbc", options=options, budget=budget, crops=settings.crops,
-        lr=settings.lr, ema=settings.ema, seed=settings.seed, val=settings.val, eval_qps=settings.eval_qps,
-        eval_pictures=settings.eval_pictures, device=settings.device,
-    )  # fmt: skip
+        train=settings.train,
+        out=out,
+        family="lbc",
+        options=options,
+        budget=budget,
+        crops=settings.crops,
+        lr=settings.lr,
+        ema=settings.ema,
+        seed=settings.seed,
+        val=settings.val,
+        eval_qps=settings.eval_qps,
+        eval_pictures=settings.eval_pictures,
+        device=settings.device,
+    )
     figures = run_image_job(job)
     assert figures is not None, "block studies run in one process"
     stage = models.load_image_stage(out / "image_stage").stage

@@ -1,12 +1,12 @@
 """Learning by compression from start to end (Xie et al., arXiv 2105.13978). tools/learn_by_compression.py runs it.
 
-    check --> recogniser (trained, frozen) --> two-step loop --> model --> every variant's true CR, RQ and streams
+check --> recogniser (trained, frozen) --> two-step loop --> model --> every variant's true CR, RQ and streams
 
-    OUT/request.json                       the same command resumes
-    OUT/recogniser/, OUT/phases/           checkpoints and logs; OUT/phases/history.json
-    OUT/model/                             the last variants above the threshold: vidlbc.load(OUT/model)
-    OUT/streams/VARIANT.vlbc               held-out frames, decoded again by another process
-    OUT/history.png, OUT/metrics.json      written last
+OUT/request.json                       the same command resumes
+OUT/recogniser/, OUT/phases/           checkpoints and logs; OUT/phases/history.json
+OUT/model/                             the last variants above the threshold: vidlbc.load(OUT/model)
+OUT/streams/VARIANT.vlbc               held-out frames, decoded again by another process
+OUT/history.png, OUT/metrics.json      written last
 """
 
 import json
@@ -140,9 +140,7 @@ def run_study(settings: StudySettings) -> dict[str, Any]:
 
     accepted = {name: settings.variants[name] for name in outcome["accepted"]}
     codec = _codec(learner.stage, settings.stage, accepted, settings.out / "model")
-    table = {
-        name: {qp: measure(codec, held_out, evaluator, qp, name) for qp in settings.qps} for name in accepted
-    }
+    table = {name: {qp: measure(codec, held_out, evaluator, qp, name) for qp in settings.qps} for name in accepted}
     frames = held_out.frames[:_STREAM_FRAMES]
     figures = {
         "recogniser": found,
@@ -184,9 +182,14 @@ def _recogniser(
     s = settings.recogniser
     labelled = [source for source in settings.train if source.labels != "none"]
     own = MixedSampler(
-        [replace(source, share=None) for source in labelled], settings.size, s.batch, NUM_QP, settings.seed + 1, device,
+        [replace(source, share=None) for source in labelled],
+        settings.size,
+        s.batch,
+        NUM_QP,
+        settings.seed + 1,
+        device,
         pool_mb=settings.pool_mb,
-    )  # fmt: skip
+    )
     torch.manual_seed(settings.seed + 1)
     recogniser = Recogniser([len(task.classes) for task in own.tasks], s.widths).to(device)
     folder = settings.out / "recogniser"
@@ -195,9 +198,13 @@ def _recogniser(
         recogniser.load_state_dict(load_tensors(done, device)[0])
     else:
         training = Settings(
-            Budget(steps=s.steps), lr=s.lr, weight_decay=0.05, ema=0.99, seed=settings.seed + 1,
+            Budget(steps=s.steps),
+            lr=s.lr,
+            weight_decay=0.05,
+            ema=0.99,
+            seed=settings.seed + 1,
             save_seconds=settings.save_seconds,
-        )  # fmt: skip
+        )
         train("recogniser", recogniser, recogniser_loss, own, training, folder)
         save_tensors(done, dict(recogniser.state_dict()), {})
     marks = held_out.marks

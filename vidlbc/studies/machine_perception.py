@@ -112,10 +112,14 @@ class Study:
         if s.media is not None:
             return None
         figures = {
-            "first": s.encoders[0], "clips": len(self.clips), "rates": rates, "shots": list(s.low_shot.shots),
-            "novel": [self.clips.classes[i] for i in self.novel], "failed": len(self.clips.failed),
+            "first": s.encoders[0],
+            "clips": len(self.clips),
+            "rates": rates,
+            "shots": list(s.low_shot.shots),
+            "novel": [self.clips.classes[i] for i in self.novel],
+            "failed": len(self.clips.failed),
             "ablation": self._ablation(),
-        }  # fmt: skip
+        }
         write_atomic(s.out / "metrics.json", dump_json(figures, indent=1))
         print(tables(figures))
         for rate in rates:

@@ -138,9 +138,7 @@ def _head_and_clips(
     return {task: head}, (lambda step: frames_alone(sampler(step))) if task == "class" else sampler
 
 
-def _train_head(
-    name: str, task: str, s: EncoderSettings, model: JointModel, tasks: TaskBatches, folder: Path
-) -> None:
+def _train_head(name: str, task: str, s: EncoderSettings, model: JointModel, tasks: TaskBatches, folder: Path) -> None:
     """The head alone, on the codec as it starts."""
     head, first = model.heads[task], tasks(0).clips.flatten(0, 1)
     assert isinstance(head, ClipResNet)

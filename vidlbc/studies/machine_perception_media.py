@@ -61,9 +61,15 @@ def pictures(name: str, clips: Sequence[np.ndarray], count: int) -> Medium:
 
 
 def code_medium(
-    coder: Coder, value: float, clips: Sequence[np.ndarray], copies: Sequence[np.ndarray], count: int,
-    measured: Sequence[int], folder: Path, levels: Sequence[int] = (),
-) -> Medium:  # fmt: skip
+    coder: Coder,
+    value: float,
+    clips: Sequence[np.ndarray],
+    copies: Sequence[np.ndarray],
+    count: int,
+    measured: Sequence[int],
+    folder: Path,
+    levels: Sequence[int] = (),
+) -> Medium:
     """Code every clip and copy; keep `count` decoded frames of each. `measured`: clips whose PSNR is taken; `levels`:
     indices of the latents that are kept. Resumes from `folder` where it is complete."""
     info = folder / "info.json"
@@ -82,9 +88,15 @@ def stored_sizes(folder: Path) -> list[int]:
 
 
 def _code(
-    coder: Coder, value: float, clips: Sequence[np.ndarray], copies: Sequence[np.ndarray], count: int,
-    measured: Sequence[int], folder: Path, levels: Sequence[int],
-) -> None:  # fmt: skip
+    coder: Coder,
+    value: float,
+    clips: Sequence[np.ndarray],
+    copies: Sequence[np.ndarray],
+    count: int,
+    measured: Sequence[int],
+    folder: Path,
+    levels: Sequence[int],
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     bar = progress_bar(clips, desc=f"code {coder.name} {coder.setting} {value:g}", unit="clip")
     streams = [coder.encode(clip, value) for clip in bar]

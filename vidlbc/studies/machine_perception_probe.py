@@ -129,8 +129,13 @@ def fit_probe(
         _normalise(model, medium, training[0])
         model = model.to(memory_format=torch.channels_last)
         loop = Settings(
-            Budget(steps=s.steps), lr=lr, weight_decay=s.weight_decay, ema=s.ema, seed=seed, log_every=20,
-        )  # fmt: skip
+            Budget(steps=s.steps),
+            lr=lr,
+            weight_decay=s.weight_decay,
+            ema=s.ema,
+            seed=seed,
+            log_every=20,
+        )
         batches = ProbeBatches(medium, *training, s, seed)
         train(f"{medium.name} seed {seed}", model, cross_entropy, batches, loop, folder)
         tensors: dict[str, Tensor] = dict(zip(("logits", "features"), _ask(model, medium, asked, s), strict=True))
@@ -163,5 +168,3 @@ def _ask(model: ClipResNet, medium: Medium, clips: Sequence[int], s: ProbeSettin
         features.append(torch.cat(parts))
     logits = torch.stack([model.classifier(x) for x in features]).mean(0)
     return logits, torch.stack(features).mean(0)
-
-

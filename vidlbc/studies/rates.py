@@ -66,9 +66,15 @@ def run_rate_study(settings: RateStudySettings) -> dict[str, Any]:
         (bpp,), (psnr,) = _curve(_one(settings, f"qp{qp}", (qp,), [qp]))
         own = everything[0][around.index(qp)], everything[1][around.index(qp)]
         rows.append(
-            {"qp": qp, "bpp": bpp, "psnr": psnr, "all_bpp": own[0], "all_psnr": own[1],
-             "all_above_percent": excess(*everything, bpp, psnr)}
-        )  # fmt: skip
+            {
+                "qp": qp,
+                "bpp": bpp,
+                "psnr": psnr,
+                "all_bpp": own[0],
+                "all_psnr": own[1],
+                "all_above_percent": excess(*everything, bpp, psnr),
+            }
+        )
     figures = {"steps": settings.steps, "pictures": settings.eval_pictures, "init": settings.init, "rows": rows}
     write_atomic(settings.out / "metrics.json", dump_json(figures, indent=1))
     print(rate_table(figures))
@@ -92,10 +98,16 @@ def excess(rates: Sequence[float], qualities: Sequence[float], bpp: float, psnr:
 def rate_table(figures: Mapping[str, Any]) -> str:
     """The table that ends a run."""
     lines = [
-        [row["qp"], f"{row['bpp']:.4f}", f"{row['psnr']:.2f}", f"{row['all_bpp']:.4f}", f"{row['all_psnr']:.2f}",
-         None if row["all_above_percent"] is None else f"{row['all_above_percent']:+.2f}"]
+        [
+            row["qp"],
+            f"{row['bpp']:.4f}",
+            f"{row['psnr']:.2f}",
+            f"{row['all_bpp']:.4f}",
+            f"{row['all_psnr']:.2f}",
+            None if row["all_above_percent"] is None else f"{row['all_above_percent']:+.2f}",
+        ]
         for row in figures["rows"]
-    ]  # fmt: skip
+    ]
     start = f" from {figures['init']}" if figures["init"] else ""
     title = (
         f"{figures['pictures']} validation pictures, true bytes, {figures['steps']} steps each"
@@ -112,11 +124,21 @@ def _one(settings: RateStudySettings, name: str, qps: tuple[int, ...] | None, me
         return json.loads((out / "metrics.json").read_text())["val"]
     print(f"--- {name}", flush=True)
     job = ImageJobSettings(
-        train=settings.train, out=out, family="lbc", options=dict(settings.stage),
-        budget=Budget(steps=settings.steps), crops=replace(settings.crops, qps=qps), lr=settings.lr,
-        ema=settings.ema, seed=settings.seed, val=settings.val, eval_qps=tuple(measured),
-        eval_pictures=settings.eval_pictures, device=settings.device, init=settings.init,
-    )  # fmt: skip
+        train=settings.train,
+        out=out,
+        family="lbc",
+        options=dict(settings.stage),
+        budget=Budget(steps=settings.steps),
+        crops=replace(settings.crops, qps=qps),
+        lr=settings.lr,
+        ema=settings.ema,
+        seed=settings.seed,
+        val=settings.val,
+        eval_qps=tuple(measured),
+        eval_pictures=settings.eval_pictures,
+        device=settings.device,
+        init=settings.init,
+    )
     figures = run_image_job(job)
     assert figures is not None, "this study runs in one process"
     return figures["val"]

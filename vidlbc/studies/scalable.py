@@ -51,9 +51,14 @@ class PartSettings:
 
     def loop(self, seed: int) -> Settings:
         return Settings(
-            Budget(steps=self.steps), lr=self.lr, ema=self.ema, weight_decay=self.weight_decay, seed=seed,
-            log_every=20, save_seconds=60.0,
-        )  # fmt: skip
+            Budget(steps=self.steps),
+            lr=self.lr,
+            ema=self.ema,
+            weight_decay=self.weight_decay,
+            seed=seed,
+            log_every=20,
+            save_seconds=60.0,
+        )
 
 
 @dataclass(frozen=True)
@@ -137,10 +142,15 @@ def train_base(settings: ScalableSettings, clips: ClipSet, beta: float) -> Path:
     """The base of one beta with its head; its folder. Done before: nothing is done again."""
     folder = settings.folder("base", beta)
     wanted = {
-        "beta": beta, "image_stage": settings.stage, "clips": asdict(settings.clips), "task": asdict(settings.task),
-        "task.strength": asdict(settings.strength), "task.head_steps": settings.head_steps,
-        "base": asdict(settings.base), "seed": settings.seed,
-    }  # fmt: skip
+        "beta": beta,
+        "image_stage": settings.stage,
+        "clips": asdict(settings.clips),
+        "task": asdict(settings.task),
+        "task.strength": asdict(settings.strength),
+        "task.head_steps": settings.head_steps,
+        "base": asdict(settings.base),
+        "seed": settings.seed,
+    }
     if _is_done(folder, wanted, settings.out):
         return folder
     torch.manual_seed(settings.seed)
@@ -160,17 +170,20 @@ def train_base(settings: ScalableSettings, clips: ClipSet, beta: float) -> Path:
     return folder
 
 
-def train_pictures(
-    settings: ScalableSettings, pictures: Sequence[Path], part: str, beta: float | None = None
-) -> Path:
+def train_pictures(settings: ScalableSettings, pictures: Sequence[Path], part: str, beta: float | None = None) -> Path:
     """`both`: the enhancement over the base of a beta; or one of ANCHORS. Its folder. Done before: nothing is done."""
     folder = settings.folder(part, beta)
     base = None if beta is None else load_base(settings, beta)
     budget = settings.alone if beta is None else settings.enhancement
     wanted = {
-        "beta": beta, "base": base and base.digest.hex(), "image_stage": settings.stage, "files": len(pictures),
-        "crops": asdict(settings.crops), "enhancement": asdict(budget), "seed": settings.seed,
-    }  # fmt: skip
+        "beta": beta,
+        "base": base and base.digest.hex(),
+        "image_stage": settings.stage,
+        "files": len(pictures),
+        "crops": asdict(settings.crops),
+        "enhancement": asdict(budget),
+        "seed": settings.seed,
+    }
     if _is_done(folder, wanted, settings.out):
         return folder
     crops = PooledCrops(pictures, settings.crops, NUM_QP, settings.seed, 0, torch.device("cpu"))

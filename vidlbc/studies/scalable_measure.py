@@ -1,7 +1,7 @@
 """What a scalable model does on test clips, from real bitstreams: each clip is written once a QP, then read in parts.
 
-    clip -> bytes -+-> base section alone -> y_b, z_b -> class, preview      its bytes, and those read, counted
-                   +-> all of it ----------> frames                     the class must come out the same
+clip -> bytes -+-> base section alone -> y_b, z_b -> class, preview      its bytes, and those read, counted
+               +-> all of it ----------> frames                     the class must come out the same
 """
 
 import io
@@ -123,10 +123,13 @@ def measure_clip(codec: Codec, head: ClipHead | None, key: str, clip: np.ndarray
     if not torch.equal(logits, from_all):
         raise VidlbcError(f"{key} at qp {qp}: the base alone gives other logits than the whole stream")
     own = {
-        "base_bytes": vidlbc.inspect(data).base_bytes, "base_read": file.count, "base_seconds": base_seconds,
-        "preview_psnr": float(psnr(as_frames(shown), clip).mean()), "right": bool(logits.argmax() == label),
+        "base_bytes": vidlbc.inspect(data).base_bytes,
+        "base_read": file.count,
+        "base_seconds": base_seconds,
+        "preview_psnr": float(psnr(as_frames(shown), clip).mean()),
+        "right": bool(logits.argmax() == label),
         "nats": float(F.cross_entropy(logits[None], torch.tensor([label]))),
-    }  # fmt: skip
+    }
     return replace(plain, **own)
 
 

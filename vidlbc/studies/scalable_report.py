@@ -63,11 +63,15 @@ def report(settings: ScalableSettings, clips: ClipSet) -> dict[str, Any]:
         for name, folder in folders.items()
     ]
     figures = {
-        "clips": len(chosen), "frames": int(sum(map(len, chosen.clips))), "size": settings.clips.size,
-        "classes": len(clips.classes), "chance": float(np.bincount(chosen.labels).max() / len(chosen)),
-        "points": {model.name: points_of(model) for model in models}, "comparisons": compare(models),
+        "clips": len(chosen),
+        "frames": int(sum(map(len, chosen.clips))),
+        "size": settings.clips.size,
+        "classes": len(clips.classes),
+        "chance": float(np.bincount(chosen.labels).max() / len(chosen)),
+        "points": {model.name: points_of(model) for model in models},
+        "comparisons": compare(models),
         "base_alone": base_alone(models),
-    }  # fmt: skip
+    }
     write_atomic(settings.out / "metrics.json", dump_json(figures, indent=1))
     plot_rates(settings.out / "rates.png", figures)
     plot_previews(settings.out / "previews.png", folders, chosen, settings.eval_qps[len(settings.eval_qps) // 2])
@@ -114,9 +118,13 @@ def compare(models: Sequence[Measured], draws: int = _DRAWS) -> list[dict[str, A
         rate, quality, sign = _CURVES[what]
 
         def difference(
-            at: Any, model: Measured = model, anchor: Measured = anchor, rate: str = rate, quality: str = quality,
+            at: Any,
+            model: Measured = model,
+            anchor: Measured = anchor,
+            rate: str = rate,
+            quality: str = quality,
             sign: float = sign,
-        ) -> float:  # fmt: skip
+        ) -> float:
             theirs, ours = ((m.bpp(rate, at).tolist(), (sign * m.mean(quality, at)).tolist()) for m in (anchor, model))
             try:
                 value = bd_rate(theirs[0], theirs[1], ours[0], ours[1])
@@ -142,11 +150,16 @@ def base_alone(models: Sequence[Measured]) -> list[dict[str, Any]]:
         c = model.columns
         # The first clip of a QP also pays for building the decoder's graphs.
         speed = np.median(c["seconds"][1:] / c["base_seconds"][1:]) if len(c["seconds"]) > 1 else math.nan
-        rows.append({
-            "of": model.name, "bytes_read": float(c["base_read"].sum() / c["bytes"].sum()),
-            "read_behind_base": int((c["base_read"] > c["base_bytes"]).sum()), "times_as_fast": _finite(float(speed)),
-            "top1_mean": float(c["right"].mean()), "top1_mean_ci95": bootstrap_ci(c["right"].mean(1)),
-        })  # fmt: skip
+        rows.append(
+            {
+                "of": model.name,
+                "bytes_read": float(c["base_read"].sum() / c["bytes"].sum()),
+                "read_behind_base": int((c["base_read"] > c["base_bytes"]).sum()),
+                "times_as_fast": _finite(float(speed)),
+                "top1_mean": float(c["right"].mean()),
+                "top1_mean_ci95": bootstrap_ci(c["right"].mean(1)),
+            }
+        )
     return rows
 
 

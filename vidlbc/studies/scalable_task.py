@@ -25,9 +25,13 @@ class ResidualUnit(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.GroupNorm(_GROUPS, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1),
-            nn.GroupNorm(_GROUPS, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1),
-        )  # fmt: skip
+            nn.GroupNorm(_GROUPS, channels),
+            nn.SiLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GroupNorm(_GROUPS, channels),
+            nn.SiLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)
@@ -45,10 +49,13 @@ class ClipHead(nn.Module):
         self.register_buffer("scale", torch.ones(channels, 1, 1))
         self.config = {"channels": channels, "classes": classes, "width": width, "dropout": dropout}
         self.frame = nn.Sequential(
-            nn.Conv2d(channels, width, 3, padding=1), ResidualUnit(width),
-            nn.Conv2d(width, width, 3, stride=2, padding=1), ResidualUnit(width),
-            nn.GroupNorm(_GROUPS, width), nn.SiLU(),
-        )  # fmt: skip
+            nn.Conv2d(channels, width, 3, padding=1),
+            ResidualUnit(width),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            ResidualUnit(width),
+            nn.GroupNorm(_GROUPS, width),
+            nn.SiLU(),
+        )
         # Where in the frame a hand is tells as much as what it looks like: cells are kept, few channels each.
         self.cells = nn.Conv2d(width, 8, 1)
         self.join = nn.Sequential(nn.Dropout(dropout), nn.Linear(width + 8 * 16, width), nn.SiLU())

@@ -1,10 +1,10 @@
 """Does a model that learned to compress help downstream tasks? (Xie et al., arXiv 2105.13978, section 3.4)
 
-    contestants (pretrained | klt | random, frozen | tuned) x tasks --equal steps--> one table, metrics.json, pictures
+contestants (pretrained | klt | random, frozen | tuned) x tasks --equal steps--> one table, metrics.json, pictures
 
-    OUT/TASK/CONTESTANT/    checkpoint, log, result.json: a row that is done is not run again
-    OUT/metrics.json        every figure           OUT/TASK.png          input | predictions | truth
-    OUT/table.txt           what is printed        OUT/TASK_loss.png     training losses
+OUT/TASK/CONTESTANT/    checkpoint, log, result.json: a row that is done is not run again
+OUT/metrics.json        every figure           OUT/TASK.png          input | predictions | truth
+OUT/table.txt           what is printed        OUT/TASK_loss.png     training losses
 """
 
 import json
@@ -216,7 +216,7 @@ def _draw(task: Task, rows: Sequence[str], out: Path) -> None:
     for folder in folders:
         if (folder / "log.jsonl").is_file():
             lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-            lines = lines[1:: max(1, len(lines) // _LOSS_POINTS)]
+            lines = lines[1 :: max(1, len(lines) // _LOSS_POINTS)]
             losses[folder.name] = ([line["step"] for line in lines], [line["loss"] for line in lines])
     plot_lines(out / f"{task.name}_loss.png", losses, "step", "training loss")
     if not isinstance(task, BoundaryTask | ResolutionTask):

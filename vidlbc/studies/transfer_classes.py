@@ -55,9 +55,14 @@ class ClassSettings:
     def loop(self, frozen: bool) -> Settings:
         steps = self.steps if frozen else self.tuned_steps
         return Settings(
-            Budget(steps=steps), lr=self.lr, weight_decay=self.weight_decay, ema=self.ema, warmup=0.05,
-            seed=self.seed, log_every=max(1, min(20, steps // 5)),
-        )  # fmt: skip
+            Budget(steps=steps),
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            ema=self.ema,
+            warmup=0.05,
+            seed=self.seed,
+            log_every=max(1, min(20, steps // 5)),
+        )
 
 
 class FrameTokens(nn.Module):
@@ -131,10 +136,14 @@ class ClassTask:
             parts = [model(_floats(test[i : i + s.batch])) for i in range(0, len(test), s.batch)]
         hits = (torch.cat(parts).argmax(1).numpy() == self.test.labels).astype(float)
         return {
-            "steps": outcome.steps, "seconds": round(outcome.seconds, 1), "top1": float(hits.mean()),
-            "top1_ci95": bootstrap_ci(hits), "clips": len(hits), "hits": hits.astype(int).tolist(),
+            "steps": outcome.steps,
+            "seconds": round(outcome.seconds, 1),
+            "top1": float(hits.mean()),
+            "top1_ci95": bootstrap_ci(hits),
+            "clips": len(hits),
+            "hits": hits.astype(int).tolist(),
             "train_loss": outcome.last.get("loss"),
-        }  # fmt: skip
+        }
 
     def baseline(self, folder: Path) -> dict[str, Any]:
         """The largest class of the train split."""

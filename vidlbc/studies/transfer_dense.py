@@ -46,9 +46,14 @@ class DenseSettings:
 
     def loop(self) -> Settings:
         return Settings(
-            Budget(steps=self.steps), lr=self.lr, weight_decay=self.weight_decay, ema=self.ema, warmup=0.05,
-            seed=self.seed, log_every=max(1, min(20, self.steps // 5)),
-        )  # fmt: skip
+            Budget(steps=self.steps),
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            ema=self.ema,
+            warmup=0.05,
+            seed=self.seed,
+            log_every=max(1, min(20, self.steps // 5)),
+        )
 
 
 class BoundaryTask:
@@ -82,9 +87,13 @@ class BoundaryTask:
         score = boundary_score(counts)
         interval = bootstrap_ci(np.stack(counts), lambda some: float(f_measure(some.sum(0)).max()), draws=500)
         return {
-            "ods": score.ods, "ods_ci95": interval, "ods_threshold": score.ods_threshold, "ois": score.ois,
-            "ap": score.ap, "pictures": len(counts),
-        }  # fmt: skip
+            "ods": score.ods,
+            "ods_ci95": interval,
+            "ods_threshold": score.ods_threshold,
+            "ois": score.ois,
+            "ap": score.ap,
+            "pictures": len(counts),
+        }
 
     def shown(self) -> dict[str, list[NDArray]]:
         """What frames the predictions in a figure."""
@@ -129,9 +138,11 @@ class ResolutionTask:
                 if index < SHOWN and name == next(iter(self.test)):
                     save_picture(folder / f"shown_{index}.png", restored)
             figures[name] = {
-                "psnr": float(np.mean(values)), "gain": float(np.mean(gains)), "gain_ci95": bootstrap_ci(gains),
+                "psnr": float(np.mean(values)),
+                "gain": float(np.mean(gains)),
+                "gain_ci95": bootstrap_ci(gains),
                 "pictures": len(values),
-            }  # fmt: skip
+            }
         return figures
 
     def shown(self) -> dict[str, list[NDArray]]:

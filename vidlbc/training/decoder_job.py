@@ -1,10 +1,10 @@
 """A video decoder for a frozen model, from videos to a model folder. tools/pretrain_decoder.py runs it.
 
-    check --> OUT = copy of the model --> fit --> OUT/video_decoder --> PSNR with and without it on validation videos
+check --> OUT = copy of the model --> fit --> OUT/video_decoder --> PSNR with and without it on validation videos
 
-    OUT/                   the whole model: vidlbc.load(OUT, refine=True), decode.py model=OUT refine=true
-    OUT/training/          request, checkpoint, log: the same command resumes
-    OUT/metrics.json       written last
+OUT/                   the whole model: vidlbc.load(OUT, refine=True), decode.py model=OUT refine=true
+OUT/training/          request, checkpoint, log: the same command resumes
+OUT/metrics.json       written last
 """
 
 import hashlib
@@ -170,9 +170,15 @@ def _fit(
     image.stage.to(memory_format=torch.channels_last)
     logger = start_wandb(settings.wandb, settings.out)
     loop = Settings(
-        settings.budget, lr=settings.lr, weight_decay=settings.weight_decay, ema=settings.ema, bf16=settings.bf16,
-        seed=settings.seed, log_every=settings.log_every, save_seconds=settings.save_seconds,
-    )  # fmt: skip
+        settings.budget,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        ema=settings.ema,
+        bf16=settings.bf16,
+        seed=settings.seed,
+        log_every=settings.log_every,
+        save_seconds=settings.save_seconds,
+    )
     objective = RefinementDistortion(image, settings.motion, settings.cuts, settings.seed, settings.bf16)
     decoder = decoder.to(device).to(memory_format=torch.channels_last)
     on_figures = None if logger is None else logger.log

@@ -93,10 +93,13 @@ class MotionRate:
         loss = (weight[:, 1:] * found.bits).mean()
         decibels = -10 * found.errors.detach().clamp_min(1e-9).log10()
         parts = {
-            "bpp": found.bits.detach().mean(), "bpp_vectors": found.vectors.detach().mean(),
-            "bpp_flags": found.flags.detach().mean(), "copied": found.copied.mean(),
-            "psnr_first": decibels[:, 0].mean(), "psnr": decibels[:, 1:].mean(),
-        }  # fmt: skip
+            "bpp": found.bits.detach().mean(),
+            "bpp_vectors": found.vectors.detach().mean(),
+            "bpp_flags": found.flags.detach().mean(),
+            "copied": found.copied.mean(),
+            "psnr_first": decibels[:, 0].mean(),
+            "psnr": decibels[:, 1:].mean(),
+        }
         if found.errors.requires_grad:
             # Bits and errors as in the image stage's own loss, each QP pulling alike.
             worth = weight * qp_lambda(qps) * 255**2

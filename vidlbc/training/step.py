@@ -46,9 +46,13 @@ class TrainingStep:
         on_gpu = self.device.type == "cuda"
         # What a captured graph reads anew at each replay has to be a tensor.
         self.optimiser = torch.optim.AdamW(
-            self.trained, torch.tensor(lr, device=self.device) if on_gpu else lr, BETAS,
-            weight_decay=weight_decay, fused=True, capturable=on_gpu,
-        )  # fmt: skip
+            self.trained,
+            torch.tensor(lr, device=self.device) if on_gpu else lr,
+            BETAS,
+            weight_decay=weight_decay,
+            fused=True,
+            capturable=on_gpu,
+        )
         self.average = ExponentialAverage(module, ema)
         self._new = torch.zeros((), device=self.device)
         self._sums: dict[tuple[str, ...], Tensor] = {}

@@ -108,9 +108,18 @@ class OpencvBackend:
         codec = _four_letters(self._capture.get(cv2.CAP_PROP_FOURCC))
         rotation = -int(self._capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360
         return VideoInfo(
-            self._path, width, height, frames, fps, float(frames / fps) if frames else None, codec, "", rotation,
-            self.name, self.version,
-        )  # fmt: skip
+            self._path,
+            width,
+            height,
+            frames,
+            fps,
+            float(frames / fps) if frames else None,
+            codec,
+            "",
+            rotation,
+            self.name,
+            self.version,
+        )
 
 
 def _heard() -> int:

@@ -164,9 +164,18 @@ class PyavBackend:
         else:
             duration = float(frames / fps) if frames else None
         return VideoInfo(
-            self._path, width, height, frames, fps, duration, self._codec(), str(stream.codec_context.pix_fmt),
-            self._rotation, self.name, self.version,
-        )  # fmt: skip
+            self._path,
+            width,
+            height,
+            frames,
+            fps,
+            duration,
+            self._codec(),
+            str(stream.codec_context.pix_fmt),
+            self._rotation,
+            self.name,
+            self.version,
+        )
 
 
 def _right_angle(degrees: int) -> int:

@@ -55,9 +55,18 @@ class TorchcodecBackend:
         fps = Fraction(meta.average_fps or 25).limit_denominator(1001)
         rotation = int(getattr(meta, "rotation", 0) or 0) % 360
         return VideoInfo(
-            self._path, width, height, meta.num_frames_from_header, fps, _seconds(meta), meta.codec or "",
-            str(getattr(meta, "pixel_format", "") or ""), rotation, self.name, self.version,
-        )  # fmt: skip
+            self._path,
+            width,
+            height,
+            meta.num_frames_from_header,
+            fps,
+            _seconds(meta),
+            meta.codec or "",
+            str(getattr(meta, "pixel_format", "") or ""),
+            rotation,
+            self.name,
+            self.version,
+        )
 
 
 def _seconds(meta: Any) -> float | None:

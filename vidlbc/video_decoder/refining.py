@@ -1,7 +1,7 @@
 """Refined pictures of a clip, block by block: the state is carried from one block to the next, and is all that is kept.
 
-    latents of frame t --image stage's synthesis (frames side by side)--> picture, features
-        --video decoder (frame after frame)--> uint8 picture t, state
+latents of frame t --image stage's synthesis (frames side by side)--> picture, features
+    --video decoder (frame after frame)--> uint8 picture t, state
 """
 
 from collections import deque

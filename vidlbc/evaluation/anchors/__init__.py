@@ -1,8 +1,8 @@
 """Codecs to compare with: what a user would pick instead. Each writes real files and reads them back.
 
-    x264 | x265 | svtav1, each also NAME-ld    PyAV's encoders, random access and low delay
-    jpeg                                       every frame on its own
-    compressai-ARCHITECTURE                    CompressAI's models, where the user has the zoo's weights
+x264 | x265 | svtav1, each also NAME-ld    PyAV's encoders, random access and low delay
+jpeg                                       every frame on its own
+compressai-ARCHITECTURE                    CompressAI's models, where the user has the zoo's weights
 """
 
 from collections.abc import Mapping, Sequence

@@ -46,14 +46,15 @@ class EncoderProcess:
         self._owner = 0
         self._lock = threading.Lock()
 
-    def encode(
-        self, frames: np.ndarray, library: str, container: str, options: dict[str, str], fps: Fraction
-    ) -> bytes:
+    def encode(self, frames: np.ndarray, library: str, container: str, options: dict[str, str], fps: Fraction) -> bytes:
         """uint8 (T, H, W, 3), sides even -> a raw stream of `library` in FFmpeg's format `container`. EncoderError."""
         request = {
-            "shape": frames.shape, "library": library, "container": container, "options": options,
+            "shape": frames.shape,
+            "library": library,
+            "container": container,
+            "options": options,
             "fps": [fps.numerator, fps.denominator],
-        }  # fmt: skip
+        }
         reason = ""
         with self._lock:
             for _ in range(_TRIES):
