@@ -12,7 +12,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from vidlbc.shards.corpus import is_video
+from vidlbc.data.corpus import is_video
 
 
 def rows(data: Path) -> Iterator[tuple[str, str]]:

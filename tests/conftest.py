@@ -102,7 +102,7 @@ def write_clip(
     """Write a clip of a moving texture through PyAV. `size` is (height, width), even for 4:2:0; container by suffix."""
     import av
 
-    from vidlbc.evaluation.anchors.encoder_process import at_ordinary_priority
+    from vidlbc.video.encoder_process import at_ordinary_priority
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def load_tool(path: Path) -> ModuleType:
 @pytest.fixture
 def call_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`call_tool("encode", "input=...")`: `run_tool` in this process."""
-    from vidlbc import cli
+    from vidlbc.run import cli
 
     def call(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         out, err = io.StringIO(), io.StringIO()

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidlbc.cli import explain, load, load_with_choices, options_of
 from vidlbc.errors import InputError, VidlbcError
+from vidlbc.run.cli import explain, load, load_with_choices, options_of
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -23,7 +23,7 @@ TOOL = '''"""Weigh some videos.
 Second paragraph."""
 import errno, json, sys
 from omegaconf import OmegaConf
-from vidlbc.cli import run
+from vidlbc.run.cli import run
 from vidlbc.errors import VideoError
 
 def main(cfg):
@@ -145,7 +145,7 @@ def test_a_path_needs_no_quoting(configs, text):
 def test_any_text_reaches_a_text_option_unchanged(text):
     from omegaconf import OmegaConf
 
-    from vidlbc.cli_values import typed
+    from vidlbc.run.cli_values import typed
 
     if "${" in text or text in ("null", "???") or text[0] in "'\"[":
         return

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from vidlbc.cli import keys_of, load_with_choices, options_of
-from vidlbc.image_stage import build_image_stage
-from vidlbc.image_stage.blocks import BLOCKS
-from vidlbc.image_stage.families import FAMILIES, family_class
+from vidlbc.codec.image_stage import build_image_stage
+from vidlbc.codec.image_stage.blocks import BLOCKS
+from vidlbc.codec.image_stage.families import FAMILIES, family_class
+from vidlbc.run.cli import keys_of, load_with_choices, options_of
 
 REPO = Path(__file__).resolve().parents[1]
 FOLDER = REPO / "configs"

@@ -192,6 +192,6 @@ def commands():
 @pytest.mark.slow
 @pytest.mark.parametrize("page, tool, arguments", commands())
 def test_documented_commands_are_understood(page, tool, arguments):
-    from vidlbc.cli import load
+    from vidlbc.run.cli import load
 
     load(REPO / "configs", tool, arguments)

@@ -10,7 +10,7 @@ import pytest
 
 import vidlbc
 from tests.codec.small_models import noisy_frames, save_small_model
-from vidlbc.cli import load
+from vidlbc.run.cli import load
 from vidlbc.shards import Settings, encode_corpus, make_plan, read_annotations
 
 REPO = Path(__file__).resolve().parent.parent

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidlbc import traced
-from vidlbc.traced import Traced
+from vidlbc.codec import traced
+from vidlbc.codec.traced import Traced
 
 
 @pytest.fixture(autouse=True)

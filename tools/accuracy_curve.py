@@ -9,9 +9,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vidlbc.cli import run
-from vidlbc.job import EvaluationSettings
-from vidlbc.studies.accuracy_curve import CurveSettings, run_curve
+from vidlbc.experiments.accuracy_curve.study import CurveSettings, run_curve
+from vidlbc.pipeline import EvaluationSettings
+from vidlbc.run.cli import run
 
 
 def main(config: DictConfig) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vidlbc.cli import run
-from vidlbc.studies.adaptive_ratio import AdaptiveSettings, run_adaptive_ratio
-from vidlbc.studies.clips import ClipSettings
+from vidlbc.experiments.clips import ClipSettings
+from vidlbc.experiments.learning_by_compression.adaptive_ratio import AdaptiveSettings, run_adaptive_ratio
+from vidlbc.run.cli import run
 
 
 def main(config: DictConfig) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from vidlbc.cli import run
 from vidlbc.errors import InputError
-from vidlbc.progress import progress_bar
+from vidlbc.run.cli import run
+from vidlbc.run.progress import progress_bar
 
 
 def main(cfg: DictConfig) -> None:
@@ -29,12 +29,12 @@ def race_(cfg: DictConfig) -> None:
     import torch
 
     import vidlbc
-    from vidlbc.benchmark.clip import generated_clip, read_clip
-    from vidlbc.benchmark.contestants import Vidlbc, build_others
-    from vidlbc.benchmark.memory import Task, measure
-    from vidlbc.benchmark.race import race
-    from vidlbc.benchmark.range_coder import race_coders
-    from vidlbc.benchmark.report import table, write_json
+    from vidlbc.qa.benchmark.clip import generated_clip, read_clip
+    from vidlbc.qa.benchmark.contestants import Vidlbc, build_others
+    from vidlbc.qa.benchmark.memory import Task, measure
+    from vidlbc.qa.benchmark.race import race
+    from vidlbc.qa.benchmark.range_coder import race_coders
+    from vidlbc.qa.benchmark.report import table, write_json
 
     threads = cfg.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
@@ -61,13 +61,13 @@ def race_(cfg: DictConfig) -> None:
 
 
 def long(cfg: DictConfig) -> None:
-    from vidlbc.benchmark.long import LongSettings, measure_long
+    from vidlbc.qa.benchmark.long import LongSettings, measure_long
 
     threads = cfg.threads or os.cpu_count() or 1
     settings = LongSettings(
         list(cfg.long_frames), cfg.long_size, cfg.clip, cfg.model, cfg.temporal, cfg.device, threads, cfg.qp
     )
-    from vidlbc.benchmark.long_report import plot_long, table, write_json
+    from vidlbc.qa.benchmark.long_report import plot_long, table, write_json
 
     say("writing the videos")
     with progress_bar(desc="encode, decode", unit="frame", total=2 * settings.total) as meter:
@@ -86,8 +86,8 @@ def pipeline(cfg: DictConfig) -> None:
     import torch
 
     import vidlbc
-    from vidlbc.benchmark.pipeline import generated_videos, measure_pipeline
-    from vidlbc.benchmark.pipeline_report import pipeline_table, write_pipeline
+    from vidlbc.qa.benchmark.pipeline import generated_videos, measure_pipeline
+    from vidlbc.qa.benchmark.pipeline_report import pipeline_table, write_pipeline
 
     threads = cfg.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
@@ -108,8 +108,8 @@ def pipeline(cfg: DictConfig) -> None:
 
 def reading(cfg: DictConfig) -> None:
     import vidlbc
-    from vidlbc.benchmark.pipeline import reading_shards
-    from vidlbc.benchmark.pipeline_report import reading_table, write_reading
+    from vidlbc.qa.benchmark.pipeline import reading_shards
+    from vidlbc.qa.benchmark.pipeline_report import reading_table, write_reading
 
     if cfg.shards is None:
         raise InputError("shards=: expected a folder of shards, as tools/encode.py writes it")

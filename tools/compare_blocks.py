@@ -10,11 +10,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vidlbc.cli import run
 from vidlbc.errors import InputError
-from vidlbc.studies.blocks import BlockStudySettings, run_block_study
-from vidlbc.training.image_data import CropSettings
-from vidlbc.training.pictures import Source
+from vidlbc.experiments.blocks import BlockStudySettings, run_block_study
+from vidlbc.run.cli import run
+from vidlbc.train.data.image_data import CropSettings
+from vidlbc.train.data.pictures import Source
 
 
 def settings_of(config: DictConfig) -> BlockStudySettings:

@@ -10,10 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vidlbc.cli import run
-from vidlbc.studies.rates import RateStudySettings, run_rate_study
-from vidlbc.training.image_data import CropSettings
-from vidlbc.training.pictures import sources
+from vidlbc.experiments.rates import RateStudySettings, run_rate_study
+from vidlbc.run.cli import run
+from vidlbc.train.data.image_data import CropSettings
+from vidlbc.train.data.pictures import sources
 
 
 def settings_of(config: DictConfig) -> RateStudySettings:

@@ -11,13 +11,13 @@ import numpy as np
 from omegaconf import DictConfig, ListConfig
 
 import vidlbc
-from vidlbc.bitstream import Cut
-from vidlbc.cli import run
+from vidlbc.codec.bitstream import Cut
 from vidlbc.errors import BitstreamError, InputError
-from vidlbc.progress import progress_bar
+from vidlbc.run.cli import run
+from vidlbc.run.outputs import Outputs
+from vidlbc.run.progress import progress_bar
 from vidlbc.shards import DecodedVideo, LatentShards, decode_shards
 from vidlbc.shards.decode import check_form, named, videos_of, write_frames
-from vidlbc.shards.outputs import Outputs
 
 
 def main(config: DictConfig) -> int:

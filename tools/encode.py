@@ -12,8 +12,9 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 import vidlbc
-from vidlbc.cli import run
 from vidlbc.errors import InputError, ShardError
+from vidlbc.run.cli import run
+from vidlbc.run.stage_clock import stage_table
 from vidlbc.shards import (
     Content,
     Corpus,
@@ -38,7 +39,6 @@ from vidlbc.shards import (
     watch,
     write_scripts,
 )
-from vidlbc.stage_clock import stage_table
 
 
 def main(config: DictConfig) -> None:

@@ -6,9 +6,9 @@ of the finished folder is written.
 
 from omegaconf import DictConfig
 
-from vidlbc.cli import run
+from vidlbc.run.cli import run
+from vidlbc.run.stage_clock import stage_table
 from vidlbc.shards import Plan, encode_task, gather_finished, time_spent
-from vidlbc.stage_clock import stage_table
 
 
 def main(config: DictConfig) -> None:

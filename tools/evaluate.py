@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from vidlbc.cli import run
-from vidlbc.codec import Codec
-from vidlbc.evaluation.anchors import build_anchors
-from vidlbc.evaluation.comparison import MEASURES, compare, comparison_table, write_differences
-from vidlbc.evaluation.our_codecs import load_codecs
-from vidlbc.evaluation.plots import plot_rate_distortion
-from vidlbc.evaluation.rate_distortion_job import EvaluateSettings, evaluate_clips
-from vidlbc.evaluation.rate_distortion_tables import tables, write_csv
-from vidlbc.report import choose_clip, environment, write_evaluation_report
+from vidlbc.codec.codec import Codec
+from vidlbc.evaluate.codecs import build_anchors
+from vidlbc.evaluate.codecs.ours import load_codecs
+from vidlbc.evaluate.plots import plot_rate_distortion
+from vidlbc.evaluate.rate_distortion.comparison import MEASURES, compare, comparison_table, write_differences
+from vidlbc.evaluate.rate_distortion.job import EvaluateSettings, evaluate_clips
+from vidlbc.evaluate.rate_distortion.tables import tables, write_csv
+from vidlbc.evaluate.report import choose_clip, environment, write_evaluation_report
+from vidlbc.run.cli import run
 
 OURS = "vidlbc"
 

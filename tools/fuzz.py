@@ -8,12 +8,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vidlbc.cli import run
 from vidlbc.errors import InputError
-from vidlbc.evaluation.report import format_table
-from vidlbc.fuzz import FuzzSettings, run_fuzz, run_guided
-from vidlbc.fuzz.run import BAD, GOOD
-from vidlbc.progress import progress_bar
+from vidlbc.evaluate.metrics import format_table
+from vidlbc.qa.fuzz import FuzzSettings, run_fuzz, run_guided
+from vidlbc.qa.fuzz.run import BAD, GOOD
+from vidlbc.run.cli import run
+from vidlbc.run.progress import progress_bar
 
 
 def main(config: DictConfig) -> int:

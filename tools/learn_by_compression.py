@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from vidlbc import models
-from vidlbc.cli import run
+from vidlbc.codec import models
+from vidlbc.codec.image_stage import build_image_stage
 from vidlbc.errors import InputError
-from vidlbc.image_stage import build_image_stage
-from vidlbc.learning.degradation import Degradation
-from vidlbc.learning.held_out import HeldOutSource
-from vidlbc.learning.objective import LossWeights
-from vidlbc.learning.ratio import element_table
-from vidlbc.learning.schedules import Ramp
-from vidlbc.learning.two_step import LoopSettings
-from vidlbc.studies.learning_by_compression import RecogniserSettings, StudySettings, run_study
-from vidlbc.training.mixed_data import MixedSource
+from vidlbc.experiments.learning_by_compression.degradation import Degradation
+from vidlbc.experiments.learning_by_compression.held_out import HeldOutSource
+from vidlbc.experiments.learning_by_compression.objective import LossWeights
+from vidlbc.experiments.learning_by_compression.ratio import element_table
+from vidlbc.experiments.learning_by_compression.schedules import Ramp
+from vidlbc.experiments.learning_by_compression.study import RecogniserSettings, StudySettings, run_study
+from vidlbc.experiments.learning_by_compression.two_step import LoopSettings
+from vidlbc.run.cli import run
+from vidlbc.train.data.mixed_data import MixedSource
 
 
 def settings_of(config: DictConfig) -> StudySettings:

@@ -10,18 +10,18 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vidlbc.cli import run
 from vidlbc.errors import InputError
+from vidlbc.experiments.clips import ClipSettings
+from vidlbc.experiments.machine_perception.copies import CopySettings
+from vidlbc.experiments.machine_perception.data import TaskSettings
+from vidlbc.experiments.machine_perception.encoder import EncoderSettings, HeadSettings
+from vidlbc.experiments.machine_perception.lowshot import LowShotSettings
+from vidlbc.experiments.machine_perception.probe import ProbeSettings
+from vidlbc.experiments.machine_perception.study import StudySettings, run_study
 from vidlbc.heads.resnet import ResNetSettings
-from vidlbc.studies.clips import ClipSettings
-from vidlbc.studies.machine_perception import StudySettings, run_study
-from vidlbc.studies.machine_perception_copies import CopySettings
-from vidlbc.studies.machine_perception_data import TaskSettings
-from vidlbc.studies.machine_perception_encoder import EncoderSettings, HeadSettings
-from vidlbc.studies.machine_perception_lowshot import LowShotSettings
-from vidlbc.studies.machine_perception_probe import ProbeSettings
-from vidlbc.training.pictures import Source
-from vidlbc.training.schedule import Budget
+from vidlbc.run.cli import run
+from vidlbc.train.data.pictures import Source
+from vidlbc.train.schedule import Budget
 
 
 def settings_of(config: DictConfig) -> StudySettings:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vidlbc.cli import load, run
 from vidlbc.errors import InputError
 from vidlbc.offline.plan import Plan, read_plan, scaled, with_calls
+from vidlbc.run.cli import load, run
 
 REPO = Path(__file__).resolve().parent.parent
 _PACK_MB, _RESULTS_MB = 60.0, 16.0
@@ -92,7 +92,7 @@ def run_call(config: DictConfig) -> None:
 
 
 def _deadline(until: str | None) -> float | None:
-    from vidlbc.training.schedule import time_of_day
+    from vidlbc.train.schedule import time_of_day
 
     return None if until is None else time_of_day(str(until), option="until")
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vidlbc.cli import run
-from vidlbc.training.decoder_job import DecoderJobSettings, run_decoder_job
-from vidlbc.training.pictures import sources
-from vidlbc.training.schedule import Budget
-from vidlbc.training.video_data import ClipSettings
+from vidlbc.run.cli import run
+from vidlbc.train.data.pictures import sources
+from vidlbc.train.data.video_data import ClipSettings
+from vidlbc.train.decoder_job import DecoderJobSettings, run_decoder_job
+from vidlbc.train.schedule import Budget
 
 
 def settings_of(config: DictConfig) -> DecoderJobSettings:

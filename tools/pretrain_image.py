@@ -10,11 +10,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vidlbc.cli import run
-from vidlbc.training.image_data import CropSettings
-from vidlbc.training.image_job import ImageJobSettings, run_image_job
-from vidlbc.training.pictures import sources
-from vidlbc.training.schedule import budget_of
+from vidlbc.run.cli import run
+from vidlbc.train.data.image_data import CropSettings
+from vidlbc.train.data.pictures import sources
+from vidlbc.train.image_job import ImageJobSettings, run_image_job
+from vidlbc.train.schedule import budget_of
 
 
 def settings_of(config: DictConfig) -> ImageJobSettings:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vidlbc.cli import run
 from vidlbc.errors import InputError
-from vidlbc.job import EvaluationSettings, JobSettings, TrainSettings, run_job
+from vidlbc.pipeline import EvaluationSettings, JobSettings, TrainSettings, run_job
+from vidlbc.run.cli import run
 from vidlbc.shards import RaySettings, require_ray
-from vidlbc.training.schedule import budget_of
-from vidlbc.training.video_data import ClipSettings
+from vidlbc.train.data.video_data import ClipSettings
+from vidlbc.train.schedule import budget_of
 
 
 def settings_of(config: DictConfig) -> JobSettings:

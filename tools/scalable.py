@@ -11,14 +11,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vidlbc.cli import run
 from vidlbc.errors import InputError
-from vidlbc.studies.clips import ClipSettings
-from vidlbc.studies.scalable import PartSettings, ScalableSettings, run_scalable_study
-from vidlbc.studies.scalable_task import TaskSettings
-from vidlbc.training.image_data import CropSettings
-from vidlbc.training.pictures import Source
-from vidlbc.training.scalable_objective import TaskStrength
+from vidlbc.experiments.clips import ClipSettings
+from vidlbc.experiments.scalable.objective import TaskStrength
+from vidlbc.experiments.scalable.study import PartSettings, ScalableSettings, run_scalable_study
+from vidlbc.experiments.scalable.task import TaskSettings
+from vidlbc.run.cli import run
+from vidlbc.train.data.image_data import CropSettings
+from vidlbc.train.data.pictures import Source
 
 
 def settings_of(config: DictConfig) -> ScalableSettings:

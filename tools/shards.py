@@ -19,19 +19,19 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 import vidlbc
-from vidlbc.cli import run
 from vidlbc.errors import InputError, ShardError
-from vidlbc.evaluation.report import format_table
-from vidlbc.job.check import require_number
-from vidlbc.progress import progress_bar
+from vidlbc.evaluate.metrics import format_table
+from vidlbc.pipeline.check import require_number
+from vidlbc.run.cli import run
+from vidlbc.run.progress import progress_bar
 from vidlbc.shards import LatentShards, Plan, contents_of, read_annotations
-from vidlbc.shards.care.add import add_videos
-from vidlbc.shards.care.export import check_export, export_shards
-from vidlbc.shards.care.folder import check_decoding, require_shards, verify_folder
-from vidlbc.shards.care.inventory import list_clips, list_shards, statistics
-from vidlbc.shards.care.merge import merge_folders
-from vidlbc.shards.care.repair import repair_folder
 from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.shards.maintain.add import add_videos
+from vidlbc.shards.maintain.export import check_export, export_shards
+from vidlbc.shards.maintain.folder import check_decoding, require_shards, verify_folder
+from vidlbc.shards.maintain.inventory import list_clips, list_shards, statistics
+from vidlbc.shards.maintain.merge import merge_folders
+from vidlbc.shards.maintain.repair import repair_folder
 
 _LISTED = 20
 

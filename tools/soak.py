@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from vidlbc.cli import run
+from vidlbc.codec.models import find_model, kinds_of
 from vidlbc.errors import InputError, VidlbcError
-from vidlbc.evaluation.report import format_table
-from vidlbc.models import find_model, kinds_of
-from vidlbc.progress import progress_bar
-from vidlbc.soak import KillSettings, SoakSettings, all_conditions, run_kills, run_soak
+from vidlbc.evaluate.metrics import format_table
+from vidlbc.qa.soak import KillSettings, SoakSettings, all_conditions, run_kills, run_soak
+from vidlbc.run.cli import run
+from vidlbc.run.progress import progress_bar
 
 
 def main(config: DictConfig) -> None:

@@ -10,13 +10,19 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vidlbc.cli import run
 from vidlbc.errors import InputError
-from vidlbc.studies.clips import ClipSettings
-from vidlbc.studies.transfer import BoundariesPart, ClassesPart, ResolutionPart, TransferSettings, run_transfer
-from vidlbc.studies.transfer_classes import ClassSettings
-from vidlbc.studies.transfer_dense import DenseSettings
-from vidlbc.training.pictures import Source
+from vidlbc.experiments.clips import ClipSettings
+from vidlbc.experiments.transfer.classes import ClassSettings
+from vidlbc.experiments.transfer.dense import DenseSettings
+from vidlbc.experiments.transfer.study import (
+    BoundariesPart,
+    ClassesPart,
+    ResolutionPart,
+    TransferSettings,
+    run_transfer,
+)
+from vidlbc.run.cli import run
+from vidlbc.train.data.pictures import Source
 
 
 def settings_of(config: DictConfig) -> TransferSettings:

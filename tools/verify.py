@@ -6,13 +6,13 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 import vidlbc
-from vidlbc.cli import run
-from vidlbc.codec_input import pick_device
+from vidlbc.codec.inputs import pick_device
 from vidlbc.errors import InputError
-from vidlbc.job.check import require_number
-from vidlbc.job.quality import spread
-from vidlbc.job.verify import verify
-from vidlbc.progress import progress_bar
+from vidlbc.pipeline.check import require_number
+from vidlbc.pipeline.quality import spread
+from vidlbc.pipeline.verify import verify
+from vidlbc.run.cli import run
+from vidlbc.run.progress import progress_bar
 from vidlbc.shards import LatentShards
 
 

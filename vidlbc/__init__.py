@@ -11,12 +11,12 @@ import importlib
 __version__ = "0.2.0"
 
 _PUBLIC = {
-    "load": "vidlbc.codec",
-    "Codec": "vidlbc.codec",
-    "EncodeReport": "vidlbc.codec",
-    "inspect": "vidlbc.bitstream",
-    "cut": "vidlbc.bitstream",
-    "BitstreamInfo": "vidlbc.bitstream",
+    "load": "vidlbc.codec.codec",
+    "Codec": "vidlbc.codec.codec",
+    "EncodeReport": "vidlbc.codec.codec",
+    "inspect": "vidlbc.codec.bitstream",
+    "cut": "vidlbc.codec.bitstream",
+    "BitstreamInfo": "vidlbc.codec.bitstream",
     "LatentShards": "vidlbc.shards",
     "VidlbcError": "vidlbc.errors",
 }

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from tests.codec.small_models import save_small_model
-from vidlbc.benchmark.clip import generated_clip, read_clip
-from vidlbc.benchmark.contestants import OTHERS, X265, Contestant, Vidlbc, build_others
-from vidlbc.benchmark.memory import Task, measure
-from vidlbc.benchmark.race import race
-from vidlbc.benchmark.range_coder import CHUNK, draw_symbols, race_coders
-from vidlbc.benchmark.report import table
 from vidlbc.errors import InputError, VidlbcError
+from vidlbc.qa.benchmark.clip import generated_clip, read_clip
+from vidlbc.qa.benchmark.contestants import OTHERS, X265, Contestant, Vidlbc, build_others
+from vidlbc.qa.benchmark.memory import Task, measure
+from vidlbc.qa.benchmark.race import race
+from vidlbc.qa.benchmark.range_coder import CHUNK, draw_symbols, race_coders
+from vidlbc.qa.benchmark.report import table
 
 
 @pytest.fixture(scope="module")

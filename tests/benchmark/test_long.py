@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tests.codec.small_models import save_small_model
-from vidlbc.benchmark.clip import generated_clip
-from vidlbc.benchmark.long import Container, LongFigures, LongSettings, Run, measure_long, write_loop
-from vidlbc.benchmark.long_report import summary, table
-from vidlbc.benchmark.long_worker import Sample
 from vidlbc.errors import InputError, VidlbcError
+from vidlbc.qa.benchmark.clip import generated_clip
+from vidlbc.qa.benchmark.long import Container, LongFigures, LongSettings, Run, measure_long, write_loop
+from vidlbc.qa.benchmark.long_report import summary, table
+from vidlbc.qa.benchmark.long_worker import Sample
 from vidlbc.video import read_blocks
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.codec.small_models import noisy_frames, save_small_model
-from vidlbc.stage_clock import STAGES
+from vidlbc.run.stage_clock import STAGES
 from vidlbc.video import write_mp4
 
 REPO = Path(__file__).resolve().parents[2]

@@ -10,9 +10,9 @@ import pytest
 
 import vidlbc
 from tests.codec.small_models import save_small_model, wild_field
-from vidlbc.codec import Codec
-from vidlbc.coding.moved_encoding import MovedChooser
-from vidlbc.moved_codec import MovedCodec
+from vidlbc.codec.codec import Codec
+from vidlbc.codec.coding.moved_encoding import MovedChooser
+from vidlbc.codec.moved_codec import MovedCodec
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,10 @@ from torch import Tensor
 import vidlbc
 from tests.codec.golden_streams import FPS, QP, all_symbols, write
 from tests.codec.small_models import noisy_frames, raw_bits, wild_field
-from vidlbc.coding.moved_encoding import MovedChooser, Source
-from vidlbc.coding.moving import Past
-from vidlbc.motion.brightness import Brightness
-from vidlbc.moved_codec import MovedCodec
+from vidlbc.codec.coding.moved_encoding import MovedChooser, Source
+from vidlbc.codec.coding.moving import Past
+from vidlbc.codec.motion.brightness import Brightness
+from vidlbc.codec.moved_codec import MovedCodec
 
 # Blocks of 16x16: 6 by 6, so that every pass has some.
 FRAMES, HEIGHT, WIDTH, KEYINT = 9, 70, 83, 5
@@ -76,7 +76,7 @@ def encode(model: Path, name: str) -> bytes:
         patch.object(MovedChooser, "search", fields),
         patch.object(MovedChooser, "copies", flags),
         patch.object(MovedChooser, "lift", lambda *given: KEYINT // 2),
-        patch("vidlbc.coding.moved_encoding.brightness_between", lambda frame, before: next(lights)),
+        patch("vidlbc.codec.coding.moved_encoding.brightness_between", lambda frame, before: next(lights)),
     ):
         if not (copies(name) or name.endswith("rdo")):
             return codec.compress_symbols(symbols(), QP, HEIGHT, WIDTH, fps=FPS)[0]

@@ -22,10 +22,10 @@ from torch import Tensor
 
 import vidlbc
 from tests.codec.small_models import raw_bits, save_small_model
-from vidlbc.bitstream import Header
-from vidlbc.codec import Codec
-from vidlbc.coding import RateDistortionQuantiser
-from vidlbc.image_stage.base import truncated
+from vidlbc.codec.bitstream import Header
+from vidlbc.codec.codec import Codec
+from vidlbc.codec.coding import RateDistortionQuantiser
+from vidlbc.codec.image_stage.base import truncated
 
 FOLDER = Path(__file__).resolve().parents[1] / "goldens"
 SEED = 7  # of the weights
@@ -93,7 +93,7 @@ def encode(model: Path, name: str) -> bytes:
     codec.given, codec.frame = symbols(name), 0
     codec._priors.intra_frames = name.endswith("intra")
     # So that there are frames whose levels take different priors.
-    with patch.multiple("vidlbc.coding.encoding", _WORTH_BOTH=0, _WORTH_BOTH_AT_CUTS=0):
+    with patch.multiple("vidlbc.codec.coding.encoding", _WORTH_BOTH=0, _WORTH_BOTH_AT_CUTS=0):
         variant = "short" if "variant" in name else None
         return codec.compress(np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8), QP, context, FPS, variant)
 

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidlbc import models
-from vidlbc.bitstream import Reader, unpack_kinds
-from vidlbc.codec import Codec
-from vidlbc.coding.moving import FrameKind
-from vidlbc.image_stage import ImageStage, build_image_stage
+from vidlbc.codec import models
+from vidlbc.codec.bitstream import Reader, unpack_kinds
+from vidlbc.codec.codec import Codec
+from vidlbc.codec.coding.moving import FrameKind
+from vidlbc.codec.image_stage import ImageStage, build_image_stage
 
 KINDS = ("none", "lstm", "transformer")
 IMAGE_OPTIONS = {

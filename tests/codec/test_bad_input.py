@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import vidlbc
-from vidlbc.codec import Codec
+from vidlbc.codec.codec import Codec
 from vidlbc.errors import InputError, VidlbcError
 
 FRAMES = np.zeros((2, 16, 16, 3), np.uint8)

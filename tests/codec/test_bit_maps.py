@@ -11,13 +11,13 @@ import torch
 
 import vidlbc
 from tests.codec.small_models import noisy_frames, save_small_model
-from vidlbc.bitstream import Reader, unpack_modes
-from vidlbc.codec import Codec
-from vidlbc.entropy import coder
-from vidlbc.entropy.tables import tables
+from vidlbc.codec.bitstream import Reader, unpack_modes
+from vidlbc.codec.codec import Codec
+from vidlbc.codec.entropy import coder
+from vidlbc.codec.entropy.tables import tables
+from vidlbc.codec.prior.topdown import Distribution
 from vidlbc.errors import WeightsMismatch
-from vidlbc.evaluation.bit_maps import CELL, bit_maps
-from vidlbc.prior.topdown import Distribution
+from vidlbc.evaluate.rate_distortion.bit_maps import CELL, bit_maps
 
 FRAMES = 17  # two packets
 

@@ -15,10 +15,19 @@ from hypothesis import strategies as st
 import vidlbc
 from tests.codec.small_models import noisy_frames
 from tests.codec.test_shipped_models import _DECODE, scene
-from vidlbc.bitstream import Header, Packet, Reader, end_bytes, pack_kinds, pack_qps, unpack_brightness, unpack_qps
-from vidlbc.coding import moved_encoding
+from vidlbc.codec.bitstream import (
+    Header,
+    Packet,
+    Reader,
+    end_bytes,
+    pack_kinds,
+    pack_qps,
+    unpack_brightness,
+    unpack_qps,
+)
+from vidlbc.codec.coding import moved_encoding
+from vidlbc.codec.motion.brightness import Brightness, brightened, brightness_between
 from vidlbc.errors import BitstreamError
-from vidlbc.motion.brightness import Brightness, brightened, brightness_between
 
 colours = st.tuples(*[st.integers(0, 255)] * 3), st.tuples(*[st.integers(-128, 127)] * 3)
 

@@ -18,11 +18,11 @@ from torch import Tensor
 import vidlbc
 from tests.codec import reference_moved
 from tests.codec.small_models import kinds_of, noisy_frames, raw_bits, save_small_model
-from vidlbc.bitstream import Reader, end_bytes
-from vidlbc.coding.moved_encoding import LIFT, MovedChooser
-from vidlbc.coding.moving import FrameKind
+from vidlbc.codec.bitstream import Reader, end_bytes
+from vidlbc.codec.coding.moved_encoding import LIFT, MovedChooser
+from vidlbc.codec.coding.moving import FrameKind
+from vidlbc.codec.moved_codec import MovedCodec
 from vidlbc.errors import BitstreamError, InputError
-from vidlbc.moved_codec import MovedCodec
 
 KINDS = ("lstm", "transformer")
 

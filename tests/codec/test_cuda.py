@@ -12,9 +12,9 @@ import torch
 
 import vidlbc
 from tests.codec.small_models import noisy_frames
-from vidlbc.codec import Codec
+from vidlbc.codec.codec import Codec
+from vidlbc.codec.prior.grid import DepthwiseConv, Linear, RMSNorm, check_device, snap, to_grid
 from vidlbc.errors import VidlbcError
-from vidlbc.prior.grid import DepthwiseConv, Linear, RMSNorm, check_device, snap, to_grid
 
 pytestmark = pytest.mark.gpu
 SHIPPED = [("default", "none"), ("default", "lstm"), ("default", "transformer"), ("large", "transformer")]

@@ -12,7 +12,7 @@ import torch
 
 import vidlbc
 from tests.codec.small_models import noisy_frames, save_small_model
-from vidlbc.bitstream import Reader, cut
+from vidlbc.codec.bitstream import Reader, cut
 from vidlbc.errors import BitstreamError, InputError
 
 COUNT, KEYINT = 23, 5

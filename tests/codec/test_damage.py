@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import vidlbc
 from tests.codec.small_models import KINDS, noisy_frames
-from vidlbc.bitstream import Packet, Reader, end_bytes
-from vidlbc.codec import Codec
+from vidlbc.codec.bitstream import Packet, Reader, end_bytes
+from vidlbc.codec.codec import Codec
 from vidlbc.errors import BitstreamError, InputError, VidlbcError, WeightsMismatch
 
 CodecOf = Callable[..., Codec]

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 import vidlbc
 from tests.codec.small_models import KINDS, noisy_frames, save_small_model
-from vidlbc.codec import Codec
-from vidlbc.frame_pool import FramePool
-from vidlbc.soak.conditions import INSTRUCTIONS
-from vidlbc.traced import Traced
+from vidlbc.codec.codec import Codec
+from vidlbc.codec.frame_pool import FramePool
+from vidlbc.codec.traced import Traced
+from vidlbc.qa.soak.conditions import INSTRUCTIONS
 
 CodecOf = Callable[..., Codec]
 REPO = Path(__file__).resolve().parents[2]
@@ -72,10 +72,10 @@ def test_the_number_of_threads_may_change_within_a_clip(codec_of: CodecOf, threa
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_graphs_change_nothing(model_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Every step as a graph from its second call on (vidlbc.traced), or never; odd sizes, batches, remainders."""
+    """Every step as a graph from its second call on (vidlbc.codec.traced), or never; odd sizes, batches, remainders."""
     results = []
     for frames_before in (10**9, 1):
-        monkeypatch.setattr("vidlbc.traced._FRAMES_BEFORE", frames_before)
+        monkeypatch.setattr("vidlbc.codec.traced._FRAMES_BEFORE", frames_before)
         codec = vidlbc.load(model_folder, device="cpu", temporal=kind)
         for height, width, count in [(40, 56, 35), (17, 33, 19), (64, 64, 21), (40, 56, 2)]:
             clips = [noisy_frames(count, height, width, seed=seed) for seed in range(2)]

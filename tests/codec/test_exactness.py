@@ -19,10 +19,9 @@ from torch import Tensor
 
 import vidlbc
 from tests.codec.small_models import KINDS, fill, noisy_frames, uniform
-from vidlbc.bitstream import Reader
-from vidlbc.codec import Codec
-from vidlbc.errors import InputError, VidlbcError
-from vidlbc.prior.grid import (
+from vidlbc.codec.bitstream import Reader
+from vidlbc.codec.codec import Codec
+from vidlbc.codec.prior.grid import (
     ACTIVATION_BITS,
     LIMIT,
     Block,
@@ -36,8 +35,9 @@ from vidlbc.prior.grid import (
     space_to_depth,
     to_grid,
 )
-from vidlbc.prior.topdown import Gains, QPTable
-from vidlbc.temporal_stage.transformer import WindowReader, attention_weights
+from vidlbc.codec.prior.topdown import Gains, QPTable
+from vidlbc.codec.temporal_stage.transformer import WindowReader, attention_weights
+from vidlbc.errors import InputError, VidlbcError
 
 CodecOf = Callable[..., Codec]
 REPO = Path(__file__).resolve().parents[2]
@@ -184,7 +184,7 @@ def test_rounding_allowed_later_is_refused_too(codec_of: CodecOf) -> None:
 NEWER = """
 import torch
 from vidlbc.errors import VidlbcError
-from vidlbc.prior.grid import require_exact_products
+from vidlbc.codec.prior.grid import require_exact_products
 for name in ("fp32_precision", "cuda.matmul.fp32_precision", "mkldnn.matmul.fp32_precision"):
     exec(f"torch.backends.{name} = 'tf32'")
     try:
@@ -266,7 +266,7 @@ def test_windows_whose_sums_could_round_are_refused() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_enters_a_layer_is_on_the_grid(model_folder: Path, kind: str) -> None:
     """The proof of exactness needs it; a forgotten `snap` would only show on another machine."""
-    # A codec of its own: what another test has made a graph of (vidlbc.traced) calls no hook.
+    # A codec of its own: what another test has made a graph of (vidlbc.codec.traced) calls no hook.
     codec, seen, off = vidlbc.load(model_folder, device="cpu", temporal=kind), [0], []
 
     def look(name: str) -> Callable[[torch.nn.Module, tuple[Tensor]], None]:

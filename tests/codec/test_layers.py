@@ -14,8 +14,8 @@ import torch
 
 import vidlbc
 from tests.codec.small_models import noisy_frames, save_small_model
-from vidlbc.bitstream import Packet, Reader
-from vidlbc.codec import Codec
+from vidlbc.codec.bitstream import Packet, Reader
+from vidlbc.codec.codec import Codec
 from vidlbc.errors import BitstreamError, InputError
 
 VARIANTS = {"V2": [1, 2, 2, 3], "V3": [0, 0, 2, 3]}

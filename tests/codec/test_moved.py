@@ -16,10 +16,10 @@ import torch
 
 import vidlbc
 from tests.codec.small_models import kinds_of, noisy_frames, save_small_model
-from vidlbc.bitstream import Reader, end_bytes
-from vidlbc.coding.moving import FrameKind
+from vidlbc.codec.bitstream import Reader, end_bytes
+from vidlbc.codec.coding.moving import FrameKind
+from vidlbc.codec.moved_codec import MovedCodec
 from vidlbc.errors import BitstreamError, InputError
-from vidlbc.moved_codec import MovedCodec
 
 KINDS = ("lstm", "transformer")
 

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from tests.codec.small_models import large_symbols, noisy_frames
 from tests.codec.test_exactness import on_grid
-from vidlbc.bitstream import Reader
-from vidlbc.coding.moved_encoding import MovedChooser
-from vidlbc.coding.moving import Past, no_motion
+from vidlbc.codec.bitstream import Reader
+from vidlbc.codec.coding.moved_encoding import MovedChooser
+from vidlbc.codec.coding.moving import Past, no_motion
+from vidlbc.codec.motion.field import LIMIT
+from vidlbc.codec.motion.prior import passes_of
+from vidlbc.codec.prior.grid import DepthwiseConv, Linear, RMSNorm
+from vidlbc.codec.temporal_stage.moved import TimeReader
 from vidlbc.errors import InputError
-from vidlbc.motion.field import LIMIT
-from vidlbc.motion.prior import passes_of
-from vidlbc.prior.grid import DepthwiseConv, Linear, RMSNorm
-from vidlbc.temporal_stage.moved import TimeReader
 
 KINDS = ("lstm", "transformer")
 

@@ -10,15 +10,15 @@ import torch
 
 import vidlbc
 from tests.codec.small_models import noisy_frames
-from vidlbc import models
-from vidlbc.codec import Codec
+from vidlbc.codec import models
+from vidlbc.codec.codec import Codec
+from vidlbc.codec.image_stage import build_image_stage
+from vidlbc.codec.image_stage.klt import initialise
+from vidlbc.codec.rate_control import Target, compress_to_target
 from vidlbc.errors import InputError
-from vidlbc.evaluation.distortion import psnr
-from vidlbc.evaluation.rate import bits_per_pixel
-from vidlbc.image_stage import build_image_stage
-from vidlbc.image_stage.klt import initialise
-from vidlbc.rate_control import Target, compress_to_target
-from vidlbc.training.image_data import CropSampler
+from vidlbc.evaluate.rate_distortion.distortion import psnr
+from vidlbc.evaluate.rate_distortion.rate import bits_per_pixel
+from vidlbc.train.data.image_data import CropSampler
 
 VARIANTS = {"long": [1, 12, 16, 16], "short": [0, 0, 4, 16]}
 
@@ -192,6 +192,6 @@ def test_a_clip_is_analysed_once(codec, monkeypatch):
     monkeypatch.setattr(codec, "unquantised", lambda frames: calls.append(len(frames)) or analyse(frames))
     at_bitrate(codec, smooth(3, 1), 50)
     assert calls == [3]
-    monkeypatch.setattr("vidlbc.rate_control._KEPT_BYTES", 0)
+    monkeypatch.setattr("vidlbc.codec.rate_control._KEPT_BYTES", 0)
     at_bitrate(codec, smooth(3, 1), 50)
     assert len(calls) > 3

@@ -14,7 +14,7 @@ import vidlbc
 from tests.codec import reference_priors
 from tests.codec.small_models import KINDS, noisy_frames, save_small_model
 from tests.conftest import motion_frames
-from vidlbc.coding import SKIP
+from vidlbc.codec.coding import SKIP
 
 VARIANTS = {"short": [0, 2, 2, 3]}
 

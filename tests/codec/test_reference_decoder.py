@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 import vidlbc
 from tests.codec import reference_priors, reference_stream
 from tests.codec.small_models import KINDS, noisy_frames
-from vidlbc.bitstream import Reader, pack_modes, unpack_modes
-from vidlbc.codec import Codec
-from vidlbc.coding import CodedFrame
-from vidlbc.entropy.tables import tables
+from vidlbc.codec.bitstream import Reader, pack_modes, unpack_modes
+from vidlbc.codec.codec import Codec
+from vidlbc.codec.coding import CodedFrame
+from vidlbc.codec.entropy.tables import tables
 
 
 @pytest.mark.slow
@@ -52,9 +52,9 @@ def test_any_mixture_of_priors_decodes(
         return choose(self, dataclasses.replace(other, level_bits=bits))
 
     monkeypatch.setattr(CodedFrame, "or_intra", mixed)
-    monkeypatch.setattr("vidlbc.coding.encoding.NEAR_INTRA", 0)
+    monkeypatch.setattr("vidlbc.codec.coding.encoding.NEAR_INTRA", 0)
     for name in ("_WORTH_BOTH", "_WORTH_BOTH_AT_CUTS"):
-        monkeypatch.setattr(f"vidlbc.coding.encoding.{name}", -1)
+        monkeypatch.setattr(f"vidlbc.codec.coding.encoding.{name}", -1)
     data = codec.compress(noisy_frames(18, 40, 48), qp=30)
     found = [m for p in Reader(data).packets() for m in unpack_modes(p.modes, p.frames, 4)]
     assert set(found) == set(range(16))

@@ -9,9 +9,9 @@ import pytest
 
 from tests.codec import reference_moved
 from tests.codec.small_models import kinds_of, large_symbols, noisy_frames
-from vidlbc.bitstream import Reader
-from vidlbc.coding.moved_encoding import MovedChooser
-from vidlbc.moved_codec import MovedCodec
+from vidlbc.codec.bitstream import Reader
+from vidlbc.codec.coding.moved_encoding import MovedChooser
+from vidlbc.codec.moved_codec import MovedCodec
 
 KINDS = ("lstm", "transformer")
 
@@ -51,7 +51,7 @@ def test_key_frames_still_frames_and_packets(wandering, monkeypatch, moved_codec
 
     monkeypatch.setattr(MovedChooser, "search", sometimes)
     codec.keyint = 18
-    # More frames than go by before steps become graphs (vidlbc.traced), also of the decoder alone.
+    # More frames than go by before steps become graphs (vidlbc.codec.traced), also of the decoder alone.
     data = codec.compress(noisy_frames(32, 32, 64), qp=36)
     assert letters_of(data) == "K" + "SMM" * 5 + "SM" + "KM" + "SMM" * 4
     assert [p.frames for p in Reader(data).packets()] == [16, 2, 14]

@@ -10,8 +10,8 @@ import torch
 
 import vidlbc
 from tests.conftest import motion_frames
-from vidlbc.image_stage.base import qp_lambda
-from vidlbc.motion.search import EFFORTS
+from vidlbc.codec.image_stage.base import qp_lambda
+from vidlbc.codec.motion.search import EFFORTS
 
 QP = 24
 
@@ -59,14 +59,14 @@ def test_large_frames_go_tile_by_tile_and_cost_about_as_much(monkeypatch):
     frame = motion_frames(1, (64, 256), motion=(1.0, 2.0))
     fast, default = (vidlbc.load("default", "cpu", effort=effort) for effort in ("fast", "default"))
     rounded, whole = (cost(fast, codec.compress(frame, QP), frame) for codec in (fast, default))
-    monkeypatch.setattr("vidlbc.coding.refining._TILE", 64)
+    monkeypatch.setattr("vidlbc.codec.coding.refining._TILE", 64)
     tiles = cost(fast, default.compress(frame, QP), frame)
     assert whole < rounded and tiles != whole
     assert abs(tiles - whole) < 0.4 * (rounded - whole)
 
 
 def test_key_frames_at_an_interval_take_no_longer_than_they_are_worth(frames, monkeypatch):
-    from vidlbc.coding import moved_encoding
+    from vidlbc.codec.coding import moved_encoding
 
     taken = []
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import vidlbc
 from tests.codec.small_models import KINDS, noisy_frames
-from vidlbc.bitstream import Reader, unpack_modes
-from vidlbc.codec import Codec
+from vidlbc.codec.bitstream import Reader, unpack_modes
+from vidlbc.codec.codec import Codec
 from vidlbc.errors import InputError
 
 CodecOf = Callable[..., Codec]

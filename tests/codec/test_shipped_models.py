@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import vidlbc
-from vidlbc import models
-from vidlbc.codec import Codec
-from vidlbc.evaluation import psnr
+from vidlbc.codec import models
+from vidlbc.codec.codec import Codec
+from vidlbc.evaluate import psnr
 
 SIDE, FRAMES, QP = 96, 9, 32
 SHIPPED = sorted(path.name for path in models.SHIPPED.iterdir() if path.is_dir())

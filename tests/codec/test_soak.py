@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.codec.small_models import kinds_of, save_small_model
-from vidlbc.coding.moving import FrameKind
+from vidlbc.codec.coding.moving import FrameKind
 from vidlbc.errors import InputError, VidlbcError
-from vidlbc.soak import Conditions, SoakSettings, all_conditions, run, run_soak
-from vidlbc.soak.worker import Request
+from vidlbc.qa.soak import Conditions, SoakSettings, all_conditions, run, run_soak
+from vidlbc.qa.soak.worker import Request
 
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 import vidlbc
 from tests.codec.retired import CHUNK_HEADER, RETIRED
 from tests.codec.small_models import save_small_model
-from vidlbc.bitstream import Header, Packet, Reader, end_bytes, inspect, pack_modes
-from vidlbc.bitstream.container import varint
+from vidlbc.codec.bitstream import Header, Packet, Reader, end_bytes, inspect, pack_modes
+from vidlbc.codec.bitstream.container import varint
 from vidlbc.errors import BitstreamError, InputError
-from vidlbc.fuzz.records import join, parse
+from vidlbc.qa.fuzz.records import join, parse
 
 LEVELS = ((8, 3), (16, 2))
 

@@ -7,8 +7,8 @@ import pytest
 
 import vidlbc
 from tests.conftest import motion_frames
-from vidlbc.coding.moved_encoding import MovedChooser
-from vidlbc.evaluation import psnr
+from vidlbc.codec.coding.moved_encoding import MovedChooser
+from vidlbc.evaluate import psnr
 
 HEIGHT, WIDTH = 72, 104  # padded to 96x128: 39% of what is coded is not shown
 

@@ -17,11 +17,11 @@ from tests.pretended_device import pretended_cuda
 from tests.pretended_graph import Graph
 from tests.pretended_tensor import PretendedTensor
 from tests.training.small_runs import image_run, settings, temporal_run
-from vidlbc.training.captured import WARM_UP
-from vidlbc.training.image_data import CropSettings, PooledCrops
-from vidlbc.training.loop import fit
-from vidlbc.training.video_data import ClipSampler, ClipSettings
-from vidlbc.training.video_objective import SymbolRate
+from vidlbc.train.captured import WARM_UP
+from vidlbc.train.data.image_data import CropSettings, PooledCrops
+from vidlbc.train.data.video_data import ClipSampler, ClipSettings
+from vidlbc.train.loop import fit
+from vidlbc.train.objectives.video import SymbolRate
 from vidlbc.video import write_mp4
 
 CUDA = torch.device("cuda")

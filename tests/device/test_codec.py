@@ -14,8 +14,8 @@ import vidlbc
 from tests.codec.small_models import KINDS, TEMPORAL_OPTIONS, noisy_frames, save_small_model
 from tests.pretended_device import Event, pretended_cuda
 from tests.pretended_tensor import Device
-from vidlbc.codec import Codec
-from vidlbc.frame_pool import FramePool
+from vidlbc.codec.codec import Codec
+from vidlbc.codec.frame_pool import FramePool
 
 FRAMES = 4
 # How often the host may wait for the device, for each frame.
@@ -132,7 +132,7 @@ def test_a_lone_picture_costs_one() -> None:
 
 def test_the_intra_prior_is_rounded_on_the_cpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """exp2 and division of another device must not decide weights."""
-    import vidlbc.coding.priors as priors
+    import vidlbc.codec.coding.priors as priors
 
     devices: list[torch.device] = []
     to_grid: Callable[[torch.nn.Module], torch.nn.Module] = priors.to_grid

@@ -11,8 +11,8 @@ import torch
 import vidlbc
 from tests.codec.small_models import MOVED_OPTIONS, noisy_frames, save_small_model
 from tests.pretended_device import pretended_cuda
-from vidlbc import models
-from vidlbc.training.motion_objective import MotionRate
+from vidlbc.codec import models
+from vidlbc.train.objectives.motion import MotionRate
 
 pytestmark = pytest.mark.slow
 

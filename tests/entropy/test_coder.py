@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from vidlbc.entropy import coder
-from vidlbc.entropy.tables import tables
+from vidlbc.codec.entropy import coder
+from vidlbc.codec.entropy.tables import tables
+from vidlbc.codec.prior.topdown import Distribution, symbol_bits
 from vidlbc.errors import BitstreamError
-from vidlbc.prior.topdown import Distribution, symbol_bits
 
 
 def quantised(mean: np.ndarray, log2_scale: np.ndarray) -> coder.CodedParameters:

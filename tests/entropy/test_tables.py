@@ -8,8 +8,8 @@ import constriction
 import numpy as np
 import pytest
 
-from vidlbc.entropy import coder
-from vidlbc.entropy.tables import (
+from vidlbc.codec.entropy import coder
+from vidlbc.codec.entropy.tables import (
     MEAN_STEPS,
     MIN_LOG2_SCALE,
     NUM_FRACTIONS,

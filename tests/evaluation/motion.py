@@ -2,7 +2,7 @@
 
 import torch
 
-from vidlbc.evaluation import FeatureBuilder, FeatureSet, ViewPlan
+from vidlbc.evaluate import FeatureBuilder, FeatureSet, ViewPlan
 
 LEVELS = [(3, 8), (2, 16)]
 FRAMES = 10

@@ -13,10 +13,10 @@ import torch
 
 from tests.conftest import motion_frames
 from vidlbc.errors import InputError
-from vidlbc.evaluation import psnr
-from vidlbc.evaluation.anchors import build_anchors, ffmpeg
-from vidlbc.evaluation.comparison import compare, comparison_table
-from vidlbc.evaluation.rate_distortion import Point, measure_anchor
+from vidlbc.evaluate import psnr
+from vidlbc.evaluate.codecs import build_anchors, ffmpeg
+from vidlbc.evaluate.rate_distortion.comparison import compare, comparison_table
+from vidlbc.evaluate.rate_distortion.measure import Point, measure_anchor
 
 VIDEO = ("x264", "x264-ld", "x265", "x265-ld", "svtav1", "svtav1-ld")
 FPS = Fraction(25)
@@ -117,7 +117,7 @@ def test_compressai_models_need_the_users_checkpoints(tmp_path, frames):
 
 
 def test_compressai_models_code_files(tmp_path, frames):
-    from vidlbc.image_stage.compressai_families import import_compressai
+    from vidlbc.codec.image_stage.compressai_families import import_compressai
 
     zoo = import_compressai().zoo
     torch.manual_seed(0)

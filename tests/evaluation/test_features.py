@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.evaluation.motion import motion_set
 from vidlbc.errors import InputError
-from vidlbc.evaluation import FeatureBuilder, FeatureSet, ViewPlan, patchify, pixel_levels, split_by_group, view_indices
+from vidlbc.evaluate import FeatureBuilder, FeatureSet, ViewPlan, patchify, pixel_levels, split_by_group, view_indices
 from vidlbc.heads import TokenGrid
 
 LEVELS = [(4, 4), (12, 8), (18, 16), (24, 32)]

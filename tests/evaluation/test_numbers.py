@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pytorch_msssim import ms_ssim as reference_ms_ssim
 
 from vidlbc.errors import InputError
-from vidlbc.evaluation import bd_rate, bits_per_pixel, bootstrap_ci, kilobits_per_second, ms_ssim, psnr
+from vidlbc.evaluate import bd_rate, bits_per_pixel, bootstrap_ci, kilobits_per_second, ms_ssim, psnr
 
 
 def noise(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:

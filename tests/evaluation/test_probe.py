@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-import vidlbc.evaluation.probe_fit as probe_fit
+import vidlbc.evaluate.probe.fit as probe_fit
 from tests.evaluation.motion import LEVELS, motion_set
 from vidlbc.errors import InputError
-from vidlbc.evaluation import ProbeBudget, ProbeResult, run_probe
-from vidlbc.evaluation.probe_result import mean_class_accuracy, video_probabilities
+from vidlbc.evaluate import ProbeBudget, ProbeResult, run_probe
+from vidlbc.evaluate.probe.result import mean_class_accuracy, video_probabilities
 
 SMALL = ProbeBudget(epochs=16, batch=16, rates=(3e-3,), decays=(0.01,), checkpoints=2, ema=0.9, mixup=0.0)
 TINY = ProbeBudget(epochs=4, batch=16, rates=(1e-3, 1e-2), decays=(0.0, 0.1), checkpoints=2, ema=0.8)
@@ -97,7 +97,7 @@ def test_every_view_is_evaluated_exactly_once(monkeypatch: pytest.MonkeyPatch) -
             head.classify = lambda x: seen.extend(x[:, 0, 0, 0, 0].tolist()) or classify(x)
         return plain(head, data, *args, batch=4, **kwargs)
 
-    monkeypatch.setattr("vidlbc.evaluation.probe.view_logits", spied)
+    monkeypatch.setattr("vidlbc.evaluate.probe.protocol.view_logits", spied)
     result = run_probe(train, marked, 2, "linear", budget=TINY)
     assert sorted(seen) == [float(i) for i in range(39)]
     assert result.view_logits.shape == (13, 3, 2)

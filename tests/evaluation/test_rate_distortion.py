@@ -20,16 +20,17 @@ from PIL import Image
 
 import vidlbc
 from tests.codec.small_models import KINDS, noisy_frames, save_small_model
-from vidlbc.codec import Codec
+from vidlbc.codec.codec import Codec
+from vidlbc.codec.motion.search import EFFORTS
 from vidlbc.errors import InputError, VideoError, VidlbcError
-from vidlbc.evaluation import ms_ssim, psnr, rate_distortion_job
-from vidlbc.evaluation.anchors import Anchor, Jpeg, build_anchors
-from vidlbc.evaluation.clips import Clip, find_clips
-from vidlbc.evaluation.our_codecs import load_codecs
-from vidlbc.evaluation.rate_distortion import Point, measure_anchor, measure_clip
-from vidlbc.evaluation.rate_distortion_job import EvaluateSettings, evaluate_clips
-from vidlbc.evaluation.rate_distortion_tables import tables, write_csv
-from vidlbc.motion.search import EFFORTS
+from vidlbc.evaluate import ms_ssim, psnr
+from vidlbc.evaluate.codecs import Anchor, Jpeg, build_anchors
+from vidlbc.evaluate.codecs.ours import load_codecs
+from vidlbc.evaluate.rate_distortion import job as rate_distortion_job
+from vidlbc.evaluate.rate_distortion.clips import Clip, find_clips
+from vidlbc.evaluate.rate_distortion.job import EvaluateSettings, evaluate_clips
+from vidlbc.evaluate.rate_distortion.measure import Point, measure_anchor, measure_clip
+from vidlbc.evaluate.rate_distortion.tables import tables, write_csv
 
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 MakeClip = Callable[..., Path]

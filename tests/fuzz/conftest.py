@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from vidlbc.fuzz.corpus import Corpus, make_corpus
+from vidlbc.qa.fuzz.corpus import Corpus, make_corpus
 
 
 @pytest.fixture(scope="session")

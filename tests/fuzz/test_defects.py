@@ -20,11 +20,11 @@ import torch
 from safetensors.torch import save
 
 import vidlbc
-from vidlbc.bitstream import Header, Packet, Reader, end_bytes
-from vidlbc.bitstream.container import varint
+from vidlbc.codec.bitstream import Header, Packet, Reader, end_bytes
+from vidlbc.codec.bitstream.container import varint
 from vidlbc.errors import BitstreamError, InputError, ShardError
-from vidlbc.fuzz.corpus import FRAMES, HEIGHT, WIDTH, Corpus
-from vidlbc.fuzz.records import join, parse
+from vidlbc.qa.fuzz.corpus import FRAMES, HEIGHT, WIDTH, Corpus
+from vidlbc.qa.fuzz.records import join, parse
 from vidlbc.shards import LatentShards, decode_shards, gather
 from vidlbc.shards.decode import clip_rate, videos_of
 from vidlbc.shards.plan import Plan

@@ -19,15 +19,15 @@ import numpy as np
 import pytest
 
 from tests.codec.small_models import kinds_of
-from vidlbc.bitstream import Reader, unpack_brightness
+from vidlbc.codec.bitstream import Reader, unpack_brightness
 from vidlbc.errors import InputError, ShardError, VidlbcError
-from vidlbc.fuzz import FuzzSettings, guided, run, run_fuzz, run_guided, targets
-from vidlbc.fuzz.corpus import EXTREME, STREAMS, Corpus, make_corpus
-from vidlbc.fuzz.mutate_stream import mutate_stream
-from vidlbc.fuzz.process import Worker
-from vidlbc.fuzz.records import join, mended, parse
-from vidlbc.fuzz.targets import SHARES, make_case, run_case, valid_cases
-from vidlbc.fuzz.worker import Outcome, judged
+from vidlbc.qa.fuzz import FuzzSettings, guided, run, run_fuzz, run_guided, targets
+from vidlbc.qa.fuzz.corpus import EXTREME, STREAMS, Corpus, make_corpus
+from vidlbc.qa.fuzz.mutate_stream import mutate_stream
+from vidlbc.qa.fuzz.process import Worker
+from vidlbc.qa.fuzz.records import join, mended, parse
+from vidlbc.qa.fuzz.targets import SHARES, make_case, run_case, valid_cases
+from vidlbc.qa.fuzz.worker import Outcome, judged
 
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -12,14 +12,14 @@ from torch.nn import functional as F
 
 import vidlbc
 from tests.codec.small_models import noisy_frames, save_small_model
-from vidlbc.cli import load
+from vidlbc.codec.image_stage import build_image_stage
+from vidlbc.codec.image_stage.blocks import ConvBlock, GatedBlock
+from vidlbc.codec.image_stage.cost import multiply_adds
+from vidlbc.codec.models import SHIPPED
 from vidlbc.errors import InputError
-from vidlbc.image_stage import build_image_stage
-from vidlbc.image_stage.blocks import ConvBlock, GatedBlock
-from vidlbc.image_stage.cost import multiply_adds
-from vidlbc.models import SHIPPED
-from vidlbc.studies.blocks import contestants
-from vidlbc.training.image_objective import RateDistortion
+from vidlbc.experiments.blocks import contestants
+from vidlbc.run.cli import load
+from vidlbc.train.objectives.image import RateDistortion
 
 REPO = Path(__file__).resolve().parents[2]
 MIXED = ("conv", "conv", "gated", "gated")
@@ -183,6 +183,6 @@ def test_networks_of_the_study_are_scaled_from_widths_of_their_own():
 def test_counting_leaves_the_exact_prior_as_it_was():
     """Its rounding constants are kept between calls: none may come from the fake tensors of a count."""
     multiply_adds("lbc", SMALL, 64)
-    prior = vidlbc.prior.grid.to_grid(build_image_stage("lbc", **SMALL).prior)
+    prior = vidlbc.codec.prior.grid.to_grid(build_image_stage("lbc", **SMALL).prior)
     hidden = prior.start(torch.tensor([3]), 2, 2)
     assert torch.equal(hidden, (hidden * 256).round() / 256)

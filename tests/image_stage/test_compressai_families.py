@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vidlbc import models
-from vidlbc.codec import Codec
+from vidlbc.codec import models
+from vidlbc.codec.codec import Codec
+from vidlbc.codec.image_stage.base import qp_lambda
+from vidlbc.codec.image_stage.compressai_families import ELIC, Hyperprior, import_compressai, quality_to_lambda
 from vidlbc.errors import InputError
-from vidlbc.image_stage.base import qp_lambda
-from vidlbc.image_stage.compressai_families import ELIC, Hyperprior, import_compressai, quality_to_lambda
 
 SMALL = {"prior_widths": (32, 32), "prior_blocks": 1}
 

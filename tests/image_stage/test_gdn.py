@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.codec.small_models import uniform
-from vidlbc.image_stage.gdn import GDN
+from vidlbc.codec.image_stage.gdn import GDN
 
 pytestmark = pytest.mark.slow  # importing CompressAI takes seconds
 

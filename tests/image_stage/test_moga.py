@@ -11,12 +11,12 @@ from torch import nn
 
 import vidlbc
 from tests.codec.small_models import noisy_frames, save_small_model
-from vidlbc.cli import load
+from vidlbc.codec.image_stage.cost import Compute, match_widths, multiply_adds
+from vidlbc.codec.image_stage.moga import ChannelAggregation, MogaBlock, MultiOrderDWConv, SpatialAggregation
 from vidlbc.errors import InputError
-from vidlbc.image_stage.cost import Compute, match_widths, multiply_adds
-from vidlbc.image_stage.moga import ChannelAggregation, MogaBlock, MultiOrderDWConv, SpatialAggregation
-from vidlbc.studies.blocks import contestants
-from vidlbc.training.image_objective import RateDistortion
+from vidlbc.experiments.blocks import contestants
+from vidlbc.run.cli import load
+from vidlbc.train.objectives.image import RateDistortion
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -111,7 +111,7 @@ def test_a_codec_of_it_gives_the_symbols_back(tmp_path):
 def test_training_reaches_every_weight_of_it():
     torch.manual_seed(0)
     options = {"channels": (1, 2, 2, 2), "widths": (8, 8, 8, 8), "prior_widths": (32, 32, 32), "prior_blocks": 1}
-    stage = vidlbc.image_stage.build_image_stage("lbc", block="moga", **options)
+    stage = vidlbc.codec.image_stage.build_image_stage("lbc", block="moga", **options)
     with torch.no_grad():
         for name, parameter in stage.named_parameters():
             if not name.startswith("prior"):

@@ -16,8 +16,8 @@ import torch
 
 from tests.conftest import load_tool
 from tests.processes import ScriptProcess
-from vidlbc import models
-from vidlbc.image_stage import build_image_stage
+from vidlbc.codec import models
+from vidlbc.codec.image_stage import build_image_stage
 
 REPO = Path(__file__).resolve().parents[2]
 

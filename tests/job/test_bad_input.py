@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import vidlbc
 from tests.job.conftest import Job, Tool, job_command, listed_videos
 from vidlbc.errors import InputError
-from vidlbc.job import check
+from vidlbc.pipeline import check
 
 Frames = Callable[..., np.ndarray]
 Clip = Callable[..., Path]

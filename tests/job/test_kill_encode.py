@@ -15,10 +15,10 @@ import pytest
 import vidlbc
 from tests.job.conftest import Job, Tool, shard_digests
 from vidlbc.errors import InputError
+from vidlbc.qa.soak import KillCounts, KillSettings, run_kills
+from vidlbc.qa.soak.kill_counts import Calm, stage_of
 from vidlbc.shards import LatentShards
 from vidlbc.shards.layout import ShardFiles
-from vidlbc.soak import KillCounts, KillSettings, run_kills
-from vidlbc.soak.kill_counts import Calm, stage_of
 
 VIDEOS = 15
 

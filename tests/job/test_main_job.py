@@ -21,9 +21,9 @@ from safetensors.torch import load_file
 
 import vidlbc
 from tests.job.conftest import FAST, REPO, Job, job_command, run_command, shard_digests
-from vidlbc.evaluation import REQUIRED_METRICS
+from vidlbc.evaluate import REQUIRED_METRICS
+from vidlbc.run.stage_clock import OF_MOTION, STAGES
 from vidlbc.shards import LatentShards
-from vidlbc.stage_clock import OF_MOTION, STAGES
 from vidlbc.video import examine, read_blocks
 
 Clip = Callable[..., Path]
@@ -250,7 +250,7 @@ def test_val_stands_in_where_test_is_missing_or_has_no_labels(motions: Path, sma
 
 def test_the_fast_settings_are_options_of_the_tool() -> None:
     """FAST would silently do nothing if an option moved: every one is known to the config."""
-    from vidlbc.cli import load
+    from vidlbc.run.cli import load
 
     config = load(REPO / "configs", "pretrain_video", ["data.root=a", "out=b", *FAST])
     assert (config.train.steps, config.train.minutes, config["eval"].head) == (4, None, "linear")

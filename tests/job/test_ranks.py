@@ -18,13 +18,13 @@ import torch
 import vidlbc
 from tests.conftest import load_tool
 from tests.job.conftest import REPO, Job, job_command, shard_digests
-from vidlbc.cli import load
 from vidlbc.errors import InputError
-from vidlbc.evaluation import FeatureSet
-from vidlbc.job import JobSettings, run_job
-from vidlbc.job.check import check_job
-from vidlbc.job.train import train_temporal
-from vidlbc.training import distributed
+from vidlbc.evaluate import FeatureSet
+from vidlbc.pipeline import JobSettings, run_job
+from vidlbc.pipeline.check import check_job
+from vidlbc.pipeline.train import train_temporal
+from vidlbc.run import distributed
+from vidlbc.run.cli import load
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 # More than one shard a split would need 32 videos; three splits are three shards to share.

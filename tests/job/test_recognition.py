@@ -12,12 +12,12 @@ import torch
 import vidlbc
 from tests.codec.small_models import save_small_model
 from tests.job.conftest import listed_videos
-from vidlbc.codec import Codec
+from vidlbc.codec.codec import Codec
 from vidlbc.errors import InputError, VideoError
-from vidlbc.evaluation import FeatureSet
-from vidlbc.job.recognition import INPUTS, features_of, labelled_videos, recognise
-from vidlbc.job.settings import EvaluationSettings
-from vidlbc.job.sources import source_frames, source_frames_at
+from vidlbc.evaluate import FeatureSet
+from vidlbc.pipeline.recognition import INPUTS, features_of, labelled_videos, recognise
+from vidlbc.pipeline.settings import EvaluationSettings
+from vidlbc.pipeline.sources import source_frames, source_frames_at
 from vidlbc.shards import LatentShards, Settings, encode_corpus, make_plan, read_annotations
 
 Clip = Callable[..., Path]

@@ -12,7 +12,7 @@ import pytest
 import vidlbc
 from tests.job.conftest import FAST, REPO, Job
 from tests.report.browser import CHROMIUM, Browser
-from vidlbc.cli import load
+from vidlbc.run.cli import load
 from vidlbc.shards import LatentShards
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt install chromium)")

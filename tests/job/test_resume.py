@@ -135,7 +135,7 @@ def test_a_second_run_at_the_same_time_is_refused(
 
 @pytest.mark.slow
 def test_half_a_line_in_the_log_of_a_killed_run(copied_run: Path) -> None:
-    from vidlbc.job.report import _steps
+    from vidlbc.pipeline.report import _steps
 
     log = copied_run / "training" / "log.jsonl"
     first = json.loads(log.read_text().splitlines()[0])

@@ -13,8 +13,8 @@ import pytest
 import vidlbc
 from tests.job.conftest import REPO, Job, Tool
 from vidlbc.errors import VidlbcError
-from vidlbc.job.sources import source_frames
-from vidlbc.job.verify import verify
+from vidlbc.pipeline.sources import source_frames
+from vidlbc.pipeline.verify import verify
 from vidlbc.shards import LatentShards
 
 
@@ -45,7 +45,7 @@ def test_without_its_source_a_clip_is_decoded_here_too(undisturbed: Job, motions
 def test_other_symbols_are_an_error(undisturbed: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     model = undisturbed.out / "model"
     codec, shards = vidlbc.load(model, device="cpu"), LatentShards(undisturbed.out / "shards", "test")
-    monkeypatch.setattr("vidlbc.job.verify.source_frames", lambda *given: 255 - source_frames(*given))
+    monkeypatch.setattr("vidlbc.pipeline.verify.source_frames", lambda *given: 255 - source_frames(*given))
     with pytest.raises(VidlbcError, match="does not hold the symbols of its source"):
         verify(shards, codec, model, [1])
 

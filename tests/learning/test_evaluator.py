@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from vidlbc.errors import InputError
-from vidlbc.learning import Evaluator, PatchStatistics, Pixels, Semantics, recovery_quality
-from vidlbc.learning.evaluator import Marks
-from vidlbc.learning.recogniser import Recogniser
-from vidlbc.learning.schedules import Ramp
+from vidlbc.experiments.learning_by_compression import Evaluator, PatchStatistics, Pixels, Semantics, recovery_quality
+from vidlbc.experiments.learning_by_compression.evaluator import Marks
+from vidlbc.experiments.learning_by_compression.recogniser import Recogniser
+from vidlbc.experiments.learning_by_compression.schedules import Ramp
 
 NONE = Marks.none(4)
 

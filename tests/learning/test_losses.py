@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from tests.learning.conftest import TINY, VARIANTS
+from vidlbc.codec.image_stage import build_image_stage
+from vidlbc.codec.image_stage.base import qp_lambda
 from vidlbc.errors import InputError
-from vidlbc.image_stage import build_image_stage
-from vidlbc.image_stage.base import qp_lambda
-from vidlbc.learning import Evaluator, PatchStatistics, Pixels
-from vidlbc.learning.degradation import Degradation
-from vidlbc.learning.losses import contrastive_loss, correlation_loss
-from vidlbc.learning.objective import CompressionLoss, Learner, LossWeights, rate_price
-from vidlbc.learning.recogniser import classification_loss
-from vidlbc.learning.schedules import Ramp
-from vidlbc.training.mixed_data import MixedBatch
+from vidlbc.experiments.learning_by_compression import Evaluator, PatchStatistics, Pixels
+from vidlbc.experiments.learning_by_compression.degradation import Degradation
+from vidlbc.experiments.learning_by_compression.losses import contrastive_loss, correlation_loss
+from vidlbc.experiments.learning_by_compression.objective import CompressionLoss, Learner, LossWeights, rate_price
+from vidlbc.experiments.learning_by_compression.recogniser import classification_loss
+from vidlbc.experiments.learning_by_compression.schedules import Ramp
+from vidlbc.train.data.mixed_data import MixedBatch
 
 
 def test_correlation_is_small_for_independent_levels_and_large_for_copies():

@@ -8,16 +8,16 @@ import torch
 
 import vidlbc
 from tests.learning.conftest import TINY, VARIANTS
-from vidlbc import models
+from vidlbc.codec import models
+from vidlbc.codec.image_stage import build_image_stage
 from vidlbc.errors import InputError
-from vidlbc.image_stage import build_image_stage
-from vidlbc.learning import Evaluator, Pixels, compression_ratio, element_table
-from vidlbc.learning.evaluator import Marks
-from vidlbc.learning.held_out import HeldOutSource, read_held_out
-from vidlbc.learning.ratio import FrameSet, measure
-from vidlbc.learning.schedules import Ramp
+from vidlbc.experiments.learning_by_compression import Evaluator, Pixels, compression_ratio, element_table
+from vidlbc.experiments.learning_by_compression.evaluator import Marks
+from vidlbc.experiments.learning_by_compression.held_out import HeldOutSource, read_held_out
+from vidlbc.experiments.learning_by_compression.ratio import FrameSet, measure
+from vidlbc.experiments.learning_by_compression.schedules import Ramp
 from vidlbc.shards.layout import dump_json
-from vidlbc.training.mixed_data import Task
+from vidlbc.train.data.mixed_data import Task
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ import vidlbc
 from tests.learning.conftest import VARIANTS
 from tests.processes import ScriptProcess
 from tools.learn_by_compression import settings_of
-from vidlbc.cli import load
 from vidlbc.errors import InputError
-from vidlbc.learning.two_step import LoopSettings, plan
-from vidlbc.studies.learning_by_compression import StudySettings, run_study
+from vidlbc.experiments.learning_by_compression.study import StudySettings, run_study
+from vidlbc.experiments.learning_by_compression.two_step import LoopSettings, plan
+from vidlbc.run.cli import load
 
 REPO = Path(__file__).resolve().parents[2]
 SETTINGS = LoopSettings(first=100, raising=40, holding=60, keep_earlier=0.5)

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from tests.motion.test_search import texture
-from vidlbc.motion.choosing import Cheapest
-from vidlbc.motion.prior import VectorPrior
-from vidlbc.motion.search import blocks_of, price_of_bits, search
-from vidlbc.motion.warp import moved, shown
-from vidlbc.prior.topdown import symbol_bits
+from vidlbc.codec.motion.choosing import Cheapest
+from vidlbc.codec.motion.prior import VectorPrior
+from vidlbc.codec.motion.search import blocks_of, price_of_bits, search
+from vidlbc.codec.motion.warp import moved, shown
+from vidlbc.codec.prior.topdown import symbol_bits
 
 QP = torch.tensor([32])
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from vidlbc.motion.field import commonest, enlarged, pyramid
+from vidlbc.codec.motion.field import commonest, enlarged, pyramid
 
 
 def test_a_block_takes_the_vector_of_most_of_its_parts():

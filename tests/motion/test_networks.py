@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from vidlbc import models
-from vidlbc.image_stage.base import channels_first, channels_last
-from vidlbc.motion.networks import PredictionAnalysis, ReferenceSynthesis, take_over
-from vidlbc.motion.stage import MotionStage, motion_options, start_from
-from vidlbc.motion.warp import CONTRAST, seen
-from vidlbc.prior.grid import as_integers, check_exact, from_integers, to_grid
+from vidlbc.codec import models
+from vidlbc.codec.image_stage.base import channels_first, channels_last
+from vidlbc.codec.motion.networks import PredictionAnalysis, ReferenceSynthesis, take_over
+from vidlbc.codec.motion.stage import MotionStage, motion_options, start_from
+from vidlbc.codec.motion.warp import CONTRAST, seen
+from vidlbc.codec.prior.grid import as_integers, check_exact, from_integers, to_grid
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_of_more_blocks_the_first_are_taken_and_of_fewer_all(image):
 
 
 def test_other_strides_are_refused(image):
-    from vidlbc.prior.topdown import Level
+    from vidlbc.codec.prior.topdown import Level
 
     with pytest.raises(ValueError, match="strides 4, 8, 16, 32"):
         MotionStage([Level(8, 3), Level(16, 3)], **motion_options(image.stage))

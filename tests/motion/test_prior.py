@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from vidlbc.motion.field import enlarged
-from vidlbc.motion.prior import VectorPrior
-from vidlbc.prior.grid import to_grid
-from vidlbc.prior.topdown import symbol_bits
+from vidlbc.codec.motion.field import enlarged
+from vidlbc.codec.motion.prior import VectorPrior
+from vidlbc.codec.prior.grid import to_grid
+from vidlbc.codec.prior.topdown import symbol_bits
 
 QP = torch.tensor([32])
 

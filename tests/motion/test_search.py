@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vidlbc.motion.search import FAST, displacements, search
-from vidlbc.motion.warp import moved, shown
+from vidlbc.codec.motion.search import FAST, displacements, search
+from vidlbc.codec.motion.warp import moved, shown
 
 QP = torch.tensor([32])
 
@@ -75,7 +75,7 @@ def test_displacements_may_be_found_before_and_in_another_picture():
 
 
 def test_graphs_find_the_same():
-    """Graphs are made after some frames (vidlbc.traced), in inference mode."""
+    """Graphs are made after some frames (vidlbc.codec.traced), in inference mode."""
     reference = texture(64, 96)[None]
     frame = reference.roll((2, 3), (1, 2))
     first = search(frame, reference, QP)

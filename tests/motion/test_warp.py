@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from tests.codec.reference_motion import moved_picture
-from vidlbc.motion.warp import CONTRAST, TAPS, moved, seen, shown
-from vidlbc.prior.grid import snap
+from vidlbc.codec.motion.warp import CONTRAST, TAPS, moved, seen, shown
+from vidlbc.codec.prior.grid import snap
 
 
 def by_hand(picture: np.ndarray, field: np.ndarray) -> np.ndarray:

@@ -14,14 +14,14 @@ import torch
 import vidlbc
 from tests.codec.small_models import IMAGE_OPTIONS, fill, noisy_frames, save_small_model, small_image_stage
 from tests.offline.plans import make_plan, make_root
-from vidlbc import models
+from vidlbc.codec import models
 from vidlbc.errors import InputError
 from vidlbc.offline import weights
 from vidlbc.offline.collect import collect
 from vidlbc.offline.join import join
 from vidlbc.offline.results import Limits, newest
 from vidlbc.offline.state import CUT, RUNNING, Record, Root
-from vidlbc.training.checkpoint import save_tensors
+from vidlbc.train.checkpoint import save_tensors
 
 LIMITS = Limits(part=1 << 17, parts=40, total=8 << 20)
 META = {"step": 7, "seconds": 1.5, "skipped": 0, "progress": 0.5}

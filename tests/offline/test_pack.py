@@ -96,7 +96,7 @@ def test_parts_hold_what_is_needed_in_order_and_no_more(data, tmp_path, code_siz
     first, second = packs.packed.parts
     assert max(first.bytes, second.bytes) <= limit
     names = names_in(first.path)
-    assert names[0] == "pack.json" and "code/vidlbc/codec.py" in names
+    assert names[0] == "pack.json" and "code/vidlbc/codec/codec.py" in names
     assert not any(name.startswith("code/vidlbc/weights/") for name in names)
     assert {name for name in names if name.startswith("data/images/")} == {
         *[f"data/images/imagenet/{n}.png" for n in range(3)],

@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F
 
 import vidlbc
-from vidlbc import models
+from vidlbc.codec import models
+from vidlbc.codec.image_stage import build_image_stage
 from vidlbc.errors import InputError
-from vidlbc.image_stage import build_image_stage
 
 TINY = {"N": 12, "prior_widths": [8, 8], "prior_blocks": 1}
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidlbc.evaluation.distortion import psnr
-from vidlbc.studies.equal_bytes import X264, Coder, OutOfReach, matched, nearest
-from vidlbc.studies.machine_perception_coding import Jpeg
+from vidlbc.evaluate.rate_distortion.distortion import psnr
+from vidlbc.experiments.equal_bytes import X264, Coder, OutOfReach, matched, nearest
+from vidlbc.experiments.machine_perception.coding import Jpeg
 
 
 def test_jpeg_with_shared_tables_is_the_same_picture_in_fewer_bytes(make_frames):

@@ -5,14 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vidlbc.codec.image_stage import build_image_stage
+from vidlbc.experiments.learning_by_compression.joint import (
+    JointBatch,
+    JointModel,
+    RateDistortionUtility,
+    TaskBatch,
+    Utility,
+)
+from vidlbc.experiments.machine_perception.encoder import frames_alone
 from vidlbc.heads.clip_resnet import ClipResNet
 from vidlbc.heads.resnet import ResNetSettings
-from vidlbc.image_stage import build_image_stage
-from vidlbc.learning.joint import JointBatch, JointModel, RateDistortionUtility, TaskBatch, Utility
-from vidlbc.studies.machine_perception_encoder import frames_alone
-from vidlbc.training.image_objective import RateDistortion
-from vidlbc.training.loop import Settings, fit
-from vidlbc.training.schedule import Budget
+from vidlbc.train.loop import Settings, fit
+from vidlbc.train.objectives.image import RateDistortion
+from vidlbc.train.schedule import Budget
 
 
 @pytest.fixture

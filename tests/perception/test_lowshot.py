@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from vidlbc.errors import InputError
-from vidlbc.studies.clips import ClipSet
-from vidlbc.studies.machine_perception_linear import RIDGES, ridge_logits, standardised, summaries
-from vidlbc.studies.machine_perception_lowshot import LowShotSettings, few_shot_correct, novel_classes, ridge_scores
-from vidlbc.studies.machine_perception_media import Medium
-from vidlbc.studies.machine_perception_probe import Probe
-from vidlbc.studies.machine_perception_report import score
+from vidlbc.experiments.clips import ClipSet
+from vidlbc.experiments.machine_perception.linear import RIDGES, ridge_logits, standardised, summaries
+from vidlbc.experiments.machine_perception.lowshot import LowShotSettings, few_shot_correct, novel_classes, ridge_scores
+from vidlbc.experiments.machine_perception.media import Medium
+from vidlbc.experiments.machine_perception.probe import Probe
+from vidlbc.experiments.machine_perception.report import score
 
 
 def clip_set(classes: int = 6, train: int = 4, test: int = 3) -> ClipSet:

@@ -13,16 +13,16 @@ from safetensors import safe_open
 
 import vidlbc
 from vidlbc.errors import InputError
+from vidlbc.experiments.clips import ClipSet, ClipSettings, load_clips
+from vidlbc.experiments.machine_perception.copies import CopySettings, make_copies
+from vidlbc.experiments.machine_perception.data import TaskClips, TaskSettings, compression_crops
+from vidlbc.experiments.machine_perception.encoder import EncoderSettings, HeadSettings
+from vidlbc.experiments.machine_perception.lowshot import LowShotSettings
+from vidlbc.experiments.machine_perception.probe import ProbeSettings
+from vidlbc.experiments.machine_perception.study import StudySettings, run_study
 from vidlbc.heads.resnet import ResNetSettings
-from vidlbc.studies.clips import ClipSet, ClipSettings, load_clips
-from vidlbc.studies.machine_perception import StudySettings, run_study
-from vidlbc.studies.machine_perception_copies import CopySettings, make_copies
-from vidlbc.studies.machine_perception_data import TaskClips, TaskSettings, compression_crops
-from vidlbc.studies.machine_perception_encoder import EncoderSettings, HeadSettings
-from vidlbc.studies.machine_perception_lowshot import LowShotSettings
-from vidlbc.studies.machine_perception_probe import ProbeSettings
-from vidlbc.training.pictures import Source
-from vidlbc.training.schedule import Budget
+from vidlbc.train.data.pictures import Source
+from vidlbc.train.schedule import Budget
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vidlbc.data.picture_sets import detect_form, open_picture_set
 from vidlbc.errors import InputError
-from vidlbc.picture_sets import detect_form, open_picture_set
 
 NAME = "aachen_000000_000019"
 

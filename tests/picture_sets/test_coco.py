@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
+from vidlbc.data.picture_sets import detect_form, open_picture_set
 from vidlbc.errors import InputError
-from vidlbc.picture_sets import detect_form, open_picture_set
 
 WIDTH, HEIGHT = 12, 8
 
@@ -112,7 +112,7 @@ def test_run_lengths(coco, packed):
 
 
 def test_the_string_of_the_reference_implementation():
-    from vidlbc.picture_sets.run_lengths import decode_counts
+    from vidlbc.data.picture_sets.run_lengths import decode_counts
 
     # Values by hand: '6' is 6; 'P1' is 0 + 1 * 32; from the fourth on a difference: 'N' is -2, to the 32 two before.
     assert decode_counts("6P14N") == [6, 32, 4, 30]

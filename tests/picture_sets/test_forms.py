@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from vidlbc.data.picture_sets import detect_form, open_picture_set
 from vidlbc.errors import InputError
-from vidlbc.picture_sets import detect_form, open_picture_set
 
 
 def test_folders_that_are_no_picture_set(tmp_path, picture):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vidlbc.data.picture_sets import detect_form, open_picture_set
 from vidlbc.errors import InputError
-from vidlbc.picture_sets import detect_form, open_picture_set
 
 A, B, C, GONE = "000a1249af2bc5f0", "0001eeaf4aed83f9", "000c4d66ce89aa69", "00ffffffffffffff"
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vidlbc.data.picture_sets import detect_form, open_picture_set
 from vidlbc.errors import InputError
-from vidlbc.picture_sets import detect_form, open_picture_set
 
 OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult>
 <bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object>"""

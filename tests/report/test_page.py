@@ -15,12 +15,21 @@ import vidlbc
 from tests.codec.small_models import save_small_model
 from tests.conftest import motion_frames
 from tests.report.browser import CHROMIUM, Browser
-from vidlbc.codec import Codec
+from vidlbc.codec.codec import Codec
 from vidlbc.errors import InputError
-from vidlbc.evaluation.anchors import VideoCodec
-from vidlbc.evaluation.comparison import compare
-from vidlbc.evaluation.rate_distortion import Point
-from vidlbc.report import Page, Panel, Player, ShownClip, add_clip, environment, show_clip, write_evaluation_report
+from vidlbc.evaluate.codecs import VideoCodec
+from vidlbc.evaluate.rate_distortion.comparison import compare
+from vidlbc.evaluate.rate_distortion.measure import Point
+from vidlbc.evaluate.report import (
+    Page,
+    Panel,
+    Player,
+    ShownClip,
+    add_clip,
+    environment,
+    show_clip,
+    write_evaluation_report,
+)
 
 
 def points() -> list[Point]:
@@ -136,7 +145,7 @@ def test_a_video_too_large_for_a_page_is_cut_and_the_page_says_so(
     player = Player((Panel("a", "", noise), Panel("b", "", noise)), 25)
     data, frames = player.video()
     assert frames == 12
-    monkeypatch.setattr("vidlbc.report.player._LARGEST", len(data) // 2)
+    monkeypatch.setattr("vidlbc.evaluate.report.player._LARGEST", len(data) // 2)
     page = Page("cut")
     page.player(player)
     page.write(tmp_path / "index.html")

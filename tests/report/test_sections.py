@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import motion_frames
 from tests.report.browser import CHROMIUM, Browser
 from vidlbc.errors import InputError
-from vidlbc.report import Page
+from vidlbc.evaluate.report import Page
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt install chromium)")
 CLASSES = ["up", "down </script>", "left"]

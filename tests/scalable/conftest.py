@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from vidlbc import models
-from vidlbc.image_stage import build_image_stage
-from vidlbc.image_stage.scalable import Scalable
+from vidlbc.codec import models
+from vidlbc.codec.image_stage import build_image_stage
+from vidlbc.experiments.scalable.image_stage import Scalable
 from vidlbc.shards.layout import dump_json
 
 SMALL: dict[str, Any] = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vidlbc.codec.image_stage import build_image_stage
 from vidlbc.errors import InputError
-from vidlbc.image_stage import build_image_stage
-from vidlbc.image_stage.scalable_start import initialise_scalable
-from vidlbc.training.image_objective import code
-from vidlbc.training.scalable_objective import EnhancementLoss
+from vidlbc.experiments.scalable.objective import EnhancementLoss
+from vidlbc.experiments.scalable.start import initialise_scalable
+from vidlbc.train.objectives.image import code
 
 QP = torch.tensor([40, 20])
 

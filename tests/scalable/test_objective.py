@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from vidlbc.errors import InputError
-from vidlbc.studies.clips import ClipSet
-from vidlbc.studies.scalable_task import ClipHead, TaskClips, TaskSettings, segment_frames
-from vidlbc.training.scalable_objective import BaseLoss, TaskBase, TaskStrength
+from vidlbc.experiments.clips import ClipSet
+from vidlbc.experiments.scalable.objective import BaseLoss, TaskBase, TaskStrength
+from vidlbc.experiments.scalable.task import ClipHead, TaskClips, TaskSettings, segment_frames
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_head_comes_back_from_its_file(tmp_path):
 
 
 def test_a_file_without_a_head_is_told(tmp_path):
-    from vidlbc.training.checkpoint import save_tensors
+    from vidlbc.train.checkpoint import save_tensors
 
     save_tensors(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, {"step": 1})
     with pytest.raises(InputError, match="holds no head"):

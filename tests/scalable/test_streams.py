@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import vidlbc
-from vidlbc import models
+from vidlbc.codec import models
 from vidlbc.errors import BitstreamError
-from vidlbc.studies.scalable_measure import CountedFile, measure_clip
-from vidlbc.studies.scalable_task import ClipHead
+from vidlbc.experiments.scalable.measure import CountedFile, measure_clip
+from vidlbc.experiments.scalable.task import ClipHead
 
 
 @pytest.fixture

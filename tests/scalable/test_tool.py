@@ -10,12 +10,12 @@ import pytest
 
 from tests.conftest import REPO
 from tools.scalable import settings_of
-from vidlbc.cli import load
 from vidlbc.errors import InputError
-from vidlbc.studies.clips import ClipSettings
-from vidlbc.studies.scalable import ANCHORS, PartSettings, ScalableSettings, run_scalable_study
-from vidlbc.studies.scalable_report import Measured, compare
-from vidlbc.training.pictures import Source
+from vidlbc.experiments.clips import ClipSettings
+from vidlbc.experiments.scalable.report import Measured, compare
+from vidlbc.experiments.scalable.study import ANCHORS, PartSettings, ScalableSettings, run_scalable_study
+from vidlbc.run.cli import load
+from vidlbc.train.data.pictures import Source
 
 CONFIGS = REPO / "configs"
 SMALL = [

@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vidlbc.errors import BitstreamError, InputError
+from vidlbc.run.stage_clock import StageClock
 from vidlbc.shards import Plan, Settings, Source, encode_task
-from vidlbc.stage_clock import StageClock
 
 
 @dataclass(frozen=True)

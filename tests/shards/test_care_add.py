@@ -19,10 +19,10 @@ from tests.shards.test_encode import shard_bytes
 from tests.shards.test_stock_tools import _BLOCK, _WEBDATASET
 from vidlbc.errors import InputError, ShardError, VidlbcError
 from vidlbc.shards import LatentShards, Manifest, Plan, Settings, encode_corpus, make_plan, read_annotations
-from vidlbc.shards.care.add import Added, add_videos
-from vidlbc.shards.care.folder import verify_folder
-from vidlbc.shards.care.merge import Merged, merge_folders
-from vidlbc.shards.care.repair import repair_folder
+from vidlbc.shards.maintain.add import Added, add_videos
+from vidlbc.shards.maintain.folder import verify_folder
+from vidlbc.shards.maintain.merge import Merged, merge_folders
+from vidlbc.shards.maintain.repair import repair_folder
 
 Encode = Callable[..., tuple[Plan, Manifest]]
 

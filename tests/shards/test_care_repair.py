@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.shards.test_encode import shard_bytes
 from vidlbc.shards import LatentShards, Manifest, Plan
-from vidlbc.shards.care.folder import verify_folder
-from vidlbc.shards.care.repair import repair_folder
+from vidlbc.shards.maintain.folder import verify_folder
+from vidlbc.shards.maintain.repair import repair_folder
 
 Encode = Callable[..., tuple[Plan, Manifest]]
 

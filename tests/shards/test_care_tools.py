@@ -14,11 +14,11 @@ import vidlbc
 from tests.codec.small_models import save_small_model
 from tests.shards.fakes import FakeCodec
 from tools.shards import main
-from vidlbc.cli import run
 from vidlbc.errors import InputError
+from vidlbc.run.cli import run
 from vidlbc.shards import LatentShards, Manifest, Plan, Settings, encode_corpus, make_plan, read_annotations
-from vidlbc.shards.care.export import export_shards
-from vidlbc.shards.care.inventory import list_clips, list_shards, statistics
+from vidlbc.shards.maintain.export import export_shards
+from vidlbc.shards.maintain.inventory import list_clips, list_shards, statistics
 from vidlbc.video import examine
 
 Tool = Callable[..., subprocess.CompletedProcess[str]]

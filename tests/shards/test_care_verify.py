@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tests.shards.fakes import FakeCodec
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.shards import LatentShards, Manifest, Plan
-from vidlbc.shards.care.folder import check_decoding, verify_folder
-from vidlbc.shards.care.inventory import list_clips, list_shards, statistics
-from vidlbc.shards.care.repair import repair_folder
+from vidlbc.shards.maintain.folder import check_decoding, verify_folder
+from vidlbc.shards.maintain.inventory import list_clips, list_shards, statistics
+from vidlbc.shards.maintain.repair import repair_folder
 
 Encode = Callable[..., tuple[Plan, Manifest]]
 

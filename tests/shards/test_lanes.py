@@ -17,9 +17,9 @@ from tests.codec.small_models import noisy_frames, save_small_model
 from tests.shards.fakes import FakeCodec, FakeReader, load_fake, open_hostile
 from tests.shards.test_launchers import QUARANTINED, calm, comparable, planned
 from vidlbc.errors import ShardError
+from vidlbc.run.lanes import in_lanes
+from vidlbc.run.stage_clock import OF_MOTION, STAGES, stage_table
 from vidlbc.shards import Manifest, Settings, encode_corpus, encode_shard, make_plan, read_annotations
-from vidlbc.shards.lanes import in_lanes
-from vidlbc.stage_clock import OF_MOTION, STAGES, stage_table
 from vidlbc.video import write_mp4
 
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vidlbc.data.annotations.lists import read_table
 from vidlbc.errors import InputError
 from vidlbc.shards import read_annotations
-from vidlbc.shards.lists import read_table
 
 Read = dict[str, str | None]
 HEADERS = [

@@ -12,10 +12,10 @@ import pytest
 import vidlbc
 from tests.codec.small_models import save_small_model
 from vidlbc.errors import InputError
+from vidlbc.run.outputs import RECORD, Outputs
 from vidlbc.shards import LatentShards, Settings, decode_shards, encode_corpus, make_plan, read_annotations
-from vidlbc.shards.care.export import EXPORTS, export_shards
 from vidlbc.shards.decode import FORMATS
-from vidlbc.shards.outputs import RECORD, Outputs
+from vidlbc.shards.maintain.export import EXPORTS, export_shards
 
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import vidlbc
 from tests.codec.retired import CHUNK_HEADER, RETIRED
 from tests.codec.small_models import save_small_model
-from vidlbc.codec import Codec
+from vidlbc.codec.codec import Codec
 from vidlbc.errors import BitstreamError, InputError
 from vidlbc.shards import LatentShards, Settings, encode_corpus, make_plan, read_annotations
 from vidlbc.shards.symbol_cache import SymbolCache

@@ -15,16 +15,16 @@ import pytest
 import vidlbc
 from tests.codec.small_models import save_small_model
 from tests.conftest import load_tool, write_clip
-from vidlbc import cli
-from vidlbc.codec import Codec
+from vidlbc.codec.codec import Codec
 from vidlbc.errors import InputError
-from vidlbc.evaluation.plots import plot_accuracy_curve
+from vidlbc.evaluate.plots import plot_accuracy_curve
+from vidlbc.experiments.accuracy_curve import media as accuracy_curve_media
+from vidlbc.experiments.accuracy_curve.media import videos_of
+from vidlbc.experiments.accuracy_curve.points import Point, differences
+from vidlbc.experiments.accuracy_curve.report import tables
+from vidlbc.experiments.accuracy_curve.study import CurveSettings, run_curve
+from vidlbc.run import cli
 from vidlbc.shards import LatentShards
-from vidlbc.studies import accuracy_curve_media
-from vidlbc.studies.accuracy_curve import CurveSettings, run_curve
-from vidlbc.studies.accuracy_curve_media import videos_of
-from vidlbc.studies.accuracy_curve_points import Point, differences
-from vidlbc.studies.accuracy_curve_report import tables
 
 REPO = Path(__file__).resolve().parents[2]
 FAST = (
@@ -249,8 +249,8 @@ def test_choices_are_made_without_the_test_split(corpus: Path, model: Path, tmp_
     assert "of the train split" in figures["settings"]["chosen_on"]
 
 
-def small_probe() -> vidlbc.job.EvaluationSettings:
-    return vidlbc.job.EvaluationSettings(frames=4, grid=2, epochs=2, rates=(1e-3,), decays=(0.05,))
+def small_probe() -> vidlbc.pipeline.EvaluationSettings:
+    return vidlbc.pipeline.EvaluationSettings(frames=4, grid=2, epochs=2, rates=(1e-3,), decays=(0.05,))
 
 
 @pytest.mark.slow
@@ -311,7 +311,7 @@ def test_rates_without_a_frame_rate_are_unknown() -> None:
 
 def test_frames_between_are_left_out(make_clip: Callable[..., Path], model: Path, tmp_path: Path) -> None:
     """`every` in shards: the frames, their rate, spans across clips, and what the sources give again."""
-    from vidlbc.job.sources import source_frames
+    from vidlbc.pipeline.sources import source_frames
     from vidlbc.shards import Settings, encode_corpus, make_plan, read_annotations
     from vidlbc.video import VideoReader
 

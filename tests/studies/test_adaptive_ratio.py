@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.codec.small_models import save_small_model
-from vidlbc.studies.adaptive_ratio import POLICIES, Choice, bytes_at, policy_curve
+from vidlbc.experiments.learning_by_compression.adaptive_ratio import POLICIES, Choice, bytes_at, policy_curve
 
 
 def points() -> list[Choice]:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from tests.codec.small_models import fill
 from tests.training.small_runs import clip_batch, settings
-from vidlbc import models
-from vidlbc.training import distributed
-from vidlbc.training.checkpoint import save_tensors
-from vidlbc.training.loop import fit
-from vidlbc.training.video_objective import SymbolRate
+from vidlbc.codec import models
+from vidlbc.run import distributed
+from vidlbc.train.checkpoint import save_tensors
+from vidlbc.train.loop import fit
+from vidlbc.train.objectives.video import SymbolRate
 
 
 class Halves(SymbolRate):

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from tests.codec.small_models import fill, raw_bits, save_small_model, small_image_stage
-from vidlbc import models
-from vidlbc.image_stage import ImageStage
-from vidlbc.temporal_stage import TemporalStage
-from vidlbc.training.image_objective import RateDistortion
-from vidlbc.training.loop import Outcome, Settings, fit
-from vidlbc.training.schedule import Budget
-from vidlbc.training.video_objective import SymbolRate
+from vidlbc.codec import models
+from vidlbc.codec.image_stage import ImageStage
+from vidlbc.codec.temporal_stage import TemporalStage
+from vidlbc.train.loop import Outcome, Settings, fit
+from vidlbc.train.objectives.image import RateDistortion
+from vidlbc.train.objectives.video import SymbolRate
+from vidlbc.train.schedule import Budget
 
 Loss = Callable[[nn.Module, Any, int], tuple[Tensor, dict[str, float]]]
 

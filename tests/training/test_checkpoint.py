@@ -14,9 +14,9 @@ import torch
 
 from tests.codec.small_models import save_small_model
 from tests.training.small_runs import image_run, settings, temporal_run, train
-from vidlbc import models
+from vidlbc.codec import models
 from vidlbc.errors import InputError
-from vidlbc.training.checkpoint import load_tensors, save_tensors
+from vidlbc.train.checkpoint import load_tensors, save_tensors
 
 
 @pytest.fixture

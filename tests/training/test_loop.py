@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from tests.training.small_runs import image_run, settings, temporal_run, train
 from vidlbc.errors import InputError
-from vidlbc.training.checkpoint import load_tensors
-from vidlbc.training.loop import MAX_SKIPPED_IN_A_ROW, fit
-from vidlbc.training.schedule import Budget, learning_rate
+from vidlbc.train.checkpoint import load_tensors
+from vidlbc.train.loop import MAX_SKIPPED_IN_A_ROW, fit
+from vidlbc.train.schedule import Budget, learning_rate
 
 
 class Interrupted(Exception):

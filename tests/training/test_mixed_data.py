@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from vidlbc.errors import InputError
-from vidlbc.training.mixed_data import MixedSampler, MixedSource, Task
+from vidlbc.train.data.mixed_data import MixedSampler, MixedSource, Task
 
 CPU = torch.device("cpu")
 SIZE = 16

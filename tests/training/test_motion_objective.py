@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.codec.small_models import MOVED_OPTIONS, noisy_frames, save_small_model
-from vidlbc import models
-from vidlbc.coding.moved_encoding import LIFT, PRICE, MovedChooser
-from vidlbc.coding.rdo import ERROR_PRICE
+from vidlbc.codec import models
+from vidlbc.codec.coding.moved_encoding import LIFT, PRICE, MovedChooser
+from vidlbc.codec.coding.rdo import ERROR_PRICE
+from vidlbc.codec.motion.stage import gives_all, motion_options
+from vidlbc.codec.moved_codec import MovedCodec
 from vidlbc.errors import InputError
-from vidlbc.job.train import PARTS, train_parts
-from vidlbc.motion.stage import gives_all, motion_options
-from vidlbc.moved_codec import MovedCodec
-from vidlbc.training.motion_objective import MotionRate
+from vidlbc.pipeline.train import PARTS, train_parts
+from vidlbc.train.objectives.motion import MotionRate
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_copied_blocks_are_measured_as_they_are_coded(image, copying, monkeypatc
     """Bits, and what references show, beside an encoder. Untrained weights would have everything copied."""
     copying.requires_grad_(False)
     copied = torch.tensor([[1, 1, 0, 1], [1, 1, 0, 0], [0, 0, 0, 1], [1, 0, 0, 0]]).bool()[None]
-    for module in ("vidlbc.coding.moved_encoding", "vidlbc.training.motion_objective"):
+    for module in ("vidlbc.codec.coding.moved_encoding", "vidlbc.train.objectives.motion"):
         monkeypatch.setattr(f"{module}.worth_copying", lambda *given: copied)
         monkeypatch.setattr(f"{module}.search", lambda *given: torch.full((1, 8, 8, 2), 6, dtype=torch.int32))
         monkeypatch.setattr(f"{module}.Cheapest", lambda qp, found, blocks: found)

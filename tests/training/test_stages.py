@@ -14,8 +14,8 @@ import torch
 import vidlbc
 from tests.codec.small_models import TEMPORAL_OPTIONS, noisy_frames, save_small_model
 from tests.training.small_runs import clip_batch, image_run, settings, temporal_run, train
-from vidlbc import models
-from vidlbc.training.video_objective import SymbolRate
+from vidlbc.codec import models
+from vidlbc.train.objectives.video import SymbolRate
 
 GOLDEN = Path(__file__).resolve().parents[1] / "goldens" / "training_loss.json"
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from tests.training.small_runs import image_run, settings, temporal_run
 from vidlbc.errors import InputError
-from vidlbc.training.captured import Steps
-from vidlbc.training.checkpoint import load_tensors
-from vidlbc.training.loop import fit
-from vidlbc.training.schedule import Budget, Deadline, budget_of, learning_rate, process_start, time_of_day
-from vidlbc.training.step import BETAS, TrainingStep
+from vidlbc.train.captured import Steps
+from vidlbc.train.checkpoint import load_tensors
+from vidlbc.train.loop import fit
+from vidlbc.train.schedule import Budget, Deadline, budget_of, learning_rate, process_start, time_of_day
+from vidlbc.train.step import BETAS, TrainingStep
 
 
 def plain(

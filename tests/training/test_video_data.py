@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.codec.small_models import noisy_frames
-from vidlbc.training.camera_motion import _view, moving_pictures
-from vidlbc.training.packed import Draw, Packed
-from vidlbc.training.video_data import ClipSampler, ClipSettings
+from vidlbc.train.data.camera_motion import _view, moving_pictures
+from vidlbc.train.data.packed import Draw, Packed
+from vidlbc.train.data.video_data import ClipSampler, ClipSettings
 from vidlbc.video import write_mp4
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidlbc.training.image_data import CropSettings
-from vidlbc.training.image_job import ImageJobSettings
-from vidlbc.training.pictures import Source
-from vidlbc.training.schedule import Budget
+from vidlbc.train.data.image_data import CropSettings
+from vidlbc.train.data.pictures import Source
+from vidlbc.train.image_job import ImageJobSettings
+from vidlbc.train.schedule import Budget
 
 TINY: dict[str, Any] = {
     "channels": [1, 4, 6, 8],

@@ -16,15 +16,15 @@ from torch.nn import functional as F
 
 import vidlbc
 from tests.training_image.conftest import TINY, texture
-from vidlbc import models
+from vidlbc.codec import models
+from vidlbc.codec.image_stage import build_image_stage
+from vidlbc.codec.image_stage.compressai_families import import_compressai
 from vidlbc.errors import InputError, VidlbcError
-from vidlbc.image_stage import build_image_stage
-from vidlbc.image_stage.compressai_families import import_compressai
-from vidlbc.training.image_data import CropSettings
-from vidlbc.training.image_job import run_image_job
-from vidlbc.training.image_objective import RateDistortion
-from vidlbc.training.pictures import Source
-from vidlbc.training.schedule import Budget
+from vidlbc.train.data.image_data import CropSettings
+from vidlbc.train.data.pictures import Source
+from vidlbc.train.image_job import run_image_job
+from vidlbc.train.objectives.image import RateDistortion
+from vidlbc.train.schedule import Budget
 
 REPO = Path(__file__).resolve().parents[2]
 TINY_OVERRIDES = [f"image_stage.{key}={str(value).replace(' ', '')}" for key, value in TINY.items()]

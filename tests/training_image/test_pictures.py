@@ -11,8 +11,8 @@ from PIL import Image
 
 from tests.training_image.conftest import texture
 from vidlbc.errors import InputError
-from vidlbc.training.image_data import CropSampler, CropSettings, PooledCrops
-from vidlbc.training.pictures import Source, find_files, read_pictures
+from vidlbc.train.data.image_data import CropSampler, CropSettings, PooledCrops
+from vidlbc.train.data.pictures import Source, find_files, read_pictures
 
 CPU = torch.device("cpu")
 

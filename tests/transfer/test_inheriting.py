@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from vidlbc.errors import InputError
-from vidlbc.evaluation import psnr
-from vidlbc.studies.transfer_dense import DenseSettings, balanced_cross_entropy, gradient_magnitude
-from vidlbc.studies.transfer_pictures import crops_of, degrade, read_all, read_with_boundaries
-from vidlbc.studies.transfer_start import Contestant, EncoderDecoder, load_pretrained, starting_stage
-from vidlbc.training.loop import fit
-from vidlbc.training.pictures import Source
+from vidlbc.evaluate import psnr
+from vidlbc.experiments.transfer.dense import DenseSettings, balanced_cross_entropy, gradient_magnitude
+from vidlbc.experiments.transfer.pictures import crops_of, degrade, read_all, read_with_boundaries
+from vidlbc.experiments.transfer.start import Contestant, EncoderDecoder, load_pretrained, starting_stage
+from vidlbc.train.data.pictures import Source
+from vidlbc.train.loop import fit
 
 ENCODER = ("stage.down.", "stage.encode.", "stage.project.")
 
@@ -54,8 +54,8 @@ def test_contestants_start_from_what_they_say(small_model):
 
 @pytest.mark.slow
 def test_another_family_is_told(tmp_path):
-    from vidlbc import models
-    from vidlbc.image_stage import build_image_stage
+    from vidlbc.codec import models
+    from vidlbc.codec.image_stage import build_image_stage
 
     options = {"N": 8, "M": 12, "prior_widths": [32, 32], "prior_blocks": 1}
     stage = build_image_stage("hyperprior", **options)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidlbc.studies.transfer_matching import THRESHOLDS, boundary_score, f_measure, match_counts, thin
+from vidlbc.experiments.transfer.matching import THRESHOLDS, boundary_score, f_measure, match_counts, thin
 
 SHAPE = (240, 320)  # diagonal 400: pixels up to 3 apart match
 

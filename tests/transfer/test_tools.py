@@ -12,10 +12,10 @@ from PIL import Image
 
 from tools.compare_blocks import settings_of as block_settings
 from tools.transfer import settings_of as transfer_settings
-from vidlbc.cli import load
 from vidlbc.errors import InputError
-from vidlbc.studies.blocks import run_block_study
-from vidlbc.studies.transfer import run_transfer
+from vidlbc.experiments.blocks import run_block_study
+from vidlbc.experiments.transfer.study import run_transfer
+from vidlbc.run.cli import load
 
 REPO = Path(__file__).resolve().parents[2]
 HEAD = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidlbc.evaluation.anchors.encoder_process import at_ordinary_priority
+from vidlbc.video.encoder_process import at_ordinary_priority
 
 HERE = str(Path(__file__).resolve().parent)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from vidlbc.evaluation.anchors import build_anchors, ffmpeg
-from vidlbc.studies import equal_bytes
-from vidlbc.studies.equal_bytes import X264
+from vidlbc.evaluate.codecs import build_anchors, ffmpeg
+from vidlbc.experiments import equal_bytes
+from vidlbc.experiments.equal_bytes import X264
 from vidlbc.video import write_mp4, writing
 from vidlbc.video.x264 import repeatable_x264
 

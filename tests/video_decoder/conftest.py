@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.codec.small_models import fill, save_small_model
-from vidlbc import models
+from vidlbc.codec import models
 
 OPTIONS = {"width": 16, "fine": 16, "blocks": 1, "fine_blocks": 1}
 

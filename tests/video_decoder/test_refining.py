@@ -15,11 +15,11 @@ import torch
 import vidlbc
 from tests.codec.small_models import noisy_frames, save_small_model
 from tests.video_decoder.conftest import OPTIONS, add_video_decoder
-from vidlbc import models
-from vidlbc.codec import Codec
-from vidlbc.coding import PACKET_FRAMES
+from vidlbc.codec import models
+from vidlbc.codec.codec import Codec
+from vidlbc.codec.coding import PACKET_FRAMES
+from vidlbc.codec.refinement.network import MotionSearch, warp
 from vidlbc.errors import InputError
-from vidlbc.video_decoder.network import MotionSearch, warp
 
 
 def load(folder: Path, kind: str = "transformer", refine: bool = True) -> Codec:
@@ -129,7 +129,7 @@ def test_after_a_cut_the_past_is_not_trusted(speaking):
 
 
 def test_a_picture_and_a_family_without_features_of_its_own(tmp_path):
-    from vidlbc.image_stage import build_image_stage
+    from vidlbc.codec.image_stage import build_image_stage
 
     options = {"N": 8, "M": 12, "mean": True, "prior_widths": [32, 32], "prior_blocks": 1, "trained_lambda": 0.013}
     folder = tmp_path / "hyperprior"

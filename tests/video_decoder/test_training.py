@@ -15,16 +15,16 @@ import pytest
 import vidlbc
 from tests.codec.small_models import save_small_model
 from tests.video_decoder.conftest import OPTIONS, add_video_decoder
-from vidlbc import models
+from vidlbc.codec import models
 from vidlbc.errors import InputError
-from vidlbc.job.settings import EvaluationSettings, JobSettings, TrainSettings
-from vidlbc.job.train import train_temporal
+from vidlbc.pipeline.settings import EvaluationSettings, JobSettings, TrainSettings
+from vidlbc.pipeline.train import train_temporal
 from vidlbc.shards import read_annotations
-from vidlbc.training.decoder_job import DecoderJobSettings, run_decoder_job
-from vidlbc.training.pictures import Source
-from vidlbc.training.refinement_objective import RefinementDistortion
-from vidlbc.training.schedule import Budget
-from vidlbc.training.video_data import ClipSettings
+from vidlbc.train.data.pictures import Source
+from vidlbc.train.data.video_data import ClipSettings
+from vidlbc.train.decoder_job import DecoderJobSettings, run_decoder_job
+from vidlbc.train.objectives.refinement import RefinementDistortion
+from vidlbc.train.schedule import Budget
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

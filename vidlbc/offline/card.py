@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidlbc.codec import Codec
+from vidlbc.codec.codec import Codec
 from vidlbc.offline import weights
 from vidlbc.offline.plan import Step
 

@@ -15,14 +15,14 @@ from typing import Any
 
 from safetensors.torch import save
 
-from vidlbc import models
+from vidlbc.codec import models
 from vidlbc.errors import VidlbcError
 from vidlbc.offline import weights
 from vidlbc.offline.plan import Plan
 from vidlbc.offline.results import Entry, Group, Limits, write_generation
 from vidlbc.offline.state import Call, Record, Root
 from vidlbc.shards.layout import dump_json, write_atomic
-from vidlbc.training.checkpoint import load_tensors
+from vidlbc.train.checkpoint import load_tensors
 
 _PRINTED, _LOG, _JSON = 1 << 15, 1 << 18, 1 << 18
 

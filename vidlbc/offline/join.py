@@ -18,8 +18,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
-from vidlbc import models
-from vidlbc.codec import load
+from vidlbc.codec import models
+from vidlbc.codec.codec import load
 from vidlbc.errors import InputError
 from vidlbc.offline import weights
 from vidlbc.offline.card import card, log_entry

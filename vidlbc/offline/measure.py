@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidlbc.codec import Codec, load
-from vidlbc.codec_input import pick_device
+from vidlbc.codec.codec import Codec, load
+from vidlbc.codec.inputs import pick_device
 from vidlbc.errors import InputError, VideoError, VidlbcError
-from vidlbc.evaluation import psnr
-from vidlbc.evaluation.clips import find_clips
-from vidlbc.evaluation.report import format_table
+from vidlbc.evaluate import psnr
+from vidlbc.evaluate.metrics import format_table
+from vidlbc.evaluate.rate_distortion.clips import find_clips
 from vidlbc.shards.layout import dump_json, write_atomic
 
 Clips = dict[str, np.ndarray]

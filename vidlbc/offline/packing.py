@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidlbc.errors import InputError
-from vidlbc.evaluation.report import format_table
+from vidlbc.evaluate.metrics import format_table
 from vidlbc.offline.commands import Command, commands, late
 from vidlbc.offline.pack import Packed, pack
 from vidlbc.offline.plan import Plan

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vidlbc.errors import InputError, VidlbcError
-from vidlbc.evaluation.report import format_table
+from vidlbc.evaluate.metrics import format_table
 from vidlbc.offline.commands import Command
 from vidlbc.offline.join import join
 from vidlbc.offline.measure import both_ways, read_clips, sides

@@ -12,12 +12,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from vidlbc.cli import load
+from vidlbc.data.corpus import locate
 from vidlbc.errors import InputError
 from vidlbc.offline.plan import Plan, Source, Step, fill, merged
+from vidlbc.run.cli import load
 from vidlbc.shards import read_annotations
-from vidlbc.shards.corpus import locate
-from vidlbc.training import pictures
+from vidlbc.train.data import pictures
 
 _TRAIN_ONLY = "tools/pretrain_image.py"  # of an annotation list it reads the train split
 

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidlbc import models
+from vidlbc.codec import models
+from vidlbc.codec.image_stage import build_image_stage
 from vidlbc.errors import InputError
-from vidlbc.image_stage import build_image_stage
-from vidlbc.job.train import STAGE
+from vidlbc.pipeline.train import STAGE
 from vidlbc.shards.layout import dump_json, write_atomic
-from vidlbc.training.checkpoint import load_tensors
+from vidlbc.train.checkpoint import load_tensors
 
 IMAGE, VIDEO = "tools/pretrain_image.py", "tools/pretrain_video.py"
 AVERAGE = "training/average.safetensors"

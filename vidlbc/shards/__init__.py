@@ -5,9 +5,10 @@ read_annotations --> Corpus --split_corpus--> Corpus --make_plan--> Plan --encod
 training, decoding  <-- samples <-- LatentShards <--------------------------------------------      00000_stats.json
 """
 
-from vidlbc.shards.annotations import read_annotations
-from vidlbc.shards.content import Content, contents_of
-from vidlbc.shards.corpus import Corpus, Item
+from vidlbc.data.annotations.families import read_annotations
+from vidlbc.data.content import Content, contents_of
+from vidlbc.data.corpus import Corpus, Item
+from vidlbc.data.splits import split_corpus
 from vidlbc.shards.decode import DecodedVideo, decode_shards
 from vidlbc.shards.encode import ShardReport, encode_shard, is_done, load_codec
 from vidlbc.shards.launchers.local import LocalEngine, encode_corpus
@@ -23,7 +24,6 @@ from vidlbc.shards.reader import LatentShards
 from vidlbc.shards.resume import choice_of_rdo, known_contents
 from vidlbc.shards.settings import Settings
 from vidlbc.shards.sources import FileVerdict
-from vidlbc.shards.splits import split_corpus
 
 __all__ = [
     "Content",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vidlbc.bitstream import MAX_SIDE
+from vidlbc.codec.bitstream import MAX_SIDE
+from vidlbc.codec.prior.topdown import NUM_QP
 from vidlbc.errors import ShardError, one_line
-from vidlbc.prior.topdown import NUM_QP
 from vidlbc.shards.layout import ShardFiles
 from vidlbc.shards.table import shard_table, with_all_columns
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vidlbc.errors import InputError, ShardError, VidlbcError
-from vidlbc.shards.outputs import Outputs
+from vidlbc.run.outputs import Outputs
 from vidlbc.shards.reader import LatentShards
 
 FORMATS = ("mp4", "png")

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from vidlbc.errors import ShardError
-from vidlbc.shards.in_hand import InHand, Notes
-from vidlbc.shards.lanes import in_lanes
+from vidlbc.run.lanes import in_lanes
+from vidlbc.shards.claims import InHand, Notes
 from vidlbc.shards.layout import ShardFiles, read_stats, workspace
 from vidlbc.shards.plan import Plan
 from vidlbc.shards.sources import Codec, FileVerdict, OpenReader, encode_source, open_video

@@ -16,12 +16,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from vidlbc.data.content import Content, contents_of
+from vidlbc.data.corpus import SPLITS, Corpus
 from vidlbc.errors import RETIRED, InputError, ShardError, one_line
-from vidlbc.shards.content import Content, contents_of
-from vidlbc.shards.corpus import SPLITS, Corpus
+from vidlbc.run.typed_json import check_text, typed
 from vidlbc.shards.layout import MANIFEST, dump_json, write_atomic
 from vidlbc.shards.settings import Settings
-from vidlbc.shards.typed_json import check_text, typed
 
 FORMAT = 1
 

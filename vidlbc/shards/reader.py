@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from vidlbc.bitstream import Reader, cut, inspect
+from vidlbc.codec.bitstream import Reader, cut, inspect
 from vidlbc.errors import InputError, ShardError, WeightsMismatch
 from vidlbc.shards.layout import MANIFEST, ShardFiles, read_stats
 from vidlbc.shards.order import Permutation

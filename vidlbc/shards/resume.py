@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from pathlib import Path
 
+from vidlbc.data.content import Content
+from vidlbc.data.corpus import Corpus, locate
 from vidlbc.errors import ShardError, check_switch
-from vidlbc.shards.content import Content
-from vidlbc.shards.corpus import Corpus, locate
 from vidlbc.shards.layout import MANIFEST
 from vidlbc.shards.plan import Plan
 from vidlbc.shards.settings import INVISIBLE, Settings

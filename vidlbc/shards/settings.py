@@ -54,7 +54,7 @@ class Settings:
 
     @property
     def target(self) -> tuple[str, float] | None:
-        """What rate control aims at (`vidlbc.rate_control.Target`); None: `qp` for all clips."""
+        """What rate control aims at (`vidlbc.codec.rate_control.Target`); None: `qp` for all clips."""
         return next(((n, getattr(self, n)) for n in _TARGETS if getattr(self, n) is not None), None)
 
     @property

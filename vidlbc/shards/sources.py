@@ -14,12 +14,12 @@ from typing import Any, BinaryIO, Protocol, cast
 
 import numpy as np
 
+from vidlbc.data.content import content_of, local_file
 from vidlbc.errors import VideoError, VidlbcError
+from vidlbc.run.stage_clock import StageClock
 from vidlbc.shards.clips import Block, cut_clips, thinned
-from vidlbc.shards.content import content_of, local_file
 from vidlbc.shards.plan import Plan, Source
 from vidlbc.shards.settings import Settings
-from vidlbc.stage_clock import StageClock
 
 Progress = Callable[[int], None]  # frames finished since the last call
 
@@ -240,8 +240,8 @@ def _compress(
             clip, sink, qp=settings.qp, context=settings.context, fps=fps, variant=settings.variant, rdo=settings.rdo
         )
         return told, None
-    from vidlbc.codec import Codec as VidlbcCodec
-    from vidlbc.rate_control import Target, compress_to_target
+    from vidlbc.codec.codec import Codec as VidlbcCodec
+    from vidlbc.codec.rate_control import Target, compress_to_target
 
     target = Target(*settings.target)
     target.check_rate(fps)

@@ -14,8 +14,8 @@ from typing import Any
 
 from vidlbc.errors import InputError
 from vidlbc.shards.encode import ShardReport, encode_shard, load_codec
-from vidlbc.shards.launchers.crew import Fate, Worker, encode_with
 from vidlbc.shards.launchers.run import Job, LoadCodec, launch
+from vidlbc.shards.launchers.worker_pool import Fate, Worker, encode_with
 from vidlbc.shards.manifest import Manifest
 from vidlbc.shards.plan import Plan
 from vidlbc.shards.sources import Codec, OpenReader, open_video

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from vidlbc.progress import progress_bar
+from vidlbc.run.progress import progress_bar
+from vidlbc.run.stage_clock import STAGES
+from vidlbc.shards.claims import InHand, read_in_hand
 from vidlbc.shards.encode import ShardReport
-from vidlbc.shards.in_hand import InHand, read_in_hand
 from vidlbc.shards.layout import MANIFEST, ShardFiles, full_disk_as_error
 from vidlbc.shards.plan import Plan
-from vidlbc.stage_clock import STAGES
 
 
 class Meter:
@@ -76,7 +76,7 @@ def log_run(plan: Plan, report: ShardReport) -> None:
 
 class TimeSpent(NamedTuple):
     """Frames encoded, seconds by the clock that it took (of processes side by side, the sum), and seconds of work by
-    stage (see vidlbc.stage_clock)."""
+    stage (see vidlbc.run.stage_clock)."""
 
     frames: int
     seconds: float

@@ -18,8 +18,8 @@ from typing import Any
 
 from vidlbc.errors import InputError, ShardError
 from vidlbc.shards.encode import ShardReport, encode_shard, is_done, load_codec
-from vidlbc.shards.launchers.crew import Fate, Worker, encode_with
 from vidlbc.shards.launchers.run import Job, LoadCodec, plan_at_hand
+from vidlbc.shards.launchers.worker_pool import Fate, Worker, encode_with
 from vidlbc.shards.sources import OpenReader, open_video
 
 

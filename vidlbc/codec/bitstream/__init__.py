@@ -1,0 +1,39 @@
+"""The container format of one clip. See `vidlbc.codec.bitstream.container` and docs/bitstream.md."""
+
+from vidlbc.codec.bitstream.container import (
+    MAX_RATE,
+    MAX_SIDE,
+    Header,
+    Packet,
+    Reader,
+    end_bytes,
+    pack_kinds,
+    pack_modes,
+    pack_qps,
+    unpack_brightness,
+    unpack_kinds,
+    unpack_modes,
+    unpack_qps,
+)
+from vidlbc.codec.bitstream.cut import Cut, cut
+from vidlbc.codec.bitstream.info import BitstreamInfo, inspect
+
+__all__ = [
+    "MAX_RATE",
+    "MAX_SIDE",
+    "BitstreamInfo",
+    "Cut",
+    "Header",
+    "Packet",
+    "Reader",
+    "cut",
+    "end_bytes",
+    "inspect",
+    "pack_kinds",
+    "pack_modes",
+    "pack_qps",
+    "unpack_brightness",
+    "unpack_kinds",
+    "unpack_modes",
+    "unpack_qps",
+]

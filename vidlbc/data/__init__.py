@@ -1,0 +1,1 @@
+"""Corpora: which files there are, and what is known about each. No codec, no shard."""

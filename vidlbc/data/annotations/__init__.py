@@ -1,0 +1,1 @@
+"""Annotation families, each read as it was distributed; which one it is, is told from content."""

@@ -1,0 +1,1 @@
+"""Scalable, task-compatible coding (de Andrade and Bajic, arXiv 2405.10244)."""

@@ -1,9 +1,0 @@
-"""Mutated bitstreams, shards and cache entries against everything that reads them. tools/fuzz.py runs it.
-
-corpus --(seed, number)--> mutated input --process of its own, watched--> decoded | refused | a finding, kept
-"""
-
-from vidlbc.fuzz.guided import run_guided
-from vidlbc.fuzz.run import FuzzSettings, Tally, run_fuzz
-
-__all__ = ["FuzzSettings", "Tally", "run_fuzz", "run_guided"]

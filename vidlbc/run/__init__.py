@@ -1,0 +1,1 @@
+"""What any long run needs: options, whole files or none, a second run refused, ranks, progress, clocks."""
