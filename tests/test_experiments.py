@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.job.conftest import SMALL, write_model
+from tests.pipeline.conftest import SMALL, write_model
 from tests.test_configs import EXPERIMENTS, tool_of
 
 LISTS = {"actions": "labels.csv", "fights": "labels.csv"}

@@ -16,7 +16,7 @@ from tests.codec.small_models import noisy_frames
 from tests.pretended_device import pretended_cuda
 from tests.pretended_graph import Graph
 from tests.pretended_tensor import PretendedTensor
-from tests.training.small_runs import image_run, settings, temporal_run
+from tests.train.small_runs import image_run, settings, temporal_run
 from vidlbc.train.captured import WARM_UP
 from vidlbc.train.data.image_data import CropSettings, PooledCrops
 from vidlbc.train.data.video_data import ClipSampler, ClipSettings

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.pretended_device import pretended_cuda
 from tests.pretended_tensor import PretendedTensor
-from tests.training.small_runs import image_run, settings, temporal_run, train
+from tests.train.small_runs import image_run, settings, temporal_run, train
 from vidlbc.train.objectives.video import SymbolRate
 
 # What a step between two log lines costs at most, beside the event that keeps the host from running far ahead.

@@ -16,7 +16,7 @@ from PIL import Image
 
 import vidlbc
 from tests.conftest import REPO
-from tests.training_image.conftest import TINY, texture
+from tests.train.image.conftest import TINY, texture
 from vidlbc.offline.plan import read_plan
 from vidlbc.offline.runner import figure
 

@@ -15,7 +15,7 @@ import pytest
 import vidlbc
 from tests.codec.small_models import noisy_frames, save_small_model
 from tests.shards.fakes import FakeCodec, FakeReader, load_fake, open_hostile
-from tests.shards.test_launchers import QUARANTINED, calm, comparable, planned
+from tests.shards.launchers.test_launchers import QUARANTINED, calm, comparable, planned
 from vidlbc.errors import ShardError
 from vidlbc.run.lanes import in_lanes
 from vidlbc.run.stage_clock import OF_MOTION, STAGES, stage_table

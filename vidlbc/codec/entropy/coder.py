@@ -28,7 +28,8 @@ def _models() -> tuple[Any, ...]:
     import constriction
 
     # Handing over counts - 1 makes constriction's own quantisation the identity: it reserves one count an entry and
-    # shares out the other 2^24 - n in proportion, here exactly (the weights sum to 2^24 - n). Tested in tests/entropy.
+    # shares out the other 2^24 - n in proportion, here exactly (the weights sum to 2^24 - n). Tested in
+    # tests/codec/entropy.
     return tuple(
         constriction.stream.model.Categorical((table.counts - 1).astype(np.float64), perfect=False)
         for table in t.tables()
