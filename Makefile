@@ -44,9 +44,10 @@ $(BARE)/.installed: tools/setup_env.py
 	@$(PYTHON312) tools/setup_env.py $(BARE) bare
 	@touch $@
 
-check: $(STAMP) ## ruff (lint and format) and mypy
+check: $(STAMP) ## ruff (lint and format), layers and circles of imports, mypy
 	@$(PY) -m ruff format --check --quiet . || { echo 'make format mends it'; exit 1; }
 	@$(PY) -m ruff check .
+	@$(VENV)/bin/lint-imports --no-logo --no-cache
 	@$(PY) -m mypy
 
 format: $(STAMP) ## let ruff mend what it can

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from vidlbc.codec.image_stage import build_image_stage
 from vidlbc.codec.image_stage.blocks import BLOCKS
 from vidlbc.codec.image_stage.families import FAMILIES, family_class
-from vidlbc.run.cli import keys_of, load_with_choices, options_of
+from vidlbc.run.cli import load_with_choices
+from vidlbc.run.composed import keys_of, options_of
 
 REPO = Path(__file__).resolve().parents[1]
 FOLDER = REPO / "configs"

@@ -9,11 +9,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vidlbc.errors import InputError
-from vidlbc.evaluate.metrics import format_table
 from vidlbc.qa.fuzz import FuzzSettings, run_fuzz, run_guided
 from vidlbc.qa.fuzz.run import BAD, GOOD
 from vidlbc.run.cli import run
 from vidlbc.run.progress import progress_bar
+from vidlbc.run.tables import format_table
 
 
 def main(config: DictConfig) -> int:

@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from vidlbc.errors import InputError
 from vidlbc.experiments.clips import ClipSettings
 from vidlbc.experiments.scalable.objective import TaskStrength
-from vidlbc.experiments.scalable.study import PartSettings, ScalableSettings, run_scalable_study
+from vidlbc.experiments.scalable.settings import PartSettings, ScalableSettings
+from vidlbc.experiments.scalable.study import run_scalable_study
 from vidlbc.experiments.scalable.task import TaskSettings
 from vidlbc.run.cli import run
 from vidlbc.train.data.image_data import CropSettings

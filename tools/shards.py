@@ -20,12 +20,12 @@ from omegaconf import DictConfig, ListConfig
 
 import vidlbc
 from vidlbc.errors import InputError, ShardError
-from vidlbc.evaluate.metrics import format_table
 from vidlbc.pipeline.check import require_number
+from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.cli import run
 from vidlbc.run.progress import progress_bar
+from vidlbc.run.tables import format_table
 from vidlbc.shards import LatentShards, Plan, contents_of, read_annotations
-from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.shards.maintain.add import add_videos
 from vidlbc.shards.maintain.export import check_export, export_shards
 from vidlbc.shards.maintain.folder import check_decoding, require_shards, verify_folder

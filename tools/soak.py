@@ -21,10 +21,10 @@ from omegaconf import DictConfig
 
 from vidlbc.codec.models import find_model, kinds_of
 from vidlbc.errors import InputError, VidlbcError
-from vidlbc.evaluate.metrics import format_table
 from vidlbc.qa.soak import KillSettings, SoakSettings, all_conditions, run_kills, run_soak
 from vidlbc.run.cli import run
 from vidlbc.run.progress import progress_bar
+from vidlbc.run.tables import format_table
 
 
 def main(config: DictConfig) -> None:

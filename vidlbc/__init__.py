@@ -11,7 +11,7 @@ import importlib
 __version__ = "0.2.0"
 
 _PUBLIC = {
-    "load": "vidlbc.codec.codec",
+    "load": "vidlbc.codec.load",
     "Codec": "vidlbc.codec.codec",
     "EncodeReport": "vidlbc.codec.codec",
     "inspect": "vidlbc.codec.bitstream",

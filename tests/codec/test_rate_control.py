@@ -11,14 +11,14 @@ import torch
 import vidlbc
 from tests.codec.small_models import noisy_frames
 from vidlbc.codec import models
+from vidlbc.codec.bitstream.rates import bits_per_pixel
 from vidlbc.codec.codec import Codec
 from vidlbc.codec.image_stage import build_image_stage
 from vidlbc.codec.image_stage.klt import initialise
 from vidlbc.codec.rate_control import Target, compress_to_target
 from vidlbc.errors import InputError
-from vidlbc.evaluate.rate_distortion.distortion import psnr
-from vidlbc.evaluate.rate_distortion.rate import bits_per_pixel
 from vidlbc.train.data.image_data import CropSampler
+from vidlbc.video.distortion import psnr
 
 VARIANTS = {"long": [1, 12, 16, 16], "short": [0, 0, 4, 16]}
 

@@ -14,7 +14,7 @@ import pytest
 import vidlbc
 from vidlbc.codec import models
 from vidlbc.codec.codec import Codec
-from vidlbc.evaluate import psnr
+from vidlbc.video.distortion import psnr
 
 SIDE, FRAMES, QP = 96, 9, 32
 SHIPPED = sorted(path.name for path in models.SHIPPED.iterdir() if path.is_dir())

@@ -8,7 +8,7 @@ import pytest
 import vidlbc
 from tests.conftest import motion_frames
 from vidlbc.codec.coding.moved_encoding import MovedChooser
-from vidlbc.evaluate import psnr
+from vidlbc.video.distortion import psnr
 
 HEIGHT, WIDTH = 72, 104  # padded to 96x128: 39% of what is coded is not shown
 

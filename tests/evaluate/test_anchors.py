@@ -13,10 +13,10 @@ import torch
 
 from tests.conftest import motion_frames
 from vidlbc.errors import InputError
-from vidlbc.evaluate import psnr
 from vidlbc.evaluate.codecs import build_anchors, ffmpeg
 from vidlbc.evaluate.rate_distortion.comparison import compare, comparison_table
 from vidlbc.evaluate.rate_distortion.measure import Point, measure_anchor
+from vidlbc.video.distortion import psnr
 
 VIDEO = ("x264", "x264-ld", "x265", "x265-ld", "svtav1", "svtav1-ld")
 FPS = Fraction(25)

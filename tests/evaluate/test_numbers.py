@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_msssim import ms_ssim as reference_ms_ssim
 
+from vidlbc.codec.bitstream.rates import bits_per_pixel, kilobits_per_second
 from vidlbc.errors import InputError
-from vidlbc.evaluate import bd_rate, bits_per_pixel, bootstrap_ci, kilobits_per_second, ms_ssim, psnr
+from vidlbc.evaluate import bootstrap_ci
+from vidlbc.evaluate.rate_distortion.bjontegaard import bd_rate
+from vidlbc.video.distortion import ms_ssim, psnr
 
 
 def noise(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:

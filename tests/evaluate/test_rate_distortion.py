@@ -23,7 +23,6 @@ from tests.codec.small_models import KINDS, noisy_frames, save_small_model
 from vidlbc.codec.codec import Codec
 from vidlbc.codec.motion.search import EFFORTS
 from vidlbc.errors import InputError, VideoError, VidlbcError
-from vidlbc.evaluate import ms_ssim, psnr
 from vidlbc.evaluate.codecs import Anchor, Jpeg, build_anchors
 from vidlbc.evaluate.codecs.ours import load_codecs
 from vidlbc.evaluate.rate_distortion import job as rate_distortion_job
@@ -31,6 +30,7 @@ from vidlbc.evaluate.rate_distortion.clips import Clip, find_clips
 from vidlbc.evaluate.rate_distortion.job import EvaluateSettings, evaluate_clips
 from vidlbc.evaluate.rate_distortion.measure import Point, measure_anchor, measure_clip
 from vidlbc.evaluate.rate_distortion.tables import tables, write_csv
+from vidlbc.video.distortion import ms_ssim, psnr
 
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 MakeClip = Callable[..., Path]

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from vidlbc.errors import InputError
-from vidlbc.evaluate import REQUIRED_METRICS, format_table, plots, write_metrics
+from vidlbc.evaluate import REQUIRED_METRICS, plots, write_metrics
+from vidlbc.run.tables import format_table
 
 GOOD = dict.fromkeys(REQUIRED_METRICS, 0.5) | {"n_videos": 127, "n_failed": 0}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from vidlbc.offline.plan import Plan, plan_of, with_calls
 from vidlbc.offline.state import Call, Root
-from vidlbc.shards.layout import dump_json
+from vidlbc.run.atomic_files import dump_json
 
 # Counts to `ticks`, or until its time; its checkpoint is the count, so it resumes. `fail=N`: it fails at that tick.
 TRAINER = """

@@ -21,7 +21,7 @@ from vidlbc.offline.collect import collect
 from vidlbc.offline.join import join
 from vidlbc.offline.results import Limits, newest
 from vidlbc.offline.state import CUT, RUNNING, Record, Root
-from vidlbc.train.checkpoint import save_tensors
+from vidlbc.run.tensor_files import save_tensors
 
 LIMITS = Limits(part=1 << 17, parts=40, total=8 << 20)
 META = {"step": 7, "seconds": 1.5, "skipped": 0, "progress": 0.5}

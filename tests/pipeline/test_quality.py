@@ -7,8 +7,8 @@ import pytest
 
 import vidlbc
 from tests.codec.test_shipped_models import scene
-from vidlbc.evaluate import psnr
 from vidlbc.pipeline.quality import at_equal_quality
+from vidlbc.video.distortion import psnr
 
 
 @pytest.fixture(scope="module")

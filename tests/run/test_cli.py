@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidlbc.errors import InputError, VidlbcError
-from vidlbc.run.cli import explain, load, load_with_choices, options_of
+from vidlbc.run.cli import explain, load, load_with_choices
+from vidlbc.run.composed import options_of
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -15,7 +15,7 @@ from tests.codec.small_models import fill
 from tests.train.small_runs import clip_batch, settings
 from vidlbc.codec import models
 from vidlbc.run import distributed
-from vidlbc.train.checkpoint import save_tensors
+from vidlbc.run.tensor_files import save_tensors
 from vidlbc.train.loop import fit
 from vidlbc.train.objectives.video import SymbolRate
 

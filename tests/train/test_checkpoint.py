@@ -16,7 +16,7 @@ from tests.codec.small_models import save_small_model
 from tests.train.small_runs import image_run, settings, temporal_run, train
 from vidlbc.codec import models
 from vidlbc.errors import InputError
-from vidlbc.train.checkpoint import load_tensors, save_tensors
+from vidlbc.run.tensor_files import load_tensors, save_tensors
 
 
 @pytest.fixture

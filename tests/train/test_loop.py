@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tests.train.small_runs import image_run, settings, temporal_run, train
 from vidlbc.errors import InputError
-from vidlbc.train.checkpoint import load_tensors
+from vidlbc.run.tensor_files import load_tensors
 from vidlbc.train.loop import MAX_SKIPPED_IN_A_ROW, fit
 from vidlbc.train.schedule import Budget, learning_rate
 

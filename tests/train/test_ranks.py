@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.codec.small_models import save_small_model
-from vidlbc.train.checkpoint import load_tensors
+from vidlbc.run.tensor_files import load_tensors
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from tests.train.small_runs import image_run, settings, temporal_run
 from vidlbc.errors import InputError
+from vidlbc.run.tensor_files import load_tensors
 from vidlbc.train.captured import Steps
-from vidlbc.train.checkpoint import load_tensors
 from vidlbc.train.loop import fit
 from vidlbc.train.schedule import Budget, Deadline, budget_of, learning_rate, process_start, time_of_day
 from vidlbc.train.step import BETAS, TrainingStep

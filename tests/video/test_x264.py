@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from vidlbc.evaluate.codecs import build_anchors, ffmpeg
-from vidlbc.experiments import equal_bytes
-from vidlbc.experiments.equal_bytes import X264
+from vidlbc.evaluate.codecs import build_anchors, equal_bytes, ffmpeg
+from vidlbc.evaluate.codecs.equal_bytes import X264
 from vidlbc.video import write_mp4, writing
 from vidlbc.video.x264 import repeatable_x264
 

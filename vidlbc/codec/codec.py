@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from fractions import Fraction
 from itertools import chain
-from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
@@ -36,64 +35,15 @@ from vidlbc.codec.coding import (
     decode,
 )
 from vidlbc.codec.image_codec import ImageCodec
-from vidlbc.codec.inputs import check_motion_options, check_qp, frame_rate, frames_tensor, repack
+from vidlbc.codec.inputs import check_qp, frame_rate, frames_tensor, repack
 from vidlbc.codec.prior.grid import to_grid
-from vidlbc.codec.temporal_stage import MovedStage, TemporalStage
+from vidlbc.codec.rate_control import Target, compress_to_target
+from vidlbc.codec.temporal_stage import TemporalStage
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch, check_switch
 
 Keep = Callable[[Sequence[Tensor]], None]  # called with the symbols of each packet that was written
 Span = tuple[int, int]  # frames [start, stop)
 MAX_PIXELS = 1 << 26  # 8192 x 8192; a frame of 8K video has half of it
-
-
-def load(
-    name: str | Path = "default",
-    device: str = "auto",
-    temporal: str | None = None,
-    precision: str = "fp32",
-    refine: bool | None = None,
-    max_pixels: int = MAX_PIXELS,
-    effort: str = "default",
-    keyint: int = 0,
-) -> "Codec":
-    """Load a codec: a shipped name or a model folder. `temporal`: kind to use, by default the model's own.
-
-    `refine`: `decompress` gives pictures that are refined from those before them: the reference pictures of a kind that
-    predicts from moved ones, else those of vidlbc.codec.refinement; the bytes stay the same. False: pictures of the
-    image stage alone. None: reference pictures of streams whose blocks may be copied, which symbols alone do not show.
-    `max_pixels`: larger frames, padded, are not decoded; it bounds time and memory of a frame, whatever a forged header
-    says.
-    `effort`: of encoding's search for motion, and for symbols (vidlbc.codec.coding.refining), fast, default or best;
-    without effect on kinds that have none. `keyint`: frames from one key frame to the next, where decoding may begin,
-    0: only where the past is of no use; of kinds that predict from moved pictures.
-    Raises InputError where there is no such model, kind, device, precision or effort, no video decoder to refine with,
-    `refine` is none of the three, `max_pixels` is below 1, or `keyint` is below 0 or set for a kind without key frames.
-    """
-    if max_pixels < 1:
-        raise InputError(f"max_pixels={max_pixels}: expected at least 1")
-    check_motion_options(effort, keyint)
-    check_switch("refine", refine)
-    folder = models.find_model(str(name))
-    image = models.load_image_stage(folder / "image_stage")
-    kind = temporal or models.default_kind(folder)
-    if kind not in (kinds := models.kinds_of(folder)):
-        raise InputError(f"model {name} has no temporal stage {kind!r}: it has {', '.join(kinds)}")
-    path = folder / "temporal" / kind
-    stage, digest = models.no_context(image) if kind == "none" else models.load_temporal(path, image)
-    if isinstance(stage, MovedStage):
-        from vidlbc.codec.moved_codec import MovedCodec  # which needs this module
-
-        codec: Codec = MovedCodec(image, stage, digest, device, precision, effort, keyint)
-    else:
-        if keyint:
-            raise InputError(f"keyint={keyint}: temporal stage {kind!r} of model {name} has no key frames, expected 0")
-        codec = Codec(image, stage, digest, device, precision)
-    if refine and not codec.moves:
-        codec.refine_with(*models.load_video_decoder(folder, image))
-    if codec.moves:
-        codec.shows_references = refine
-    codec.max_pixels = max_pixels
-    return codec
 
 
 class Encoded(NamedTuple):
@@ -187,8 +137,6 @@ class Codec(ImageCodec):
         if psnr is None and bitrate is None:
             self.compress_stream([frames], sink, qp, context, fps, variant, rdo)
         else:
-            from vidlbc.codec.rate_control import Target, compress_to_target  # which needs this module
-
             variants = None if variant is None else (variant,)
             target = Target.one_of(psnr=psnr, bitrate=bitrate)
             compress_to_target(self, frames, sink, target, context, fps, variants, rdo)

@@ -30,7 +30,7 @@ from vidlbc.codec.prior.topdown import NUM_QP, Gains
 from vidlbc.codec.refinement.network import VideoDecoder
 from vidlbc.codec.temporal_stage import KINDS, MOVED_KINDS, MovedStage, NoContext, TemporalStage
 from vidlbc.errors import RETIRED, InputError
-from vidlbc.train.checkpoint import load_tensors, save_tensors
+from vidlbc.run.tensor_files import load_tensors, save_tensors
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 FORMAT = 1

@@ -25,7 +25,7 @@ from vidlbc.errors import InputError
 
 
 class MovedCodec(Codec):
-    """As `Codec`. `effort` and `keyint`: see vidlbc.codec.codec.load. `skip` does nothing here: every symbol is
+    """As `Codec`. `effort` and `keyint`: see vidlbc.codec.load. `skip` does nothing here: every symbol is
     coded."""
 
     moves = True

@@ -12,24 +12,23 @@ ratio: variant and QP are in every header. Real bytes and real pictures decide, 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import count
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vidlbc.codec.codec import Codec
+from vidlbc.codec.bitstream.rates import bits_per_pixel, kilobits_per_second
 from vidlbc.codec.coding import PACKET_FRAMES, SKIP, EncodeReport
 from vidlbc.codec.inputs import frames_tensor
 from vidlbc.codec.prior.topdown import NUM_QP
 from vidlbc.errors import InputError
-from vidlbc.evaluate.rate_distortion.distortion import psnr
-from vidlbc.evaluate.rate_distortion.rate import bits_per_pixel, kilobits_per_second
+from vidlbc.video.distortion import psnr
 
 # Frames that the bisection for a quality looks at, evenly spread; what it finds is then held against all frames.
 _LOOKED_AT = 12
@@ -78,8 +77,62 @@ class TargetReport(EncodeReport):
     reached: float
 
 
+class RateControlled(Protocol):
+    """What rate control asks of a codec; see `vidlbc.codec.codec.Codec`."""
+
+    moves: bool
+
+    @property
+    def variants(self) -> tuple[str, ...]: ...
+
+    @property
+    def prefers_rdo(self) -> bool: ...
+
+    def encode(
+        self,
+        frames: np.ndarray | Tensor,
+        qp: int = 32,
+        context: bool = True,
+        fps: float | Fraction = 0,
+        variant: str | None = None,
+        rdo: bool | None = None,
+    ) -> tuple[bytes, list[Tensor], EncodeReport]: ...
+
+    def compress_symbols(
+        self,
+        symbols: Sequence[Tensor],
+        qp: int,
+        height: int,
+        width: int,
+        context: bool = True,
+        fps: float | Fraction = 0,
+        kept: Sequence[int] = (),
+        variant: str | None = None,
+        skip: int = 0,
+    ) -> tuple[bytes, EncodeReport]: ...
+
+    def decompress(self, data: bytes) -> np.ndarray: ...
+
+    def unquantised(self, frames: np.ndarray | Tensor) -> list[Tensor]: ...
+
+    def quantise(
+        self,
+        latents: Sequence[Tensor],
+        qp: int,
+        height: int,
+        width: int,
+        variant: str | None = None,
+        rdo: bool = False,
+        context: bool = True,
+    ) -> list[Tensor]: ...
+
+    def dequantise(self, symbols: Sequence[Tensor], qp: int | Sequence[int]) -> list[Tensor]: ...
+
+    def synthesize(self, latents: Sequence[Tensor], qp: int | Sequence[int], height: int, width: int) -> np.ndarray: ...
+
+
 def compress_to_target(
-    codec: Codec,
+    codec: RateControlled,
     frames: np.ndarray | Tensor,
     sink: BinaryIO,
     target: Target,
@@ -120,7 +173,7 @@ class _Coded:
 class _Clip:
     """A clip in memory, analysed once, to be coded at any QP and variant."""
 
-    def __init__(self, codec: Codec, frames: Tensor, context: bool, fps: float | Fraction, rdo: bool):
+    def __init__(self, codec: RateControlled, frames: Tensor, context: bool, fps: float | Fraction, rdo: bool):
         self._codec, self.frames = codec, frames
         self._context, self._fps, self._rdo = context, fps, rdo
         self._latents: list[Tensor] | None = None

@@ -1,12 +1,12 @@
 """Evaluation: rate and distortion of what was stored, and what a head recognises in it.
 
     clips --FeatureBuilder--> FeatureSet (tokens of every view, cached once) --run_probe--> ProbeResult
-    bytes, frames --psnr, ms_ssim, bits_per_pixel, bd_rate--> numbers --write_metrics, format_table, plots--> report
+    bytes, frames --rate_distortion--> points, Bjontegaard differences --write_metrics, plots--> report
 
 Nothing here opens a video or a shard: callers hand over latents or frames.
 """
 
-from vidlbc.evaluate.metrics import REQUIRED_METRICS, format_table, write_metrics
+from vidlbc.evaluate.metrics import REQUIRED_METRICS, write_metrics
 from vidlbc.evaluate.probe.bootstrap import bootstrap_ci
 from vidlbc.evaluate.probe.features import FeatureBuilder, FeatureSet
 from vidlbc.evaluate.probe.fit import ProbeBudget
@@ -15,8 +15,7 @@ from vidlbc.evaluate.probe.patches import patchify, pixel_levels
 from vidlbc.evaluate.probe.protocol import run_probe
 from vidlbc.evaluate.probe.result import ProbeResult
 from vidlbc.evaluate.probe.views import ViewPlan, view_indices
-from vidlbc.evaluate.rate_distortion.distortion import ms_ssim, psnr
-from vidlbc.evaluate.rate_distortion.rate import bd_rate, bits_per_pixel, kilobits_per_second
+from vidlbc.evaluate.rate_distortion.bjontegaard import bd_rate
 
 __all__ = [
     "REQUIRED_METRICS",
@@ -26,14 +25,9 @@ __all__ = [
     "ProbeResult",
     "ViewPlan",
     "bd_rate",
-    "bits_per_pixel",
     "bootstrap_ci",
-    "format_table",
-    "kilobits_per_second",
-    "ms_ssim",
     "patchify",
     "pixel_levels",
-    "psnr",
     "run_probe",
     "split_by_group",
     "view_indices",

@@ -1,8 +1,7 @@
-"""Metrics as JSON, and the same as a table of text."""
+"""Metrics as JSON: the keys that must be there, each in its range."""
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vidlbc.errors import InputError
+from vidlbc.run.atomic_files import write_atomic
 
 REQUIRED_METRICS = (
     "bpp",
@@ -40,18 +40,8 @@ def write_metrics(path: str | Path, metrics: Mapping[str, Any], required: Sequen
         raise InputError(f"{path}: metrics lack {', '.join(missing)}")
     for key in required:
         _check(path, key, metrics[key])
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        with open(part, "w", encoding="utf-8") as file:
-            json.dump(_plain(metrics), file, indent=2, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+    text = json.dumps(_plain(metrics), indent=2, allow_nan=False) + "\n"
+    write_atomic(Path(path), text.encode())
 
 
 def _check(path: str | Path, key: str, value: Any) -> None:
@@ -81,31 +71,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
-
-
-def format_table(rows: Sequence[Sequence[Any]], header: Sequence[str] | None = None, title: str | None = None) -> str:
-    """A table of plain text: first column to the left, the others to the right; None prints as '-'."""
-    width = max([len(r) for r in rows] + ([len(header)] if header else []), default=0)
-    cells = [[_cell(v) for v in r] + [""] * (width - len(r)) for r in rows]
-    head = [str(h) for h in header] + [""] * (width - len(header)) if header else None
-    sizes = [max(len(r[i]) for r in cells + ([head] if head else [])) for i in range(width)]
-
-    def line(row: Sequence[str]) -> str:
-        first, *rest = (c.ljust(s) if i == 0 else c.rjust(s) for i, (c, s) in enumerate(zip(row, sizes, strict=True)))
-        return "  ".join([first, *rest]).rstrip()
-
-    rule = "-" * (sum(sizes) + 2 * max(0, width - 1))
-    lines = [title] if title else []
-    lines += [line(head), rule] if head else []
-    return "\n".join(lines + [line(r) for r in cells])
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "-"
-    if isinstance(value, (float, np.floating)):
-        size = abs(float(value))
-        if size and (size < 0.01 or size >= 1e6):
-            return f"{value:.2e}"
-        return f"{value:.3f}" if size < 10 else f"{value:.1f}"
-    return str(value)

@@ -27,10 +27,11 @@ from vidlbc.codec.image_stage import ImageStage, build_image_stage
 from vidlbc.codec.image_stage.cost import match_widths, multiply_adds
 from vidlbc.codec.inputs import pick_device
 from vidlbc.errors import InputError
-from vidlbc.evaluate import bd_rate, format_table
+from vidlbc.evaluate.rate_distortion.bjontegaard import bd_rate
 from vidlbc.experiments.transfer.figures import plot_lines
+from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.request import keep_request
-from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.run.tables import format_table
 from vidlbc.train.data.image_data import CropSettings
 from vidlbc.train.data.pictures import Source
 from vidlbc.train.image_job import ImageJobSettings, run_image_job

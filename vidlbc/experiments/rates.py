@@ -19,8 +19,8 @@ from scipy.interpolate import PchipInterpolator
 from vidlbc.codec.inputs import check_qp
 from vidlbc.codec.prior.topdown import NUM_QP
 from vidlbc.errors import InputError
-from vidlbc.evaluate import format_table
-from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.run.atomic_files import dump_json, write_atomic
+from vidlbc.run.tables import format_table
 from vidlbc.train.data.image_data import CropSettings
 from vidlbc.train.data.pictures import Source
 from vidlbc.train.image_job import ImageJobSettings, run_image_job

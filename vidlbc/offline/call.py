@@ -18,12 +18,12 @@ import torch
 from vidlbc.codec.inputs import pick_device
 from vidlbc.codec.prior.grid import check_device
 from vidlbc.errors import InputError, VidlbcError, one_line
-from vidlbc.evaluate.metrics import format_table
 from vidlbc.evaluate.report.environment import environment
 from vidlbc.offline.collect import collect
 from vidlbc.offline.results import Limits
 from vidlbc.offline.runner import end_of, hold
 from vidlbc.offline.state import ENDED, Call, Root
+from vidlbc.run.tables import format_table
 
 _POLL_S = 0.5
 _TRIES = 3  # a runner that dies at once, again and again, will not do better

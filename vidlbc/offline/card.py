@@ -3,19 +3,17 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vidlbc.codec.codec import Codec
 from vidlbc.offline import weights
 from vidlbc.offline.plan import Step
-
-if TYPE_CHECKING:
-    from vidlbc.offline.join import Run
+from vidlbc.offline.run import Run
 
 _LOG, _VALIDATION = "log.jsonl", "validation.jsonl"
 
 
-def card(name: str, run: "Run", step: Step, codec: Codec) -> str:
+def card(name: str, run: Run, step: Step, codec: Codec) -> str:
     """README.md of the model folder: what was measured and recorded, nothing else."""
     record, environment = run.records[step.name], run.state["environment"]
     stage = codec.image.config
@@ -58,7 +56,7 @@ def card(name: str, run: "Run", step: Step, codec: Codec) -> str:
     return "\n".join(lines)
 
 
-def log_entry(out: Path, run: "Run", step: Step) -> str:
+def log_entry(out: Path, run: Run, step: Step) -> str:
     """Markdown, to be read and completed by whoever keeps the log."""
     environment = run.state["environment"]
     where = ", ".join(f"{key} {environment.get(key)}" for key in ("device_name", "torch", "exact sums"))
@@ -80,7 +78,7 @@ def _day(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
-def _table(run: "Run") -> list[str]:
+def _table(run: Run) -> list[str]:
     rows = ["| step | until minute | status | minutes | steps | notes |", "| --- | --- | --- | --- | --- | --- |"]
     for step in run.plan.steps:
         record = run.records[step.name]
@@ -91,7 +89,7 @@ def _table(run: "Run") -> list[str]:
     return rows
 
 
-def _last(run: "Run", name: str, log: str = _LOG) -> dict[str, Any]:
+def _last(run: Run, name: str, log: str = _LOG) -> dict[str, Any]:
     """The last line that is whole: one may have been half written."""
     for text in reversed(run.generation.files.get(f"{name}/{log}", b"").decode(errors="replace").splitlines()):
         try:
@@ -101,7 +99,7 @@ def _last(run: "Run", name: str, log: str = _LOG) -> dict[str, Any]:
     return {}
 
 
-def _figures(run: "Run", step: Step) -> list[str]:
+def _figures(run: Run, step: Step) -> list[str]:
     """The last line of the log, the last validation, and metrics.json of every step, as they were written."""
     told = []
     for what, log in (("log line", _LOG), ("validation", _VALIDATION)):

@@ -21,8 +21,8 @@ from vidlbc.offline import weights
 from vidlbc.offline.plan import Plan
 from vidlbc.offline.results import Entry, Group, Limits, write_generation
 from vidlbc.offline.state import Call, Record, Root
-from vidlbc.shards.layout import dump_json, write_atomic
-from vidlbc.train.checkpoint import load_tensors
+from vidlbc.run.atomic_files import dump_json, write_atomic
+from vidlbc.run.tensor_files import load_tensors
 
 _PRINTED, _LOG, _JSON = 1 << 15, 1 << 18, 1 << 18
 

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidlbc.codec.codec import Codec, load
+from vidlbc.codec.codec import Codec
 from vidlbc.codec.inputs import pick_device
+from vidlbc.codec.load import load
 from vidlbc.errors import InputError, VideoError, VidlbcError
-from vidlbc.evaluate import psnr
-from vidlbc.evaluate.metrics import format_table
 from vidlbc.evaluate.rate_distortion.clips import find_clips
-from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.run.atomic_files import dump_json, write_atomic
+from vidlbc.run.tables import format_table
+from vidlbc.video.distortion import psnr
 
 Clips = dict[str, np.ndarray]
 

@@ -19,7 +19,7 @@ from vidlbc import offline
 from vidlbc.errors import InputError
 from vidlbc.offline.plan import Plan, Step
 from vidlbc.offline.sources import list_text, needs_of
-from vidlbc.shards.layout import dump_json
+from vidlbc.run.atomic_files import dump_json
 
 WEIGHTS = "vidlbc/weights"
 START = "start.py"

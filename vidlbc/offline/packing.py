@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidlbc.errors import InputError
-from vidlbc.evaluate.metrics import format_table
 from vidlbc.offline.commands import Command, commands, late
 from vidlbc.offline.pack import Packed, pack
 from vidlbc.offline.plan import Plan
 from vidlbc.offline.wheels import find_wheels
+from vidlbc.run.tables import format_table
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vidlbc.errors import InputError, VidlbcError
-from vidlbc.evaluate.metrics import format_table
 from vidlbc.offline.commands import Command
 from vidlbc.offline.join import join
 from vidlbc.offline.measure import both_ways, read_clips, sides
@@ -26,6 +25,7 @@ from vidlbc.offline.packing import PackSettings, describe, make_packs
 from vidlbc.offline.plan import Plan
 from vidlbc.offline.runner import hold
 from vidlbc.offline.state import Root
+from vidlbc.run.tables import format_table
 
 _CLIPS, _FRAMES, _QPS = 2, 4, (16, 40)
 

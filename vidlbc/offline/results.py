@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlbc.errors import InputError, one_line
-from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.run.atomic_files import dump_json, write_atomic
 
 FORMAT = 1
 _INDEX_ROOM = 1 << 16

@@ -21,7 +21,7 @@ from vidlbc.errors import InputError, VidlbcError, one_line
 from vidlbc.offline import process, weights
 from vidlbc.offline.plan import Choice, Plan, Step, fill, merged, placeholders
 from vidlbc.offline.state import CUT, DONE, ENDED, FAILED, RUNNING, SKIPPED, Call, Record, Root
-from vidlbc.shards.layout import write_atomic
+from vidlbc.run.atomic_files import write_atomic
 
 _POLL_S = 0.5
 _AT_WORK = "at-work"

@@ -15,7 +15,7 @@ from typing import Any
 
 from vidlbc.errors import InputError
 from vidlbc.offline.plan import Plan, plan_of
-from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.run.atomic_files import dump_json, write_atomic
 
 WAITING, RUNNING, DONE, CUT, FAILED, SKIPPED = "waiting", "running", "done", "cut", "failed", "skipped"
 ENDED = (DONE, CUT, FAILED, SKIPPED)

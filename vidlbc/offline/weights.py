@@ -17,8 +17,8 @@ from vidlbc.codec import models
 from vidlbc.codec.image_stage import build_image_stage
 from vidlbc.errors import InputError
 from vidlbc.pipeline.train import STAGE
-from vidlbc.shards.layout import dump_json, write_atomic
-from vidlbc.train.checkpoint import load_tensors
+from vidlbc.run.atomic_files import dump_json, write_atomic
+from vidlbc.run.tensor_files import load_tensors
 
 IMAGE, VIDEO = "tools/pretrain_image.py", "tools/pretrain_video.py"
 AVERAGE = "training/average.safetensors"

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from vidlbc.codec.bitstream.rates import bits_per_pixel
 from vidlbc.codec.codec import Codec
 from vidlbc.errors import InputError
-from vidlbc.evaluate import ProbeResult, bits_per_pixel
+from vidlbc.evaluate import ProbeResult
 from vidlbc.evaluate.codecs import Anchor, build_anchors
 from vidlbc.evaluate.plots import running_mean
 from vidlbc.evaluate.report import SHOWN_FRAMES, Page, add_clip, show_clip

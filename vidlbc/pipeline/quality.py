@@ -13,10 +13,10 @@ from vidlbc.codec.bitstream import Reader
 from vidlbc.codec.bitstream.container import MAX_QP
 from vidlbc.codec.codec import Codec
 from vidlbc.errors import VideoError, VidlbcError
-from vidlbc.evaluate import ms_ssim, psnr
 from vidlbc.pipeline.sources import source_frames
 from vidlbc.run.progress import progress_bar
 from vidlbc.shards import LatentShards
+from vidlbc.video.distortion import ms_ssim, psnr
 
 
 @dataclass(frozen=True)

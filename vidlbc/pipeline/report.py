@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vidlbc.codec.codec import Codec
-from vidlbc.evaluate import ProbeResult, format_table, write_metrics
+from vidlbc.evaluate import ProbeResult, write_metrics
 from vidlbc.evaluate.plots import (
     plot_accuracy,
     plot_confusion,
@@ -23,6 +23,7 @@ from vidlbc.pipeline.quality import Quality
 from vidlbc.pipeline.settings import JobSettings
 from vidlbc.pipeline.sources import source_frames
 from vidlbc.pipeline.verify import Verified
+from vidlbc.run.tables import format_table
 from vidlbc.shards import LatentShards, Manifest
 from vidlbc.video import write_side_by_side, writes_mp4
 

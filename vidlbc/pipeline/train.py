@@ -20,9 +20,10 @@ import numpy as np
 import torch
 
 from vidlbc.codec import models
-from vidlbc.codec.codec import Codec, load
+from vidlbc.codec.codec import Codec
 from vidlbc.codec.coding.moved_encoding import PRICE
 from vidlbc.codec.inputs import pick_device
+from vidlbc.codec.load import load
 from vidlbc.codec.motion.stage import gives_all, motion_options
 from vidlbc.codec.prior.grid import to_grid
 from vidlbc.codec.temporal_stage import MovedStage, TemporalStage
@@ -30,10 +31,10 @@ from vidlbc.errors import InputError
 from vidlbc.pipeline.settings import JobSettings
 from vidlbc.pipeline.sources import source_file
 from vidlbc.run import distributed
+from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.request import keep_request
 from vidlbc.run.wandb_log import start_wandb
 from vidlbc.shards import Corpus
-from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.train.data.clip_reading import read_clips, whole_clips
 from vidlbc.train.data.pictures import Source, find_files, read_pictures
 from vidlbc.train.loop import Settings

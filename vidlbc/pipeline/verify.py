@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from vidlbc.codec.bitstream import Reader
-from vidlbc.codec.codec import Codec, load
+from vidlbc.codec.codec import Codec
+from vidlbc.codec.load import load
 from vidlbc.errors import VideoError, VidlbcError
 from vidlbc.pipeline.sources import source_frames
 from vidlbc.shards import LatentShards

@@ -36,7 +36,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vidlbc.errors import InputError, VidlbcError
+from vidlbc.run.cli_help import comments, describe
 from vidlbc.run.cli_values import parse, typed
+from vidlbc.run.composed import keys_of, options_of, parent_of
 
 BAD_INPUT, DEFECT, INTERRUPTED = 2, 1, 130
 EXPERIMENT = "experiment"
@@ -60,8 +62,6 @@ def run(
     folder = config_dir or Path(inspect.getfile(main)).resolve().parent.parent / "configs"
     try:
         if {"-h", "--help"} & set(arguments):
-            from vidlbc.run.cli_help import describe
-
             rest = [argument for argument in arguments if argument not in ("-h", "--help")]
             print(describe(main, folder, config_name, *load_with_choices(folder, config_name, rest)))
             sys.exit(0)
@@ -132,8 +132,6 @@ def load(folder: Path, name: str, arguments: Sequence[str]) -> DictConfig:
     config, choices = load_with_choices(folder, name, arguments)
     missing = [key for key in keys_of(config) if OmegaConf.is_missing(*parent_of(config, key))]
     if missing:
-        from vidlbc.run.cli_help import comments
-
         meaning = comments(folder, name, choices).get(missing[0])
         raise InputError(f"missing value: give {missing[0]}=..." + (f" ({meaning})" if meaning else ""))
     return config
@@ -227,17 +225,10 @@ def _group_override(folder: Path, group: str, choice: str, choices: dict[str, st
     return f"{'' if group in choices else '+'}{group}={choice}"
 
 
-def options_of(folder: Path, group: str) -> list[str]:
-    place = folder / group.partition("@")[0]
-    return sorted(file.stem for file in place.glob("*.yaml")) if place != folder and place.is_dir() else []
-
-
 def _null_is_good(
     folder: Path, name: str, choices: dict[str, str | None], configs: Sequence[DictConfig], key: str
 ) -> bool:
     """An experiment may have replaced a null by a number: the config without it counts too."""
-    from vidlbc.run.cli_help import comments
-
     if any(_has(config, key) and _current(config, key) is None for config in configs):
         return True
     return "null" in comments(folder, name, choices).get(key, "").replace(":", " ").replace(";", " ").split()
@@ -253,11 +244,6 @@ def _set(config: DictConfig, key: str, text: str, may_be_null: bool, known: list
     OmegaConf.update(config, key, typed(key, text, _current(config, key), may_be_null), force_add=True)
 
 
-def parent_of(config: DictConfig, key: str) -> tuple[Any, str]:
-    above, _, last = key.rpartition(".")
-    return (OmegaConf.select(config, above) if above else config), last
-
-
 def _has(config: DictConfig, key: str) -> bool:
     parent, last = parent_of(config, key)
     return isinstance(parent, DictConfig) and last in parent.keys()
@@ -269,18 +255,6 @@ def _current(config: DictConfig, key: str) -> Any:
         return "???"
     # An interpolation that needs a value not given yet accepts anything, like null.
     return OmegaConf.select(config, key, throw_on_resolution_failure=False)
-
-
-def keys_of(config: DictConfig, prefix: str = "") -> list[str]:
-    """Every dotted key, sections included, in the order of the config."""
-    found: list[str] = []
-    for name in map(str, config):
-        key = f"{prefix}{name}"
-        found.append(key)
-        child = config._get_node(name)
-        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
-            found += keys_of(child, key + ".")
-    return found
 
 
 def _near(word: str, known: Sequence[str]) -> str:

@@ -10,13 +10,13 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from vidlbc.run.composed import keys_of, options_of, parent_of
+
 
 def describe(
     main: Callable[..., Any], folder: Path, name: str, config: DictConfig, choices: dict[str, str | None]
 ) -> str:
     """The help text of the tool that defines `main`, for a composed `config` and the choices made in its groups."""
-    from vidlbc.run.cli import keys_of, options_of, parent_of
-
     meaning = comments(folder, name, choices)
     file = Path(inspect.getfile(main))
     purpose = (inspect.getdoc(inspect.getmodule(main)) or inspect.getdoc(main) or "").strip()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlbc.errors import InputError
-from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.run.atomic_files import dump_json, write_atomic
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Files of a shard folder, and how they are written: whole or not at all.
+"""Files of a shard folder, and who may write there.
 
     OUT/00000.tar  00000.parquet  00000_stats.json      one shard; the stats come last and say that it is done
     OUT/manifest/  plan.json labels.json manifest.parquet summary.txt runs.jsonl
@@ -9,12 +9,9 @@ Only shards lie at the top, so `OUT/*.tar` and `OUT/*.parquet` are what other to
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -22,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlbc.errors import InputError, ShardError
+from vidlbc.run.atomic_files import full_disk_as_error
 
 MANIFEST = "manifest"
 
@@ -65,42 +63,6 @@ def read_stats(files: ShardFiles) -> dict[str, Any] | None:
     return stats if whole else None
 
 
-def dump_json(value: Any, indent: int | None = None) -> bytes:
-    """JSON whose bytes depend on the value alone."""
-    return (json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=indent) + "\n").encode()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def publish(temporary: Path, final: Path) -> None:
-    """fsync a finished temporary file, give it its name in one step, fsync the folder."""
-    with open(temporary, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, final)
-    sync_folder(final.parent)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a small file whole or not at all. Raises ShardError when the disk is full."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with full_disk_as_error(path.parent):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.chmod(name, 0o644)
-            publish(Path(name), path)
-        finally:
-            Path(name).unlink(missing_ok=True)
-
-
 @contextmanager
 def workspace(files: ShardFiles) -> Iterator[Path]:
     """A folder next to the shard for what is not finished, removed at the end whatever happens.
@@ -124,19 +86,6 @@ def _shard_lock(files: ShardFiles) -> Iterator[None]:
     with open(files.folder / MANIFEST / ".shards.lock", "a+b") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX, 1, files.index)
         yield
-
-
-@contextmanager
-def full_disk_as_error(folder: Path) -> Iterator[None]:
-    """Turn a full disk (or quota) into one line that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise ShardError(
-            f"{folder}: the disk is full; finished shards are kept: free some space and run the same command again"
-        ) from error
 
 
 def clean_stale(folder: Path) -> set[int]:

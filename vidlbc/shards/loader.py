@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sized
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vidlbc.errors import InputError
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
-    from vidlbc.shards.reader import LatentShards, Sample
+
+Sample = dict[str, Any]
+
+
+class OrderedSamples(Protocol):
+    """What a loader draws from; see `vidlbc.LatentShards`."""
+
+    position: int
+    rank: int
+    world: int
+
+    @property
+    def on_gpu(self) -> bool: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def order(self) -> Sized: ...
+
+    def places(self) -> Iterator[int]: ...
+
+    def next_epoch(self) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class ShardLoader:
@@ -24,7 +50,7 @@ class ShardLoader:
 
     def __init__(
         self,
-        shards: LatentShards,
+        shards: OrderedSamples,
         batch_size: int,
         num_workers: int = 0,
         *,

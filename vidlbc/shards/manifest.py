@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vidlbc.errors import ShardError, one_line
-from vidlbc.shards.layout import MANIFEST, ShardFiles, dump_json, read_stats, write_atomic
+from vidlbc.run.atomic_files import dump_json, write_atomic
+from vidlbc.shards.layout import MANIFEST, ShardFiles, read_stats
 from vidlbc.shards.plan import Plan
 from vidlbc.shards.sources import FileVerdict
 from vidlbc.shards.table import manifest_table, table_bytes

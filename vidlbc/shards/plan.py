@@ -19,8 +19,9 @@ from typing import Any, Protocol
 from vidlbc.data.content import Content, contents_of
 from vidlbc.data.corpus import SPLITS, Corpus
 from vidlbc.errors import RETIRED, InputError, ShardError, one_line
+from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.typed_json import check_text, typed
-from vidlbc.shards.layout import MANIFEST, dump_json, write_atomic
+from vidlbc.shards.layout import MANIFEST
 from vidlbc.shards.settings import Settings
 
 FORMAT = 1

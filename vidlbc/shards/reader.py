@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from vidlbc.codec.bitstream import Reader, cut, inspect
 from vidlbc.errors import InputError, ShardError, WeightsMismatch
 from vidlbc.shards.layout import MANIFEST, ShardFiles, read_stats
+from vidlbc.shards.loader import Sample, ShardLoader
 from vidlbc.shards.order import Permutation
 from vidlbc.shards.plan import Plan
 from vidlbc.shards.symbol_cache import SymbolCache
@@ -23,10 +24,7 @@ from vidlbc.shards.symbol_cache import SymbolCache
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from vidlbc.shards.loader import ShardLoader
-
 Mode = Literal["bitstream", "symbols", "latents", "frames"]
-Sample = dict[str, Any]
 
 _OPEN_FILES = 64
 
@@ -214,8 +212,6 @@ class LatentShards:
 
     def loader(self, batch_size: int, num_workers: int = 0, **options: Any) -> ShardLoader:
         """Batches (lists of samples, or what `collate_fn` makes of them) of this rank, through a torch DataLoader."""
-        from vidlbc.shards.loader import ShardLoader
-
         return ShardLoader(self, batch_size, num_workers, **options)
 
     def state_dict(self) -> dict[str, Any]:

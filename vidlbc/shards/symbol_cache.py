@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidlbc.errors import InputError
-from vidlbc.shards.layout import write_atomic
+from vidlbc.run.atomic_files import write_atomic
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vidlbc.shards.layout import ShardFiles, dump_json, publish
+from vidlbc.run.atomic_files import dump_json, publish
+from vidlbc.shards.layout import ShardFiles
 from vidlbc.shards.plan import Plan
 from vidlbc.shards.sources import FileVerdict
 from vidlbc.shards.table import shard_table, table_bytes

@@ -19,17 +19,17 @@ import numpy as np
 import torch
 
 from vidlbc.codec import models
-from vidlbc.codec.codec import load
 from vidlbc.codec.inputs import check_qp, pick_device
+from vidlbc.codec.load import load
 from vidlbc.codec.refinement import VideoDecoder
 from vidlbc.data.corpus import is_video
 from vidlbc.errors import InputError
-from vidlbc.evaluate import format_table, psnr
 from vidlbc.run import distributed
+from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.progress import progress_bar
 from vidlbc.run.request import keep_request
+from vidlbc.run.tables import format_table
 from vidlbc.run.wandb_log import start_wandb
-from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.train.data.clip_reading import read_clips, whole_clips
 from vidlbc.train.data.pictures import Source, find_files, read_pictures
 from vidlbc.train.data.video_data import ClipSettings
@@ -38,6 +38,7 @@ from vidlbc.train.loop import Outcome, Settings
 from vidlbc.train.objectives.refinement import RefinementDistortion
 from vidlbc.train.schedule import Budget
 from vidlbc.train.with_bar import train
+from vidlbc.video.distortion import psnr
 
 _MULTIPLE = 32
 

@@ -23,13 +23,13 @@ from vidlbc.codec.inputs import check_qp, pick_device
 from vidlbc.codec.prior.topdown import NUM_QP
 from vidlbc.errors import InputError
 from vidlbc.run import distributed
+from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.progress import progress_bar
 from vidlbc.run.request import keep_request
 from vidlbc.run.wandb_log import start_wandb
-from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.train.data.image_data import CropSampler, CropSettings, PooledCrops
 from vidlbc.train.data.pictures import Source, find_files, read_pictures
-from vidlbc.train.image_start import Start, set_to_pictures, start_from, train_only
+from vidlbc.train.image_start import Start, start_from, train_only
 from vidlbc.train.image_validation import PictureRate, measure_pictures, spread, table
 from vidlbc.train.loop import Outcome, Settings
 from vidlbc.train.objectives.image import RateDistortion
@@ -148,7 +148,7 @@ def _train(
         if start.fresh and not (folder / "checkpoint.safetensors").is_file():
             size = settings.crops.size - settings.crops.size % _KLT_MULTIPLE
             sample = CropSampler(crops.sampler(0).pictures, size, _KLT_CROPS, settings.seed + 1, range(NUM_QP))
-            set_to_pictures(start.stage, sample(0)[0].cpu())
+            start.stage.start_from(sample(0)[0].cpu())
     stage = start.stage.to(device).to(memory_format=torch.channels_last)
     logger = start_wandb(settings.wandb, settings.out)
     loop = Settings(

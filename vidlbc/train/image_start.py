@@ -14,17 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vidlbc.codec import models
 from vidlbc.codec.image_stage import ImageStage, build_image_stage
 from vidlbc.codec.image_stage.families import family_class
-from vidlbc.codec.image_stage.klt import initialise
-from vidlbc.codec.image_stage.lbc import LBC
 from vidlbc.errors import InputError
-from vidlbc.experiments.machine_perception.image_stage import Codevilla
-from vidlbc.experiments.scalable.image_stage import Scalable
-from vidlbc.experiments.scalable.start import initialise_scalable
 
 PARTS = ("all", "synthesis", "prior")
 
@@ -99,17 +93,3 @@ def train_only(stage: ImageStage, part: str) -> None:
     names = {"all": ("",), "synthesis": tuple(f"{n}." for n in stage.synthesis_modules), "prior": ("prior.",)}[part]
     for name, parameter in stage.named_parameters():
         parameter.requires_grad_(name.startswith(names))
-
-
-def set_to_pictures(stage: ImageStage, crops: Tensor) -> bool:
-    """Where the family has such a start, set its transforms to one fit for `crops` (B, 3, S, S), S a multiple of 32;
-    did it?"""
-    if isinstance(stage, LBC):
-        initialise(stage, crops)
-    elif isinstance(stage, Codevilla):
-        stage.start_from(crops)
-    elif isinstance(stage, Scalable):
-        initialise_scalable(stage, crops)
-    else:
-        return False
-    return True

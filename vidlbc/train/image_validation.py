@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vidlbc.codec.codec import load
+from vidlbc.codec.load import load
 from vidlbc.errors import InputError, VidlbcError
-from vidlbc.evaluate import format_table, psnr
 from vidlbc.run.progress import progress_bar
+from vidlbc.run.tables import format_table
 from vidlbc.train.data.pictures import read_pictures
 from vidlbc.train.loop import Outcome
+from vidlbc.video.distortion import psnr
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from vidlbc.errors import InputError
 from vidlbc.run import distributed
+from vidlbc.run.tensor_files import load_tensors, save_tensors
 from vidlbc.train import checkpoint
 from vidlbc.train.captured import Steps
 from vidlbc.train.schedule import Budget, Deadline, learning_rate
@@ -207,14 +208,14 @@ class _Run:
         tensors |= {f"buffer.{n}": b for n, b in buffers.items()}
         tensors |= {f"ema.{n}": v for n, v in averages.items()}
         tensors |= checkpoint.optimiser_tensors(training.optimiser)
-        checkpoint.save_tensors(self.folder / "checkpoint.safetensors", tensors, meta)
+        save_tensors(self.folder / "checkpoint.safetensors", tensors, meta)
         frozen = {name: p for name, p in training.module.named_parameters() if not p.requires_grad}
-        checkpoint.save_tensors(self.folder / "average.safetensors", {**frozen, **averages, **buffers}, meta)
+        save_tensors(self.folder / "average.safetensors", {**frozen, **averages, **buffers}, meta)
 
 
 def _restore(path: Path, training: TrainingStep) -> _State:
     """Raises InputError where the checkpoint is damaged or of another network."""
-    tensors, meta = checkpoint.load_tensors(path, training.device)
+    tensors, meta = load_tensors(path, training.device)
     module, average = training.module, training.average
     held = {name.removeprefix("ema."): tensor.shape for name, tensor in tensors.items() if name.startswith("ema.")}
     wanted = {name: tensor.shape for name, tensor in average.values.items()}

@@ -16,7 +16,7 @@ from vidlbc.experiments.learning_by_compression.evaluator import Marks
 from vidlbc.experiments.learning_by_compression.held_out import HeldOutSource, read_held_out
 from vidlbc.experiments.learning_by_compression.ratio import FrameSet, measure
 from vidlbc.experiments.learning_by_compression.schedules import Ramp
-from vidlbc.shards.layout import dump_json
+from vidlbc.run.atomic_files import dump_json
 from vidlbc.train.data.mixed_data import Task
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidlbc.evaluate.rate_distortion.distortion import psnr
-from vidlbc.experiments.equal_bytes import X264, Coder, OutOfReach, matched, nearest
+from vidlbc.evaluate.codecs.equal_bytes import X264, Coder, OutOfReach, matched, nearest
 from vidlbc.experiments.machine_perception.coding import Jpeg
+from vidlbc.video.distortion import psnr
 
 
 def test_jpeg_with_shared_tables_is_the_same_picture_in_fewer_bytes(make_frames):

@@ -12,7 +12,7 @@ import torch
 from vidlbc.codec import models
 from vidlbc.codec.image_stage import build_image_stage
 from vidlbc.experiments.scalable.image_stage import Scalable
-from vidlbc.shards.layout import dump_json
+from vidlbc.run.atomic_files import dump_json
 
 SMALL: dict[str, Any] = {
     "N": 8,

@@ -8,7 +8,6 @@ import torch
 from vidlbc.codec.image_stage import build_image_stage
 from vidlbc.errors import InputError
 from vidlbc.experiments.scalable.objective import EnhancementLoss
-from vidlbc.experiments.scalable.start import initialise_scalable
 from vidlbc.train.objectives.image import code
 
 QP = torch.tensor([40, 20])
@@ -123,7 +122,7 @@ def test_the_start_is_a_working_transform(small_stage, frames):
         return float((stage.synthesis(stage.analysis(frames), QP) - frames).square().mean().detach())
 
     random = error()
-    initialise_scalable(stage, frames)
+    assert stage.start_from(frames)
     # 32 of 768 axes of a smooth picture, and attention that is all but shut.
     assert error() < 0.05 * random
 

@@ -132,7 +132,7 @@ def test_a_head_comes_back_from_its_file(tmp_path):
 
 
 def test_a_file_without_a_head_is_told(tmp_path):
-    from vidlbc.train.checkpoint import save_tensors
+    from vidlbc.run.tensor_files import save_tensors
 
     save_tensors(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, {"step": 1})
     with pytest.raises(InputError, match="holds no head"):

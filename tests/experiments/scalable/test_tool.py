@@ -13,7 +13,8 @@ from tools.scalable import settings_of
 from vidlbc.errors import InputError
 from vidlbc.experiments.clips import ClipSettings
 from vidlbc.experiments.scalable.report import Measured, compare
-from vidlbc.experiments.scalable.study import ANCHORS, PartSettings, ScalableSettings, run_scalable_study
+from vidlbc.experiments.scalable.settings import ANCHORS, PartSettings, ScalableSettings
+from vidlbc.experiments.scalable.study import run_scalable_study
 from vidlbc.run.cli import load
 from vidlbc.train.data.pictures import Source
 

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from vidlbc.errors import InputError
-from vidlbc.evaluate import psnr
 from vidlbc.experiments.transfer.dense import DenseSettings, balanced_cross_entropy, gradient_magnitude
 from vidlbc.experiments.transfer.pictures import crops_of, degrade, read_all, read_with_boundaries
 from vidlbc.experiments.transfer.start import Contestant, EncoderDecoder, load_pretrained, starting_stage
 from vidlbc.train.data.pictures import Source
 from vidlbc.train.loop import fit
+from vidlbc.video.distortion import psnr
 
 ENCODER = ("stage.down.", "stage.encode.", "stage.project.")
 

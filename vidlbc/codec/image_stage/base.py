@@ -104,6 +104,13 @@ class ImageStage(nn.Module):
         x = self.synthesis(latents, qp)
         return x, F.pixel_unshuffle(x - 0.5, FEATURE_STRIDE)
 
+    def start_from(self, pictures: Tensor) -> bool:
+        """Before training, set the transforms to one fit for `pictures` (B, 3, H, W) in [0, 1], sides multiples of 32.
+
+        False: the family has no such start, and nothing changed.
+        """
+        return False
+
     def pad(self, x: Tensor) -> Tensor:
         """Replicate the last row and column up to the next multiple."""
         height, width = x.shape[-2:]

@@ -7,12 +7,13 @@ Without this, the first hour of CPU training goes into finding such a transform.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidlbc.codec.image_stage.lbc import LBC
+from vidlbc.codec.prior.topdown import Level
 
 
 def principal_axes(x: Tensor) -> Tensor:
@@ -30,8 +31,18 @@ def _reset(layer: nn.Module, deviation: float) -> nn.Conv2d:
     return layer
 
 
+class LinearLayers(Protocol):
+    """The layers of an LBC (vidlbc.codec.image_stage.lbc) that are set: one a level each."""
+
+    levels: tuple[Level, ...]
+    down: nn.ModuleList
+    up: nn.ModuleList
+    project: nn.ModuleList
+    lift: nn.ModuleList
+
+
 @torch.no_grad()
-def initialise(stage: LBC, pictures: Tensor, carry: Sequence[int] = (48, 24, 16)) -> list[Tensor]:
+def initialise(stage: LinearLayers, pictures: Tensor, carry: Sequence[int] = (48, 24, 16)) -> list[Tensor]:
     """Set the linear layers of `stage`, in place.
 
     `pictures`: (B, 3, H, W) in [0, 1], sizes multiples of 32; `carry`: how many axes strides 4, 8, 16 pass on.

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from vidlbc.codec.image_stage.base import FEATURE_STRIDE, ImageStage
 from vidlbc.codec.image_stage.blocks import stack
+from vidlbc.codec.image_stage.klt import initialise
 from vidlbc.codec.prior.topdown import Level, QPTable
 
 STRIDES = (4, 8, 16, 32)
@@ -86,6 +87,10 @@ class LBC(ImageStage):
         self.up = nn.ModuleList([nn.Conv2d(w, i, 1) for i, w in zip(inputs, widths, strict=True)])
         self.modulate = nn.ModuleList([QPTable(w) for w in widths])
         self.feature_channels = widths[STRIDES.index(FEATURE_STRIDE)]
+
+    def start_from(self, pictures: Tensor) -> bool:
+        initialise(self, pictures)
+        return True
 
     def analysis(self, x: Tensor) -> list[Tensor]:
         return self.projected(self.features(x))

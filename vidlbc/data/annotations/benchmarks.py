@@ -6,12 +6,11 @@ Read as distributed: DeepMind's Kinetics CSV, UCF101's `ucfTrainTestlist`, HMDB5
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from vidlbc.data.annotations.json_files import read_json, read_label_json
 from vidlbc.data.annotations.lists import LabelMap, csv_rows, read_lines, split_from_file
 from vidlbc.data.corpus import Corpus, Item, is_video, split_name
 from vidlbc.errors import InputError
@@ -145,26 +144,6 @@ def read_hmdb51(folder: Path, root: Path, fold: int) -> Corpus:
 def _folds(folder: Path, pattern: re.Pattern[str]) -> list[str]:
     found = {match["fold"] for path in folder.iterdir() if (match := pattern.match(path.name))}
     return sorted(found) or ["none"]
-
-
-def read_label_json(path: Path) -> list[str]:
-    """Class names of a labels file: `{"name": "0", ...}` (20BN), `["name", ...]` or `{"classes": [...]}`."""
-    data = read_json(path)
-    if isinstance(data, dict) and isinstance(data.get("classes"), list):
-        data = data["classes"]
-    if isinstance(data, list) and all(isinstance(name, str) for name in data):
-        return list(data)
-    if isinstance(data, dict) and data and all(str(number).isdecimal() for number in data.values()):
-        return [name for name, _ in sorted(data.items(), key=lambda pair: int(pair[1]))]
-    raise InputError(f"{path}: expected a map of class name to number, or a list of class names")
-
-
-def read_json(path: Path) -> Any:
-    """The file's JSON. Raises InputError with the place where it is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
 
 
 def read_something(files: Sequence[Path], root: Path, labels: Path | None, source: Path) -> Corpus:

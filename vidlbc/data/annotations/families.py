@@ -12,11 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vidlbc.data.annotations import benchmarks, folders, lists
+from vidlbc.data.annotations.json_files import read_json
 from vidlbc.data.corpus import SPLITS, Corpus, Item, checked, is_video, split_name
 from vidlbc.errors import InputError
-from vidlbc.shards.layout import MANIFEST
 
 _TEXT = (".csv", ".txt", ".json", ".jsonl", ".tsv", ".lst", ".list")
+# Beside tars that hold our bitstreams, not videos (vidlbc.shards.layout).
+_OUR_PLAN = "manifest/plan.json"
 _TABLES = ("labels.csv", "metadata.csv", "metadata.jsonl")  # the last two as Hugging Face's video folders have them
 
 
@@ -51,7 +53,7 @@ def _read_media_folder(root: Path) -> Corpus:
     if folders.videos_under(root):
         return folders.read_folder(root)
     # Shards of ours below the videos' folder hold no videos.
-    archives = [path for path in sorted(root.rglob("*.tar")) if not (path.parent / MANIFEST / "plan.json").is_file()]
+    archives = [path for path in sorted(root.rglob("*.tar")) if not (path.parent / _OUR_PLAN).is_file()]
     return folders.read_tars(archives, root, root) if archives else folders.read_folder(root)
 
 
@@ -137,7 +139,7 @@ def _labels_beside(path: Path) -> Path | None:
 def _is_something(path: Path) -> bool:
     if path.suffix != ".json":
         return False
-    data = benchmarks.read_json(path)
+    data = read_json(path)
     return isinstance(data, list) and bool(data) and isinstance(data[0], dict) and "id" in data[0]
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vidlbc.data.annotations.json_files import read_label_json
 from vidlbc.data.corpus import VIDEO_SUFFIXES, Corpus, Item, is_video, split_name, split_of_folder
 from vidlbc.errors import InputError
 
@@ -120,8 +121,6 @@ def find_classes(folder: Path) -> list[str] | None:
         if not path.is_file():
             continue
         if path.suffix == ".json":
-            from vidlbc.data.annotations.benchmarks import read_label_json
-
             return read_label_json(path)
         lines = [line.strip() for _, line in read_lines(path)]
         numbered = [re.match(r"^(\d+)[\s,]+(.+)$", line) for line in lines]

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from vidlbc.codec.codec import Codec, load
+from vidlbc.codec.codec import Codec
+from vidlbc.codec.load import load
 from vidlbc.codec.models import find_model, kinds_of
 from vidlbc.codec.motion.search import EFFORTS
 from vidlbc.errors import InputError
-from vidlbc.evaluate.rate_distortion.measure import RDO
 
+# After a kind's name: its symbols were chosen for rate and distortion (vidlbc.codec.coding.rdo).
+RDO = "-rdo"
 _KEYINT = "keyint"
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from vidlbc.errors import InputError
-from vidlbc.evaluate.metrics import format_table
 from vidlbc.evaluate.probe.bootstrap import bootstrap_ci
+from vidlbc.evaluate.rate_distortion.bjontegaard import bd_rate
 from vidlbc.evaluate.rate_distortion.measure import Point
-from vidlbc.evaluate.rate_distortion.rate import bd_rate
-from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.run.atomic_files import dump_json, write_atomic
+from vidlbc.run.tables import format_table
 
 MEASURES = {"psnr": "PSNR", "ms_ssim": "MS-SSIM"}
 _LEAST = 4

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from vidlbc.codec.bitstream.rates import bits_per_pixel, kilobits_per_second
 from vidlbc.codec.codec import Codec
 from vidlbc.errors import VidlbcError
 from vidlbc.evaluate.codecs import Anchor
-from vidlbc.evaluate.rate_distortion.distortion import ms_ssim, psnr
-from vidlbc.evaluate.rate_distortion.rate import bits_per_pixel, kilobits_per_second
+from vidlbc.evaluate.codecs.ours import RDO
+from vidlbc.video.distortion import ms_ssim, psnr
 
-# After a kind's name: its symbols were chosen for rate and distortion (vidlbc.codec.coding.rdo).
-RDO = "-rdo"
 # What a still picture is shown for, where a codec of videos wants to know.
 _STILL = Fraction(25)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from vidlbc.errors import InputError
 from vidlbc.evaluate.rate_distortion.measure import Point
+from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.request import keep_request
-from vidlbc.shards.layout import dump_json, write_atomic
 
 
 class PointStore:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from vidlbc.codec.temporal_stage import NoContext
-from vidlbc.evaluate.metrics import format_table
+from vidlbc.evaluate.codecs.ours import RDO
 from vidlbc.evaluate.rate_distortion.means import CELLS, frames_per_second, means
-from vidlbc.evaluate.rate_distortion.measure import RDO, Point
-from vidlbc.shards.layout import write_atomic
+from vidlbc.evaluate.rate_distortion.measure import Point
+from vidlbc.run.atomic_files import write_atomic
+from vidlbc.run.tables import format_table
 
 _COLUMNS = (
     "clip",

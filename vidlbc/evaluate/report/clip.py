@@ -6,14 +6,14 @@ from fractions import Fraction
 import numpy as np
 
 from vidlbc.codec.bitstream import inspect
+from vidlbc.codec.bitstream.rates import bits_per_pixel
 from vidlbc.codec.codec import Codec
 from vidlbc.errors import InputError
 from vidlbc.evaluate.codecs import Anchor
 from vidlbc.evaluate.rate_distortion.bit_maps import CELL, BitMaps, bit_maps
-from vidlbc.evaluate.rate_distortion.distortion import psnr
-from vidlbc.evaluate.rate_distortion.rate import bits_per_pixel
 from vidlbc.evaluate.report.page import Page
 from vidlbc.evaluate.report.player import Panel, Player
+from vidlbc.video.distortion import psnr
 
 SHOWN_FRAMES = 64
 _MAP_FRAMES, _MAP_COLUMNS = 24, 160  # of the maps: what a page can carry of a long or large clip

@@ -8,10 +8,11 @@ from vidlbc import __version__
 from vidlbc.codec.codec import Codec
 from vidlbc.errors import InputError, VideoError
 from vidlbc.evaluate.codecs import Anchor
+from vidlbc.evaluate.codecs.ours import RDO
 from vidlbc.evaluate.rate_distortion.clips import find_clips
 from vidlbc.evaluate.rate_distortion.comparison import MEASURES, Difference, comparison_matrix
 from vidlbc.evaluate.rate_distortion.means import CELLS, means, of_shared_clips
-from vidlbc.evaluate.rate_distortion.measure import RDO, Point
+from vidlbc.evaluate.rate_distortion.measure import Point
 from vidlbc.evaluate.report.clip import SHOWN_FRAMES, ShownClip, add_clip, show_clip
 from vidlbc.evaluate.report.page import Page
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from vidlbc.errors import InputError
 from vidlbc.evaluate.report.player import Player
-from vidlbc.shards.layout import write_atomic
+from vidlbc.run.atomic_files import write_atomic
 from vidlbc.video import writes_mp4
 
 _SHOWN_SIDE = 520  # of the pictures under the maps

@@ -18,11 +18,11 @@ from torch import Tensor
 from vidlbc.codec.codec import Codec
 from vidlbc.errors import InputError, VideoError
 from vidlbc.evaluate import FeatureBuilder, FeatureSet, ViewPlan
-from vidlbc.experiments.equal_bytes import X264, nearest
+from vidlbc.evaluate.codecs.equal_bytes import X264, nearest
 from vidlbc.pipeline.recognition import LabelledVideo, build_features, labelled_videos, latents_at
 from vidlbc.pipeline.sources import source_frames_at, spanned, stored_frames_at
+from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.shards import LatentShards
-from vidlbc.shards.layout import dump_json, write_atomic
 
 LATENTS, DECODED, X264_MEDIUM, PIXELS, FULL = "latents", "decoded", "x264", "pixels", "pixels-full"
 Features = dict[str, FeatureSet]  # by split

@@ -9,7 +9,7 @@ from typing import Any
 from vidlbc.codec.inputs import pick_device
 from vidlbc.evaluate import FeatureSet, ProbeBudget, run_probe
 from vidlbc.pipeline.settings import EvaluationSettings
-from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.run.atomic_files import dump_json, write_atomic
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vidlbc import __version__
-from vidlbc.evaluate.metrics import format_table
 from vidlbc.evaluate.plots import plot_accuracy_curve
 from vidlbc.evaluate.report.page import Page
 from vidlbc.experiments.accuracy_curve.points import TENTH
-from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.run.atomic_files import dump_json, write_atomic
+from vidlbc.run.tables import format_table
 
 _POINTS = ["input", "head", "qp", "bytes", "bit/pixel", "kbit/s", "of source", "top-1 [95%]", "top-5", "mean class"]
 _DIFFERENCES = ["latents", "head", "qp", "of source", "less", "its bytes", "top-1 points [95%]", "clips"]

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from vidlbc.codec import models
-from vidlbc.codec.codec import Codec, load
+from vidlbc.codec.codec import Codec
 from vidlbc.codec.inputs import check_qp, pick_device
+from vidlbc.codec.load import load
 from vidlbc.codec.temporal_stage import KINDS
 from vidlbc.errors import InputError
 from vidlbc.evaluate.probe.views import ViewPlan
@@ -39,7 +40,6 @@ from vidlbc.experiments.accuracy_curve.media import (
 from vidlbc.experiments.accuracy_curve.points import NAMES, Point, differences
 from vidlbc.experiments.accuracy_curve.probes import Probes
 from vidlbc.experiments.accuracy_curve.report import write_curve
-from vidlbc.experiments.accuracy_curve.speed import reading_speed
 from vidlbc.heads.build import HEAD_KINDS
 from vidlbc.pipeline.check import (
     check_output,
@@ -48,6 +48,7 @@ from vidlbc.pipeline.check import (
     recognition_obstacle,
     require_number,
 )
+from vidlbc.pipeline.reading_speed import reading_speed
 from vidlbc.pipeline.report import environment
 from vidlbc.pipeline.settings import EvaluationSettings
 from vidlbc.run.request import alone, keep_request

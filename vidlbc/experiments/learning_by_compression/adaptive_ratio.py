@@ -28,12 +28,13 @@ from vidlbc.codec.codec import Codec
 from vidlbc.codec.inputs import check_qp
 from vidlbc.codec.rate_control import Target, compress_to_target
 from vidlbc.errors import InputError
-from vidlbc.evaluate import bd_rate, format_table
-from vidlbc.evaluate.rate_distortion.distortion import psnr
+from vidlbc.evaluate.rate_distortion.bjontegaard import bd_rate
 from vidlbc.experiments.clips import ClipSet, ClipSettings, load_clips
+from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.progress import progress_bar
 from vidlbc.run.request import keep_request
-from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.run.tables import format_table
+from vidlbc.video.distortion import psnr
 
 POLICIES = ("constant setting", "constant ratio", "target", "slope")
 _STEPS = 24  # points of a policy's curve

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from vidlbc.codec.codec import Codec
 from vidlbc.codec.image_stage import ImageStage
-from vidlbc.evaluate import bootstrap_ci, format_table, psnr
+from vidlbc.evaluate import bootstrap_ci
 from vidlbc.experiments.learning_by_compression.evaluator import Evaluator, Marks
+from vidlbc.run.tables import format_table
+from vidlbc.video.distortion import psnr
 
 # RQ of a frame that is recovered without any error would be infinite.
 _LEAST = 1e-6

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vidlbc.evaluate import format_table
 from vidlbc.experiments.learning_by_compression.ratio import Recovery
+from vidlbc.run.tables import format_table
 
 
 def tables(outcome: Mapping[str, Any], variants: Mapping[str, Mapping[int, Recovery]], threshold: float) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from vidlbc.codec.codec import Codec, load
-from vidlbc.shards.layout import write_atomic
+from vidlbc.codec.codec import Codec
+from vidlbc.codec.load import load
+from vidlbc.run.atomic_files import write_atomic
 
 
 def check_streams(out: Path, codec: Codec, frames: np.ndarray, variants: Iterable[str], qp: int) -> dict[str, Any]:

@@ -19,11 +19,12 @@ from typing import Any
 import torch
 
 from vidlbc.codec import models
-from vidlbc.codec.codec import Codec, load
+from vidlbc.codec.codec import Codec
 from vidlbc.codec.image_stage import build_image_stage
 from vidlbc.codec.image_stage.klt import initialise
 from vidlbc.codec.image_stage.lbc import LBC
 from vidlbc.codec.inputs import check_qp, pick_device
+from vidlbc.codec.load import load
 from vidlbc.codec.prior.topdown import NUM_QP
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.experiments.learning_by_compression.degradation import Degradation
@@ -36,9 +37,9 @@ from vidlbc.experiments.learning_by_compression.report import plot_history, tabl
 from vidlbc.experiments.learning_by_compression.schedules import Ramp
 from vidlbc.experiments.learning_by_compression.streams import check_streams
 from vidlbc.experiments.learning_by_compression.two_step import LoopSettings, TwoStep, plan
+from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.request import keep_request
-from vidlbc.shards.layout import dump_json, write_atomic
-from vidlbc.train.checkpoint import load_tensors, save_tensors
+from vidlbc.run.tensor_files import load_tensors, save_tensors
 from vidlbc.train.data.mixed_data import MixedSampler, MixedSource
 from vidlbc.train.loop import Settings
 from vidlbc.train.schedule import Budget

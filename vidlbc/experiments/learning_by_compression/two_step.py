@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from vidlbc.errors import InputError
 from vidlbc.experiments.learning_by_compression.objective import CompressionLoss, Learner
-from vidlbc.shards.layout import dump_json, write_atomic
-from vidlbc.train.checkpoint import load_tensors, save_tensors
+from vidlbc.run.atomic_files import dump_json, write_atomic
+from vidlbc.run.tensor_files import load_tensors, save_tensors
 from vidlbc.train.data.mixed_data import MixedBatch
 from vidlbc.train.loop import Settings
 from vidlbc.train.schedule import Budget

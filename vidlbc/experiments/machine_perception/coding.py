@@ -3,7 +3,7 @@
 Every size is that of a file that decodes alone (but for the weights of the learned codec):
 
     latents     a vidlbc bitstream, temporal=none: every frame by the image stage's own prior
-    x264        vidlbc.experiments.equal_bytes; it predicts between frames
+    x264        vidlbc.evaluate.codecs.equal_bytes; it predicts between frames
     jpeg        the tables once (an abbreviated stream, ITU-T T.81 B.5), then every frame without tables, as Motion JPEG
                 files do: of a 128-pixel JPEG file on its own, over 600 bytes are the standard tables
 """
@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from vidlbc.codec.codec import Codec
-from vidlbc.experiments.equal_bytes import Coder
+from vidlbc.evaluate.codecs.equal_bytes import Coder
 
 _LENGTH = 4  # bytes that say how long a JPEG frame is
 

@@ -29,11 +29,10 @@ from vidlbc.experiments.learning_by_compression.joint import (
 from vidlbc.experiments.machine_perception.data import TaskClips, TaskSettings, compression_crops
 from vidlbc.heads.clip_resnet import ClipResNet
 from vidlbc.heads.resnet import ResNetSettings
+from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.request import keep_request
-from vidlbc.shards.layout import dump_json, write_atomic
 from vidlbc.train.data.image_data import CropSampler
 from vidlbc.train.data.pictures import Source
-from vidlbc.train.image_start import set_to_pictures
 from vidlbc.train.loop import Settings
 from vidlbc.train.objectives.image import RateDistortion
 from vidlbc.train.schedule import Budget
@@ -115,7 +114,7 @@ def train_encoder(name: str, settings: EncoderSettings, clips: ClipSet, base: Se
     s = settings
     crops = compression_crops(s.pictures, trained, s.per_clip, s.size, s.batch, s.seed)
     side = s.size - s.size % _START_MULTIPLE
-    set_to_pictures(stage, CropSampler(crops.pictures, side, _START_CROPS, s.seed + 1, [0])(0)[0])
+    stage.start_from(CropSampler(crops.pictures, side, _START_CROPS, s.seed + 1, [0])(0)[0])
     levels = s.head.chosen(stage)
     heads, tasks = ({}, None) if task == "naive" else _head_and_clips(task, s, stage, levels, trained, classes)
     model = JointModel(stage, heads, levels).to(memory_format=torch.channels_last)

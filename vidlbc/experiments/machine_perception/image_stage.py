@@ -69,7 +69,7 @@ class Codevilla(ImageStage):
         return self.g_s(latents[0]) + 0.5
 
     @torch.no_grad()
-    def start_from(self, pictures: Tensor) -> None:
+    def start_from(self, pictures: Tensor) -> bool:
         """Set the transforms to a Karhunen-Loeve wavelet packet of `pictures` (B, 3, H, W), sides multiples of 16.
 
         Each convolution rotates 2x2 pixels of its input onto their principal axes and keeps the first N; each
@@ -96,3 +96,4 @@ class Codevilla(ImageStage):
         for layer in (*self.g_a, *self.g_s):
             if hasattr(layer, "gamma_reparam"):
                 layer.gamma.copy_(layer.gamma_reparam.init(_START_GAMMA * torch.eye(len(layer.gamma))))
+        return True

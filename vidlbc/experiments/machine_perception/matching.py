@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vidlbc.codec.codec import load
-from vidlbc.experiments.equal_bytes import X264, Coder, matched
+from vidlbc.codec.load import load
+from vidlbc.evaluate.codecs.equal_bytes import X264, Coder, matched
 from vidlbc.experiments.machine_perception.coding import Jpeg, Latents
 from vidlbc.experiments.machine_perception.encoder import HeadSettings
 from vidlbc.experiments.machine_perception.media import Medium, code_medium, pictures, stored_sizes
-from vidlbc.shards.layout import write_atomic
+from vidlbc.run.atomic_files import write_atomic
 
 _MEASURED = 8  # test clips whose PSNR is taken
 

@@ -19,12 +19,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vidlbc.evaluate.rate_distortion.distortion import psnr
-from vidlbc.experiments.equal_bytes import Coder
+from vidlbc.evaluate.codecs.equal_bytes import Coder
 from vidlbc.experiments.machine_perception.coding import Latents
 from vidlbc.experiments.machine_perception.data import even_frames
+from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.progress import progress_bar
-from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.video.distortion import psnr
 
 
 @dataclass(frozen=True)

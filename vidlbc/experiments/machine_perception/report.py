@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidlbc.evaluate.metrics import format_table
 from vidlbc.evaluate.probe.bootstrap import bootstrap_ci, paired_difference
+from vidlbc.run.tables import format_table
 
 
 def score(correct: NDArray[np.float64], against: NDArray[np.float64] | None = None) -> dict[str, Any]:

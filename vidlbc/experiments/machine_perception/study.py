@@ -17,8 +17,8 @@ from typing import Any
 
 from vidlbc.codec.inputs import check_qp
 from vidlbc.errors import InputError
+from vidlbc.evaluate.codecs.equal_bytes import OutOfReach
 from vidlbc.experiments.clips import ClipSet, ClipSettings, load_clips
-from vidlbc.experiments.equal_bytes import OutOfReach
 from vidlbc.experiments.machine_perception.copies import CopySettings, make_copies
 from vidlbc.experiments.machine_perception.encoder import BASE, EncoderSettings, HeadSettings, check_name, train_encoder
 from vidlbc.experiments.machine_perception.lowshot import LowShotSettings, novel_classes
@@ -27,8 +27,8 @@ from vidlbc.experiments.machine_perception.media import Medium, describe
 from vidlbc.experiments.machine_perception.probe import ProbeSettings
 from vidlbc.experiments.machine_perception.recognition import Correct, Recognition
 from vidlbc.experiments.machine_perception.report import plot_shots, score, tables
+from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.request import keep_request
-from vidlbc.shards.layout import dump_json, write_atomic
 
 ANCHORS = ("x264", "jpeg", "rgb")
 

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from vidlbc.codec.image_stage.base import ImageStage, QuantisationGains
 from vidlbc.codec.image_stage.compressai_families import import_compressai
 from vidlbc.codec.prior.topdown import Level
+from vidlbc.experiments.scalable.start import set_transforms
 
 LAYERS = ("both", "base", "enhancement")
 Y_STRIDE, Z_BASE_STRIDE, Z_ENHANCEMENT_STRIDE, SHOWN_STRIDE = 16, 64, 32, 8
@@ -99,6 +100,13 @@ class Scalable(ImageStage):
     def multiple(self) -> int:
         """64 for every choice of layers, so that all code the same padded frames."""
         return Z_BASE_STRIDE
+
+    def start_from(self, pictures: Tensor) -> bool:
+        if self.with_base:
+            set_transforms(pictures, self.f_b, None)
+        if self.with_enhancement:
+            set_transforms(pictures, self.f_e, self.g_e)
+        return True
 
     def analysis(self, x: Tensor) -> list[Tensor]:
         latents = self.enhancement_analysis(x) if self.with_enhancement else []

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 import vidlbc
 from vidlbc.codec.codec import Codec
 from vidlbc.errors import InputError, VidlbcError
-from vidlbc.evaluate import psnr
 from vidlbc.experiments.clips import ClipSet
 from vidlbc.experiments.scalable.image_stage import Scalable
 from vidlbc.experiments.scalable.task import ClipHead, segment_frames
+from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.progress import progress_bar
 from vidlbc.run.request import keep_request
-from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.video.distortion import psnr
 
 
 @dataclass(frozen=True)

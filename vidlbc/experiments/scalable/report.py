@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidlbc.errors import InputError
-from vidlbc.evaluate import bd_rate, bootstrap_ci, format_table
+from vidlbc.evaluate import bootstrap_ci
+from vidlbc.evaluate.rate_distortion.bjontegaard import bd_rate
 from vidlbc.experiments.clips import ClipSet
 from vidlbc.experiments.scalable.measure import ClipPoint, clips_to_measure, measure_model
-from vidlbc.experiments.scalable.study import ANCHORS, ScalableSettings
-from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.experiments.scalable.settings import ANCHORS, ScalableSettings
+from vidlbc.run.atomic_files import dump_json, write_atomic
+from vidlbc.run.tables import format_table
 
 _DRAWS = 200
 

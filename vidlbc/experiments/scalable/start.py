@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidlbc.codec.image_stage.klt import principal_axes
-from vidlbc.experiments.scalable.image_stage import Scalable
 
 # Which taps of a 5-tap kernel of stride 2 cover an output's own 2x2 cell.
 _FIRST_TAP = 2
@@ -21,18 +20,8 @@ _CLOSED = -5.0
 
 
 @torch.no_grad()
-def initialise_scalable(stage: Scalable, pictures: Tensor) -> None:
-    """Set f_b, f_e and g_e, where the stage has them, in place.
-
-    `pictures`: (B, 3, H, W) in [0, 1], sides multiples of 16.
-    """
-    if stage.with_base:
-        _set_transforms(pictures, stage.f_b, None)
-    if stage.with_enhancement:
-        _set_transforms(pictures, stage.f_e, stage.g_e)
-
-
-def _set_transforms(pictures: Tensor, analysis: nn.Sequential, synthesis: nn.Sequential | None) -> None:
+def set_transforms(pictures: Tensor, analysis: nn.Sequential, synthesis: nn.Sequential | None) -> None:
+    """Set f and, where there is one, g in place, for `pictures` (B, 3, H, W) in [0, 1], sides multiples of 16."""
     down = [layer for layer in analysis if isinstance(layer, nn.Conv2d)]
     up = [layer for layer in synthesis or () if isinstance(layer, nn.ConvTranspose2d)][::-1]
     x = pictures - 0.5

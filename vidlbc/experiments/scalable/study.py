@@ -11,7 +11,7 @@ Every part is a step of its own that resumes and, once done, is left alone: `pha
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,100 +19,20 @@ import torch
 
 from vidlbc.codec import models
 from vidlbc.codec.image_stage import build_image_stage
-from vidlbc.codec.inputs import check_qp
 from vidlbc.codec.prior.topdown import NUM_QP
 from vidlbc.errors import InputError
-from vidlbc.experiments.clips import ClipSet, ClipSettings, load_clips
+from vidlbc.experiments.clips import ClipSet, load_clips
 from vidlbc.experiments.scalable.image_stage import Scalable
-from vidlbc.experiments.scalable.objective import BaseLoss, EnhancementLoss, TaskBase, TaskStrength
-from vidlbc.experiments.scalable.start import initialise_scalable
-from vidlbc.experiments.scalable.task import ClipHead, TaskClips, TaskSettings
+from vidlbc.experiments.scalable.objective import BaseLoss, EnhancementLoss, TaskBase
+from vidlbc.experiments.scalable.settings import ANCHORS, ScalableSettings
+from vidlbc.experiments.scalable.task import ClipHead, TaskClips
+from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.request import keep_request
-from vidlbc.shards.layout import dump_json, write_atomic
-from vidlbc.train.data.image_data import CropSettings, PooledCrops
-from vidlbc.train.data.pictures import Source, find_files
-from vidlbc.train.loop import Settings
-from vidlbc.train.schedule import Budget
+from vidlbc.train.data.image_data import PooledCrops
+from vidlbc.train.data.pictures import find_files
 from vidlbc.train.with_bar import train
 
-PHASES = ("base", "enhancement", "alone", "evaluate")
-ANCHORS = {"alone": "stand-alone", "alone_hyper": "stand-alone, hyper-latent only"}
 _START_BATCHES = 4
-
-
-@dataclass(frozen=True)
-class PartSettings:
-    """Budget and optimiser of one training."""
-
-    steps: int
-    lr: float = 1e-3
-    ema: float = 0.995
-    weight_decay: float = 0.01
-
-    def loop(self, seed: int) -> Settings:
-        return Settings(
-            Budget(steps=self.steps),
-            lr=self.lr,
-            ema=self.ema,
-            weight_decay=self.weight_decay,
-            seed=seed,
-            log_every=20,
-            save_seconds=60.0,
-        )
-
-
-@dataclass(frozen=True)
-class ScalableSettings:
-    """`actions`: labelled clips, for the task and the figures; `pictures`: what the enhancement is trained on.
-
-    `stage`: options of the family `scalable`, without `layers`. `head_steps`: see BaseLoss. `eval_frames`: of a test
-    clip, evenly spread; `eval_clips`: at most so many test clips (None: all). `alone_steps`: of each stand-alone codec;
-    None gives it those of a base and of an enhancement together, since the scalable codec's networks had both.
-    """
-
-    actions: Path
-    pictures: tuple[Source, ...]
-    out: Path
-    stage: dict[str, Any] = field(default_factory=dict)
-    phases: tuple[str, ...] = PHASES
-    betas: tuple[float, ...] = (0.0, 0.01)
-    clips: ClipSettings = field(default_factory=ClipSettings)
-    cache: Path | None = None
-    task: TaskSettings = field(default_factory=TaskSettings)
-    strength: TaskStrength = field(default_factory=TaskStrength)
-    head_steps: int = 0
-    crops: CropSettings = field(default_factory=CropSettings)
-    base: PartSettings = field(default_factory=lambda: PartSettings(1100))
-    enhancement: PartSettings = field(default_factory=lambda: PartSettings(1600))
-    alone_steps: int | None = None
-    seed: int = 0
-    eval_qps: tuple[int, ...] = (8, 24, 40, 56)
-    eval_frames: int = 6
-    eval_clips: int | None = None
-
-    def __post_init__(self) -> None:
-        for phase in self.phases:
-            if phase not in PHASES:
-                raise InputError(f"phases: unknown {phase!r}, expected some of {', '.join(PHASES)}")
-        if not self.betas or min(self.betas) < 0 or len(set(self.betas)) != len(self.betas):
-            raise InputError(f"betas={list(self.betas)}: expected different numbers of at least 0")
-        for qp in self.eval_qps:
-            check_qp(qp)
-        if self.eval_frames < 1 or (self.eval_clips is not None and self.eval_clips < 1):
-            raise InputError(f"eval.frames={self.eval_frames}, eval.clips={self.eval_clips}: expected at least 1")
-        if self.crops.size < 16 or self.crops.size % 16 or self.crops.batch < 1:
-            wrong = f"enhancement.size={self.crops.size}, enhancement.batch={self.crops.batch}"
-            raise InputError(f"{wrong}: expected a multiple of 16, and at least 1")
-
-    @property
-    def alone(self) -> PartSettings:
-        """Of each stand-alone codec."""
-        steps = self.base.steps + self.enhancement.steps if self.alone_steps is None else self.alone_steps
-        return replace(self.enhancement, steps=steps)
-
-    def folder(self, part: str, beta: float | None = None) -> Path:
-        """Of `base` or `both` at a beta, or of `alone`."""
-        return self.out / (part if beta is None else f"{part}_{beta:g}")
 
 
 def run_scalable_study(settings: ScalableSettings) -> dict[str, Any] | None:
@@ -158,7 +78,7 @@ def train_base(settings: ScalableSettings, clips: ClipSet, beta: float) -> Path:
     batches = TaskClips(clips.split("train"), settings.task, settings.seed)
     start = TaskClips(batches.clips, settings.task, settings.seed + 1)
     frames = torch.cat([start(i)[0].flatten(0, 1) for i in range(_START_BATCHES)])
-    initialise_scalable(stage, frames)
+    stage.start_from(frames)
     head = ClipHead(stage.levels[0].channels, len(clips.classes))
     with torch.no_grad():
         head.normalise(stage.base_analysis(stage.pad(frames))[0])
@@ -189,7 +109,7 @@ def train_pictures(settings: ScalableSettings, pictures: Sequence[Path], part: s
     crops = PooledCrops(pictures, settings.crops, NUM_QP, settings.seed, 0, torch.device("cpu"))
     torch.manual_seed(settings.seed)
     stage, options = _stage(settings, "enhancement" if part == "alone_hyper" else "both")
-    initialise_scalable(stage, torch.cat([crops(step)[0] for step in range(max(1, 128 // settings.crops.batch))]))
+    stage.start_from(torch.cat([crops(step)[0] for step in range(max(1, 128 // settings.crops.batch))]))
     if base is not None:
         assert isinstance(base.stage, Scalable)
         stage.take_base(base.stage)

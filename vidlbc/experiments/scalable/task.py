@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from vidlbc.codec.prior.topdown import NUM_QP
 from vidlbc.errors import InputError
 from vidlbc.experiments.clips import ClipSet, moved
-from vidlbc.train.checkpoint import load_tensors, save_tensors
+from vidlbc.run.tensor_files import load_tensors, save_tensors
 
 _GROUPS = 8
 

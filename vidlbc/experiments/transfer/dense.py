@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidlbc.evaluate import bootstrap_ci, psnr
+from vidlbc.evaluate import bootstrap_ci
 from vidlbc.experiments.transfer.figures import save_picture
 from vidlbc.experiments.transfer.matching import boundary_score, f_measure, match_counts, thin
 from vidlbc.experiments.transfer.pictures import crops_of, degrade, klt_pictures
@@ -26,6 +26,7 @@ from vidlbc.experiments.transfer.start import Contestant, EncoderDecoder, starti
 from vidlbc.train.loop import Settings
 from vidlbc.train.schedule import Budget
 from vidlbc.train.with_bar import train
+from vidlbc.video.distortion import psnr
 
 Pictures = Sequence[NDArray[np.uint8]]
 SHOWN = 3

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vidlbc.evaluate.metrics import format_table
 from vidlbc.evaluate.plots import plot_long_clip
 from vidlbc.qa.benchmark.long import EARLY_FRAMES, LongFigures, Run
 from vidlbc.qa.benchmark.report import machine
-from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.run.atomic_files import dump_json, write_atomic
+from vidlbc.run.tables import format_table
 
 WITHIN = 0.1
 

@@ -209,8 +209,8 @@ def _count(file: Path, max_side: int | None) -> int:
 
 def reading_shards(folder: Path, codec: Codec, clips: int, rounds: int) -> list[dict[str, object]]:
     """Clips a second from shards, beside decoding the very videos, one thread each; see
-    vidlbc.experiments.accuracy_curve.speed. `ratio`: to the faster reader of the videos."""
-    from vidlbc.experiments.accuracy_curve.speed import reading_speed
+    vidlbc.pipeline.reading_speed. `ratio`: to the faster reader of the videos."""
+    from vidlbc.pipeline.reading_speed import reading_speed
 
     if not len(LatentShards(folder, codec=codec)):
         raise InputError(f"{folder}: no clip to read")

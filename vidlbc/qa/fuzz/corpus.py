@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from vidlbc.codec import codec as codecs
 from vidlbc.codec import models
 from vidlbc.codec.bitstream import Reader
 from vidlbc.codec.codec import Codec
 from vidlbc.codec.entropy.coder import SYMBOL_LIMIT
 from vidlbc.codec.image_stage import build_image_stage
+from vidlbc.codec.load import load
 from vidlbc.qa.fuzz.far import far_encoder
+from vidlbc.run.atomic_files import write_atomic
 from vidlbc.shards.encode import encode_shard
-from vidlbc.shards.layout import write_atomic
 from vidlbc.shards.manifest import write_manifest
 from vidlbc.shards.plan import Plan, make_plan
 from vidlbc.shards.reader import LatentShards
@@ -103,7 +103,7 @@ class Corpus:
         made: dict[tuple[str, str], Codec] = {}
         for model, kind, _ in STREAMS.values():
             if (model, kind) not in made:
-                made[model, kind] = codecs.load(self.folder / "models" / model, "cpu", kind)
+                made[model, kind] = load(self.folder / "models" / model, "cpu", kind)
         known = {name: made[model, kind] for name, (model, kind, _) in STREAMS.items()}
         return known | {name: known[own] for name, own in EXTREME.items()}
 

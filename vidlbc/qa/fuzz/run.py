@@ -15,7 +15,7 @@ from vidlbc.qa.fuzz.corpus import Corpus, make_corpus
 from vidlbc.qa.fuzz.process import Worker
 from vidlbc.qa.fuzz.targets import SHARES, make_case
 from vidlbc.qa.fuzz.worker import Outcome
-from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.run.atomic_files import dump_json, write_atomic
 
 GOOD = ("decoded", "refused")
 BAD = ("traceback", "slow", "memory", "crash")

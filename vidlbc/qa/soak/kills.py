@@ -21,7 +21,7 @@ from pathlib import Path
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.qa.soak.kill_counts import Calm, KillCounts, done_shards, stage_of
 from vidlbc.qa.soak.victims import wait_until_gone, workers_of
-from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.run.atomic_files import dump_json, write_atomic
 
 LAUNCHER, WORKER = "launcher", "worker"
 _START_S = 600.0

@@ -17,7 +17,7 @@ from vidlbc.errors import InputError, VidlbcError
 from vidlbc.evaluate.rate_distortion.clips import find_clips
 from vidlbc.qa.soak.conditions import INSTRUCTIONS, Conditions
 from vidlbc.qa.soak.worker import Entry, Request
-from vidlbc.shards.layout import dump_json, write_atomic
+from vidlbc.run.atomic_files import dump_json, write_atomic
 
 
 @dataclass(frozen=True)

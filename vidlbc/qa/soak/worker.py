@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from vidlbc.codec.codec import Codec, load
+from vidlbc.codec.codec import Codec
+from vidlbc.codec.load import load
 from vidlbc.errors import VidlbcError
 from vidlbc.evaluate.rate_distortion.clips import Clip
 from vidlbc.pipeline.verify import symbols_digest

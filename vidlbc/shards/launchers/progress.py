@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from vidlbc.run.atomic_files import full_disk_as_error
 from vidlbc.run.progress import progress_bar
 from vidlbc.run.stage_clock import STAGES
 from vidlbc.shards.claims import InHand, read_in_hand
 from vidlbc.shards.encode import ShardReport
-from vidlbc.shards.layout import MANIFEST, ShardFiles, full_disk_as_error
+from vidlbc.shards.layout import MANIFEST, ShardFiles
 from vidlbc.shards.plan import Plan
 
 

@@ -19,11 +19,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vidlbc.errors import InputError, ShardError
+from vidlbc.run.atomic_files import write_atomic
 from vidlbc.shards.encode import ShardReport, encode_shard, is_done, load_codec
 from vidlbc.shards.launchers.local import LocalEngine
 from vidlbc.shards.launchers.progress import metered
 from vidlbc.shards.launchers.run import LoadCodec, plan_at_hand, work_off
-from vidlbc.shards.layout import MANIFEST, clean_stale, exclusive, shared, write_atomic
+from vidlbc.shards.layout import MANIFEST, clean_stale, exclusive, shared
 from vidlbc.shards.manifest import Manifest, write_manifest
 from vidlbc.shards.plan import Plan
 from vidlbc.shards.resume import begin

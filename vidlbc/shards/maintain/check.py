@@ -14,7 +14,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from vidlbc.shards.layout import ShardFiles, dump_json
+from vidlbc.run.atomic_files import dump_json
+from vidlbc.shards.layout import ShardFiles
 from vidlbc.shards.maintain.scan import Clip, scan_tar
 from vidlbc.shards.plan import Plan, Source
 from vidlbc.shards.sources import FileVerdict

@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vidlbc.errors import InputError, VidlbcError
+from vidlbc.run.atomic_files import dump_json, full_disk_as_error, write_atomic
 from vidlbc.run.outputs import RECORD, Outputs
 from vidlbc.shards.decode import DecodedVideo, decode_shards, videos_of
-from vidlbc.shards.layout import dump_json, full_disk_as_error, write_atomic
 from vidlbc.shards.reader import LatentShards
 
 EXPORTS = ("mp4", "bitstreams", "latents")

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from vidlbc.errors import InputError, ShardError, VidlbcError
-from vidlbc.shards.layout import MANIFEST, ShardFiles, dump_json
+from vidlbc.run.atomic_files import dump_json
+from vidlbc.shards.layout import MANIFEST, ShardFiles
 from vidlbc.shards.maintain.check import Problem, check_shard, read_table, repeated
 from vidlbc.shards.manifest import gather, manifest_files
 from vidlbc.shards.plan import Plan

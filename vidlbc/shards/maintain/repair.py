@@ -19,18 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vidlbc.data.content import content_of
-from vidlbc.shards.layout import (
-    MANIFEST,
-    ShardFiles,
-    clean_stale,
-    dump_json,
-    exclusive,
-    full_disk_as_error,
-    read_stats,
-    sync_folder,
-    workspace,
-    write_atomic,
-)
+from vidlbc.run.atomic_files import dump_json, full_disk_as_error, sync_folder, write_atomic
+from vidlbc.shards.layout import MANIFEST, ShardFiles, clean_stale, exclusive, read_stats, workspace
 from vidlbc.shards.maintain.check import (
     Problem,
     ShardContents,

@@ -18,8 +18,8 @@ import numpy as np
 
 from vidlbc.codec.codec import Codec
 from vidlbc.data.content import local_file
+from vidlbc.evaluate.codecs.equal_bytes import X264, nearest
 from vidlbc.evaluate.probe.fit import one_thread
-from vidlbc.experiments.equal_bytes import X264, nearest
 from vidlbc.pipeline.quality import spread
 from vidlbc.pipeline.sources import source_frames
 from vidlbc.run.progress import progress_bar

@@ -1,0 +1,1 @@
+"""Quality: speed and memory beside other codecs, fuzzing, long runs under bad conditions."""
