@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -148,27 +145,17 @@ def run_tool(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-def load_tool(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def call_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`call_tool("encode", "input=...")`: `run_tool` in this process."""
-    from vidlbc.run import cli
+    from vidlbc.commands import run_command
 
     def call(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         out, err = io.StringIO(), io.StringIO()
         with monkeypatch.context() as patched, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             patched.chdir(tmp_path)
-            main = load_tool(REPO / "tools" / f"{name}.py").main
             with pytest.raises(SystemExit) as ended:
-                cli.run(main, name, list(arguments))
+                run_command(name, arguments, usage=f"python tools/{name}.py")
         return subprocess.CompletedProcess([name, *arguments], ended.value.code, out.getvalue(), err.getvalue())
 
     return call

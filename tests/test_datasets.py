@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import importlib.util
 import json
 import subprocess
 import sys
@@ -17,12 +16,9 @@ SCRIPT = REPO / "datasets" / "make_motions.py"
 
 @pytest.fixture(scope="module")
 def motions():
-    spec = importlib.util.spec_from_file_location("make_motions", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["make_motions"] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["make_motions"]
+    from vidlbc.data import motions
+
+    return motions
 
 
 @pytest.fixture(scope="module")

@@ -1,26 +1,6 @@
-"""One task of an encoding job: the shards of a plan that `tools/encode.py launcher=slurm` has written.
+"""A door to vidlbc/commands/encode_shard.py."""
 
-Tasks may run at the same time, again, and in any order: a finished shard is left as it is. Without a task, the manifest
-of the finished folder is written.
-"""
-
-from omegaconf import DictConfig
-
-from vidlbc.run.cli import run
-from vidlbc.run.stage_clock import stage_table
-from vidlbc.shards import Plan, encode_task, gather_finished, time_spent
-
-
-def main(config: DictConfig) -> None:
-    if config.task is None:
-        print(gather_finished(config.shards).summary())
-        frames, seconds, stages = time_spent(Plan.load(config.shards))
-        print(f"\n{stage_table(stages, frames, seconds)}")
-        return
-    for report in encode_task(config.shards, config.task, config.per_task, config.device):
-        how = "was done" if report.skipped else f"{report.frames} frames, {report.seconds:.1f} s"
-        print(f"shard {report.index:05d}: {report.files} videos, {report.failed} unreadable, {how}")
-
+from vidlbc.commands import run_command
 
 if __name__ == "__main__":
-    run(main, "encode_shard")
+    run_command("encode_shard")

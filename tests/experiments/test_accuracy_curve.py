@@ -14,8 +14,9 @@ import pytest
 
 import vidlbc
 from tests.codec.small_models import save_small_model
-from tests.conftest import load_tool, write_clip
+from tests.conftest import write_clip
 from vidlbc.codec.codec import Codec
+from vidlbc.commands import run_command
 from vidlbc.errors import InputError
 from vidlbc.evaluate.plots import plot_accuracy_curve
 from vidlbc.experiments.accuracy_curve import media as accuracy_curve_media
@@ -23,10 +24,8 @@ from vidlbc.experiments.accuracy_curve.media import videos_of
 from vidlbc.experiments.accuracy_curve.points import Point, differences
 from vidlbc.experiments.accuracy_curve.report import tables
 from vidlbc.experiments.accuracy_curve.study import CurveSettings, run_curve
-from vidlbc.run import cli
 from vidlbc.shards import LatentShards
 
-REPO = Path(__file__).resolve().parents[2]
 FAST = (
     "device=cpu",
     "data.max_side=32",
@@ -63,9 +62,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(*arguments: str) -> int:
-    tool = load_tool(REPO / "tools" / "accuracy_curve.py")
     with pytest.raises(SystemExit) as ended:
-        cli.run(tool.main, "accuracy_curve", list(arguments))
+        run_command("accuracy_curve", arguments)
     return int(ended.value.code or 0)
 
 

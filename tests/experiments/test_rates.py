@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vidlbc.experiments.rates import excess, neighbours
+from vidlbc.experiments.rates.study import excess, neighbours
 
 
 def test_the_excess_at_equal_quality_is_that_of_the_curve():

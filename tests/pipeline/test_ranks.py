@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import vidlbc
-from tests.conftest import load_tool
 from tests.pipeline.conftest import REPO, Job, job_command, shard_digests
+from vidlbc.commands.pretrain_video import settings_of
 from vidlbc.errors import InputError
 from vidlbc.evaluate import FeatureSet
 from vidlbc.pipeline import JobSettings, run_job
@@ -43,9 +43,7 @@ def run_command(command: list[str], out: Path) -> Job:
 def settings(motions: Path, out: Path, model: Path, *options: str) -> JobSettings:
     """Of the same command in one process."""
     arguments = job_command(motions, out, model, *OPTIONS, *options)[1:]
-    made: JobSettings = load_tool(REPO / "tools" / "pretrain_video.py").settings_of(
-        load(REPO / "configs", "pretrain_video", arguments)
-    )
+    made: JobSettings = settings_of(load(REPO / "configs", "pretrain_video", arguments))
     return made
 
 

@@ -58,6 +58,11 @@ class ImageModel:
         return ImageModel(self.stage.to(device), self.config, tuple(t.to(device) for t in self.coding), self.digest)
 
 
+def shipped() -> list[Path]:
+    """The folders of the models that come with the package, by name."""
+    return sorted(path for path in SHIPPED.iterdir() if (path / "config.json").is_file())
+
+
 def coding_tables(stage: ImageStage) -> list[Tensor]:
     """Gains of every QP as multiples of 2^-12, float32 (exact: at most 24 significant bits)."""
     unit = 2.0**_TABLE_BITS

@@ -2,7 +2,7 @@
 
     configs/NAME.yaml + configs/GROUP/CHOICE.yaml --compose--> config --key=value--> config --> main(config)
 
-Every tool ends in `run(main, "NAME")`. Hydra only composes; it makes no output folder and touches no logging.
+Every command (vidlbc.commands) is run by `run(main, "NAME")`. Hydra only composes: no output folder, no logging.
 
     qp=40                  sets a value; its type must be that of the default
     temporal=lstm          picks a choice of a group (a folder of configs/)
@@ -39,6 +39,7 @@ from vidlbc.errors import InputError, VidlbcError
 from vidlbc.run.cli_help import comments, describe
 from vidlbc.run.cli_values import parse, typed
 from vidlbc.run.composed import keys_of, options_of, parent_of
+from vidlbc.run.configs import configs_folder
 
 BAD_INPUT, DEFECT, INTERRUPTED = 2, 1, 130
 EXPERIMENT = "experiment"
@@ -52,18 +53,20 @@ def run(
     config_name: str,
     argv: Sequence[str] | None = None,
     config_dir: Path | None = None,
+    usage: str | None = None,
 ) -> NoReturn:
     """Compose `configs/<config_name>.yaml` with the overrides in `argv` (default `sys.argv[1:]`), call `main`, exit.
 
-    `config_dir` defaults to `configs/` beside the folder of the file that defines `main`, whatever the current folder.
+    `config_dir` defaults to `configs/` beside the folder of the file that defines `main`, whatever the current folder,
+    and where it has no such config, to the project's own. `usage`: how the command is called, for `--help`.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = _pop_debug(arguments)
-    folder = config_dir or Path(inspect.getfile(main)).resolve().parent.parent / "configs"
+    folder = config_dir or _folder_of(main, config_name)
     try:
         if {"-h", "--help"} & set(arguments):
             rest = [argument for argument in arguments if argument not in ("-h", "--help")]
-            print(describe(main, folder, config_name, *load_with_choices(folder, config_name, rest)))
+            print(describe(main, usage, folder, config_name, *load_with_choices(folder, config_name, rest)))
             sys.exit(0)
         if "--cfg" in arguments:
             arguments.remove("--cfg")
@@ -90,6 +93,11 @@ def run(
         if _tells():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+
+
+def _folder_of(main: Callable[..., Any], config_name: str) -> Path:
+    own = Path(inspect.getfile(main)).resolve().parent.parent / "configs"
+    return own if (own / f"{config_name}.yaml").is_file() else configs_folder()
 
 
 def _tells() -> bool:
@@ -140,7 +148,7 @@ def load(folder: Path, name: str, arguments: Sequence[str]) -> DictConfig:
 def load_with_choices(folder: Path, name: str, arguments: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
     """As `load`, but mandatory values may be missing; also the choice made in each group, {group: choice}."""
     if not (folder / f"{name}.yaml").is_file():
-        raise InputError(f"{folder / name}.yaml: no such config; the tools run from a checkout of vidlbc")
+        raise InputError(f"{folder / name}.yaml: no such config")
     base, choices = _compose(folder, name, [])
     groups: list[str] = []
     values: list[tuple[str, str]] = []

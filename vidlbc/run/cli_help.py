@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,22 @@ from vidlbc.run.composed import keys_of, options_of, parent_of
 
 
 def describe(
-    main: Callable[..., Any], folder: Path, name: str, config: DictConfig, choices: dict[str, str | None]
+    main: Callable[..., Any],
+    usage: str | None,
+    folder: Path,
+    name: str,
+    config: DictConfig,
+    choices: dict[str, str | None],
 ) -> str:
-    """The help text of the tool that defines `main`, for a composed `config` and the choices made in its groups."""
+    """The help text of the tool that defines `main`, for a composed `config` and the choices made in its groups.
+
+    `usage`: how it is called; None: as a script."""
     meaning = comments(folder, name, choices)
-    file = Path(inspect.getfile(main))
+    ours = main.__module__.startswith("vidlbc.")
+    script = Path(sys.argv[0] if ours else inspect.getfile(main))
     purpose = (inspect.getdoc(inspect.getmodule(main)) or inspect.getdoc(main) or "").strip()
     command = "COMMAND " if "command" in config.keys() else ""
-    lines = [f"usage: python {file.parent.name}/{file.name} {command}key=value ...", ""]
+    lines = [f"usage: {usage or f'python {script.parent.name}/{script.name}'} {command}key=value ...", ""]
     if purpose:
         lines += [purpose, ""]
     rows: list[tuple[str, str]] = []

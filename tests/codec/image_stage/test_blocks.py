@@ -17,7 +17,7 @@ from vidlbc.codec.image_stage.blocks import ConvBlock, GatedBlock
 from vidlbc.codec.image_stage.cost import multiply_adds
 from vidlbc.codec.models import SHIPPED
 from vidlbc.errors import InputError
-from vidlbc.experiments.blocks import contestants
+from vidlbc.experiments.blocks.study import contestants
 from vidlbc.run.cli import load
 from vidlbc.train.objectives.image import RateDistortion
 

@@ -14,7 +14,7 @@ from tests.codec.small_models import noisy_frames, save_small_model
 from vidlbc.codec.image_stage.cost import Compute, match_widths, multiply_adds
 from vidlbc.codec.image_stage.moga import ChannelAggregation, MogaBlock, MultiOrderDWConv, SpatialAggregation
 from vidlbc.errors import InputError
-from vidlbc.experiments.blocks import contestants
+from vidlbc.experiments.blocks.study import contestants
 from vidlbc.run.cli import load
 from vidlbc.train.objectives.image import RateDistortion
 

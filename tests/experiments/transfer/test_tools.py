@@ -13,7 +13,7 @@ from PIL import Image
 from tools.compare_blocks import settings_of as block_settings
 from tools.transfer import settings_of as transfer_settings
 from vidlbc.errors import InputError
-from vidlbc.experiments.blocks import run_block_study
+from vidlbc.experiments.blocks.study import run_block_study
 from vidlbc.experiments.transfer.study import run_transfer
 from vidlbc.run.cli import load
 

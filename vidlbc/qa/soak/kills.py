@@ -95,8 +95,15 @@ def run_kills(settings: KillSettings, on_kill: Callable[[], None] = lambda: None
 
 
 def _start(settings: KillSettings, out: Path, processes: int) -> subprocess.Popen[bytes]:
-    tool = Path(__file__).resolve().parents[3] / "tools" / "encode.py"
-    command = [sys.executable, str(tool), f"input={settings.input}", f"output={out}", f"processes={processes}"]
+    command = [
+        sys.executable,
+        "-m",
+        "vidlbc",
+        "encode",
+        f"input={settings.input}",
+        f"output={out}",
+        f"processes={processes}",
+    ]
     with open(_log(settings), "wb") as log:  # a pipe that nobody reads would fill, and stop the run
         return subprocess.Popen([*command, *settings.options], stdout=subprocess.DEVNULL, stderr=log)
 

@@ -89,7 +89,7 @@ def write_scripts(plan: Plan, settings: SlurmSettings, device: str = "auto") -> 
             return None
         folder = out / MANIFEST / "slurm"
         tasks = sorted({index // settings.shards_per_task for index in todo})
-        command = [sys.executable, str(_tool()), f"shards={out}"]
+        command = [sys.executable, "-m", "vidlbc", "encode-shard", f"shards={out}"]
         each = [f"per_task={settings.shards_per_task}", f"device={device}"]
         array = _ranges(tasks) + (f"%{settings.limit}" if settings.limit else "")
         options = {"array": array, "output": folder / "%a.log", "open-mode": "append", **_options(settings)}
@@ -175,10 +175,6 @@ def gather_finished(output: str | Path) -> Manifest:
     plan = Plan.load(output)
     with exclusive(Path(output)):
         return write_manifest(plan)
-
-
-def _tool() -> Path:
-    return Path(__file__).resolve().parents[3] / "tools" / "encode_shard.py"
 
 
 def _options(settings: SlurmSettings) -> dict[str, object]:

@@ -1,0 +1,133 @@
+"""Encode videos into latent shards: folders, lists of any common annotation family, or single videos.
+
+Run again with the same options, it finishes what is left, whichever launcher began it. Every file gets a verdict in
+OUTPUT/manifest.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+import vidlbc
+from vidlbc.errors import InputError, ShardError
+from vidlbc.run.stage_clock import stage_table
+from vidlbc.shards import (
+    Content,
+    Corpus,
+    Engine,
+    LocalEngine,
+    Plan,
+    RayEngine,
+    RaySettings,
+    Settings,
+    SlurmSettings,
+    choice_of_rdo,
+    contents_of,
+    known_contents,
+    launch,
+    load_codec,
+    make_plan,
+    read_annotations,
+    require_ray,
+    split_corpus,
+    submit,
+    time_spent,
+    watch,
+    write_scripts,
+)
+
+
+def main(config: DictConfig) -> None:
+    settings = Settings(
+        qp=config.qp,
+        context=config.context,
+        clip_frames=config.clip_frames,
+        max_side=config.max_side,
+        backend=config.backend,
+        model=str(Path(config.model).resolve()) if Path(config.model).is_dir() else config.model,
+        temporal=config.temporal,
+        precision=config.precision,
+        deadline_s=config.deadline_s,
+        variant=config.variant,
+        psnr=config.psnr,
+        bpp_per_db=config.bpp_per_db,
+        bitrate=config.bitrate,
+        every=config.every,
+        effort=config.effort,
+        keyint=config.keyint,
+    )
+    ray, slurm = launchers(config)
+    corpus = read_annotations(config.input, config.labels, fold=config.fold)
+    codec = vidlbc.load(
+        settings.model,
+        config.device,
+        settings.temporal,
+        settings.precision,
+        effort=settings.effort,
+        keyint=settings.keyint,
+    )
+    codec.kept(settings.variant)  # an unknown one is told before anything is read
+    settings = replace(settings, rdo=choice_of_rdo(config.rdo, config.output, codec.sees_past))
+    contents = hashed(corpus, config.output)
+    if config.holdout and corpus.classes and not corpus.splits:
+        corpus = split_corpus(corpus, test=config.holdout, contents=contents)
+        corpus = replace(corpus, form=f"{corpus.form}, {config.holdout:.0%} held out by group")
+    print(corpus.label_map())
+
+    plan = make_plan(corpus, config.output, codec, settings, shard_videos=config.shard_videos, contents=contents)
+    if config.launcher == "slurm" and not all_done(plan, slurm, config):
+        return
+    engine: Engine = LocalEngine(config.processes, config.device, codec, load_codec)
+    if config.launcher == "ray":
+        engine = RayEngine(ray, config.device)
+    manifest, reports = launch(plan, engine)
+
+    frames, seconds, stages = time_spent(plan)
+    print(manifest.summary())
+    print(f"{len(reports)} shards, {sum(report.skipped for report in reports)} of them from earlier runs")
+    print(f"{frames / seconds:.1f} frames/s per process" if seconds else "nothing was encoded")
+    print(f"\n{stage_table(stages, frames, seconds)}\n")
+    print(f"shards: {config.output}   verdicts: {Path(config.output) / 'manifest' / 'summary.txt'}")
+    print(f"look at them: python tools/decode.py input={config.output} output=FOLDER")
+
+
+def launchers(config: DictConfig) -> tuple[RaySettings, SlurmSettings]:
+    """What `ray.*` and `slurm.*` say. Raises InputError before any long work."""
+    if config.launcher not in ("local", "ray", "slurm"):
+        raise InputError(f"launcher={config.launcher}: expected local, ray or slurm")
+    if config.launcher == "ray":
+        require_ray()
+    ray: dict[str, Any] = dict(config.ray)
+    slurm: dict[str, Any] = {name: value for name, value in config.slurm.items() if name not in ("submit", "wait")}
+    slurm["extra"] = tuple(str(line) for line in slurm["extra"] or ())
+    return RaySettings(**ray), SlurmSettings(**slurm)
+
+
+def all_done(plan: Plan, settings: SlurmSettings, config: DictConfig) -> bool:
+    """Is every shard done? Else the array job is written and submitted, or how to is said."""
+    scripts = write_scripts(plan, settings, config.device)
+    if scripts is None:
+        return True
+    print(f"{scripts.shards} of {len(plan.shards)} shards are to do, in {scripts.tasks} tasks: {scripts.encode}")
+    if not config.slurm.submit:
+        print(scripts.encode.read_text())
+        print("submit it, and what writes the manifest after it, with")
+        print("\n".join(f"  {command}" for command in scripts.commands))
+    else:
+        encode, gather = submit(scripts)
+        print(f"submitted: job {encode} (squeue -j {encode}), then job {gather}, which writes the manifest", flush=True)
+        if config.slurm.wait and (left := watch(plan, encode)):
+            raise ShardError(f"{left} shards are not done; see {scripts.encode.parent}/*.log, then run this again")
+    print("the same command again submits what is not done; launcher=local or ray go on with it as well")
+    return False
+
+
+def hashed(corpus: Corpus, output: str) -> dict[str, Content]:
+    """The content of every file; what an earlier run into `output` hashed is not read again."""
+    known: dict[str, Any] = known_contents(output, corpus)
+    total = len({item.path for item in corpus.items} - known.keys())
+    with tqdm(total=total, unit="file", desc="hash", disable=None if total > 1000 else True) as meter:
+        return contents_of(corpus, known, lambda path: meter.update(1) and None)

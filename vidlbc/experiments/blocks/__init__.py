@@ -1,0 +1,1 @@
+"""Which network makes the better codec at equal compute."""

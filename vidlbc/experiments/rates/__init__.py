@@ -1,0 +1,1 @@
+"""What one model for all QPs costs against models for one."""

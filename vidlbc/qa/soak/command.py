@@ -1,0 +1,84 @@
+"""Long runs under bad conditions, counted: none may change a symbol or lose a clip.
+
+    python tools/soak.py symbols data=FOLDER out=FOLDER     encode and decode under ever other conditions
+    python tools/soak.py kills   input=VIDEOS out=FOLDER    kill encoding runs at random moments
+
+symbols: devices, threads, instruction sets, precisions of the analysis and batch sizes are drawn at random; every
+encoder and every decoder is a process of its own. Half of the rounds are coded as no encoder would: every frame that
+can be is predicted, of kinds that have vectors from as far as these reach. A bitstream that decodes to other symbols is
+kept.
+kills: SIGKILL hits the launcher or a worker of tools/encode.py; after each, whatever bears a final name is compared
+with an undisturbed run, and after the last run all of it.
+
+Exit status 2 where a symbol differs, or a clip is lost, doubled or different.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from vidlbc.codec.models import find_model, kinds_of
+from vidlbc.errors import InputError, VidlbcError
+from vidlbc.qa.soak import KillSettings, SoakSettings, all_conditions, run_kills, run_soak
+from vidlbc.run.progress import progress_bar
+from vidlbc.run.tables import format_table
+
+
+def main(config: DictConfig) -> None:
+    commands: dict[str, tuple[Callable[[DictConfig], None], str]] = {
+        "symbols": (symbols, "data"),
+        "kills": (kills, "input"),
+    }
+    if config.command not in commands:
+        raise InputError(f"command={config.command}: expected one of {', '.join(commands)}")
+    command, needed = commands[config.command]
+    if config[needed] is None:
+        raise InputError(f"missing value: give {needed}=... (folder of videos)")
+    command(config)
+
+
+def symbols(config: DictConfig) -> None:
+    devices = list(config.devices or (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]))
+    encoding, decoding = all_conditions(devices, list(config.precisions), list(config.threads), list(config.batches))
+    kinds = tuple(config.temporal or kinds_of(find_model(config.model)))
+    settings = SoakSettings(
+        Path(config.data),
+        Path(config.out),
+        config.model,
+        kinds,
+        int(config.symbols),
+        encoding,
+        decoding,
+        config.frames,
+        config.length,
+        config.seed,
+    )
+    with progress_bar(desc="soak", unit="symbol", unit_scale=True, total=settings.symbols) as meter:
+        tallies = run_soak(settings, meter.update)
+    rows = [[name, t.clips, f"{t.symbols:,}", t.mismatches] for name, t in sorted(tallies.items())]
+    print(format_table(rows, ["encoder -> decoder", "clips", "symbols", "mismatches"]))
+    total, wrong = (sum(getattr(t, name) for t in tallies.values()) for name in ("symbols", "mismatches"))
+    print(f"\n{total:,} symbols of {', '.join(kinds)} under {len(tallies)} pairs of conditions: {wrong} mismatches")
+    if wrong:
+        raise VidlbcError(f"{wrong} symbols differ: the bitstreams are in {settings.out / 'mismatches'}")
+
+
+def kills(config: DictConfig) -> None:
+    given = {"model": config.model, **config.encode}
+    options = [f"{name}={value}" for name, value in given.items() if value is not None]
+    if config.temporal:
+        options.append(f"temporal={config.temporal[0]}")
+    settings = KillSettings(
+        config.input, Path(config.out), tuple(options), config.count, tuple(config.processes), config.seed
+    )
+    with progress_bar(desc="kills", unit="kill", total=settings.count) as meter:
+        counts = run_kills(settings, lambda: meter.update(1) and None)
+    rows = [[victim, stage, number] for (victim, stage), number in sorted(counts.kills.items())]
+    print(format_table(rows, ["killed", "while", "kills"]))
+    total = sum(counts.kills.values())
+    print(f"\n{counts.shards} shards, {counts.clips} clips; {total} kills, {counts.runs} runs, {counts.seconds:.0f} s")
+    print(format_table([list(counts.wrong.values())], list(counts.wrong)))
+    if any(counts.wrong.values()):
+        raise VidlbcError(f"{settings.out / 'killed'} is not what an undisturbed run leaves, {settings.out / 'calm'}")
