@@ -21,7 +21,7 @@ from vidlbc.errors import InputError
 from vidlbc.shards import LatentShards
 from vidlbc.video import write_mp4
 
-LACKING = ("av", "decord", "compressai", "wandb", "bjontegaard")
+LACKING = ("av", "decord", "compressai", "wandb")
 pytestmark = pytest.mark.skipif(
     any(map(find_spec, LACKING)) and not os.environ.get("VIDLBC_BARE"),
     reason="this environment has what the test does without: make test-bare builds one that has not",

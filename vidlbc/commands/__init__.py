@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from vidlbc.run.cli import BAD_INPUT, run
+from vidlbc.run.cli import BAD_INPUT, reader_left, run
 
 COMMANDS = {
     "pretrain_video": "vidlbc.commands.pretrain_video",
@@ -68,7 +68,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         known = _GROUPS[words[0]]
         path.append(words.pop(0))
     if not words or words[0] in _HELP:
-        print(_overview(path, known))
+        try:
+            print(_overview(path, known), flush=True)
+        except BrokenPipeError:
+            reader_left()
         sys.exit(0)
     name = words[0].replace("-", "_")
     if name not in known:

@@ -79,9 +79,7 @@ def run(
             print("\ninterrupted: run the same command to resume", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output left (`| head`): not an error; keep the interpreter from flushing into it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        reader_left()
     except Exception as error:
         line = explain(error)
         if line is None:
@@ -93,6 +91,12 @@ def run(
         if _tells():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+
+
+def reader_left() -> NoReturn:
+    """The reader of our output left (`| head`): not an error; keep the interpreter from flushing into it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 def _folder_of(main: Callable[..., Any], config_name: str) -> Path:

@@ -168,7 +168,7 @@ def test_thousands_of_multiply_adds_a_pixel(options, analysis, synthesis, prior,
 
 @pytest.mark.slow
 def test_networks_of_the_study_are_scaled_from_widths_of_their_own():
-    from tools.compare_blocks import settings_of
+    from vidlbc.experiments.blocks.command import settings_of
 
     given = ["experiment=blocks_networks", "data.folder=/data", "out=out", "contestants=[depthwise,conv_gated]"]
     found = contestants(settings_of(load(REPO / "configs", "compare_blocks", given)))

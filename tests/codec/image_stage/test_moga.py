@@ -142,7 +142,7 @@ def test_multiply_adds_are_those_of_the_layers():
 
 @pytest.mark.slow
 def test_the_contestants_of_the_study_have_equal_compute():
-    from tools.compare_blocks import settings_of
+    from vidlbc.experiments.blocks.command import settings_of
 
     config = load(REPO / "configs", "compare_blocks", ["data.train=a", "data.val=b", "out=c"])
     stages = contestants(settings_of(config))

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 import vidlbc
 from tests.experiments.learning_by_compression.conftest import VARIANTS
 from tests.processes import ScriptProcess
-from tools.learn_by_compression import settings_of
 from vidlbc.errors import InputError
+from vidlbc.experiments.learning_by_compression.command import settings_of
 from vidlbc.experiments.learning_by_compression.study import StudySettings, run_study
 from vidlbc.experiments.learning_by_compression.two_step import LoopSettings, plan
 from vidlbc.run.cli import load

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPO
-from tools.scalable import settings_of
 from vidlbc.errors import InputError
 from vidlbc.experiments.clips import ClipSettings
+from vidlbc.experiments.scalable.command import settings_of
 from vidlbc.experiments.scalable.report import Measured, compare
 from vidlbc.experiments.scalable.settings import ANCHORS, PartSettings, ScalableSettings
 from vidlbc.experiments.scalable.study import run_scalable_study

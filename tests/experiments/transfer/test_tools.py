@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools.compare_blocks import settings_of as block_settings
-from tools.transfer import settings_of as transfer_settings
 from vidlbc.errors import InputError
+from vidlbc.experiments.blocks.command import settings_of as block_settings
 from vidlbc.experiments.blocks.study import run_block_study
+from vidlbc.experiments.transfer.command import settings_of as transfer_settings
 from vidlbc.experiments.transfer.study import run_transfer
 from vidlbc.run.cli import load
 

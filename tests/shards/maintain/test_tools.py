@@ -13,7 +13,7 @@ import pytest
 import vidlbc
 from tests.codec.small_models import save_small_model
 from tests.shards.fakes import FakeCodec
-from tools.shards import main
+from vidlbc.commands.shards import main
 from vidlbc.errors import InputError
 from vidlbc.run.cli import run
 from vidlbc.shards import LatentShards, Manifest, Plan, Settings, encode_corpus, make_plan, read_annotations

@@ -17,7 +17,8 @@ def bd_rate(
 ) -> float | None:
     """Mean difference in rate at equal quality, in percent; negative: fewer bits than the anchor.
 
-    From the package `bjontegaard`. Akima interpolation is JVET's present practice; `cubic` is Bjontegaard's own.
+    Logarithms of rates, interpolated over quality and integrated over the range that both curves cover. `method`:
+    `akima`, JVET's present practice, `pchip`, or `cubic`, Bjontegaard's own (VCEG-M33: one polynomial).
     None where the qualities overlap over less than half of the shorter curve: an average over so little means nothing.
     """
     anchor = _curve("anchor", anchor_rate, anchor_quality)
@@ -26,10 +27,19 @@ def bd_rate(
     span = min(anchor[1][-1] - anchor[1][0], ours[1][-1] - ours[1][0])
     if high - low < 0.5 * span:
         return None
-    import bjontegaard
+    areas = [_area(quality, np.log(rate), low, high, method) for rate, quality in (anchor, ours)]
+    return float(100 * np.expm1((areas[1] - areas[0]) / (high - low)))
 
-    value = bjontegaard.bd_rate(*anchor, *ours, method=method, require_matching_points=False, min_overlap=0.0)
-    return float(value)
+
+def _area(x: np.ndarray, y: np.ndarray, low: float, high: float, method: str) -> float:
+    """Under the curve through the points, from `low` to `high`."""
+    from scipy.interpolate import Akima1DInterpolator, PchipInterpolator
+
+    if method == "cubic":
+        integral = np.polyint(np.polyfit(x, y, 3))
+        return float(np.polyval(integral, high) - np.polyval(integral, low))
+    curve = {"akima": Akima1DInterpolator, "pchip": PchipInterpolator}[method](x, y)
+    return float(curve.integrate(low, high))
 
 
 def _curve(name: str, rate: Sequence[float], quality: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
