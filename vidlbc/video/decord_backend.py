@@ -64,8 +64,10 @@ def _refuse_several_streams(path: str) -> None:
     """decord would take the largest, every other back end takes the first."""
     import av
 
+    from vidlbc.video.pyav_open import open_file
+
     try:
-        with av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="ignore") as container:
+        with open_file(path) as container:
             videos = len(container.streams.video)
     except (av.FFmpegError, ValueError, OSError):
         return  # PyAV cannot say; whatever decord reads is better than nothing

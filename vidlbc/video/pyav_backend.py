@@ -22,6 +22,7 @@ from av.video.reformatter import VideoReformatter
 
 from vidlbc.video.backends import first_line
 from vidlbc.video.contract import Damage, Picture, Unreadable, VideoInfo, fitted_size
+from vidlbc.video.pyav_open import open_file
 from vidlbc.video.raw_yuv import RawFormat, parse_name
 
 # Matroska states a duration; a cut file is told by frames that end this many seconds, or three frames, earlier.
@@ -43,8 +44,7 @@ class PyavBackend:
         self._reformatter = VideoReformatter()
 
     def _open(self) -> Any:
-        options = {"protocol_whitelist": "file"}  # a playlist named .mp4 must not reach the network
-        format_name = None
+        options = format_name = None
         if self._raw is not None:
             format_name = "rawvideo"
             options = {
@@ -53,8 +53,7 @@ class PyavBackend:
                 "framerate": str(self._raw.fps),
             }
         try:
-            # metadata_errors: PyAV 15+ raises UnicodeDecodeError on titles that are not UTF-8 (old AVI corpora)
-            return av.open(self._path, format=format_name, options=options, metadata_errors="ignore")
+            return open_file(self._path, options, format=format_name)
         except (av.FFmpegError, ValueError, OSError) as error:
             raise Unreadable(f"is no video file, or its header is damaged or cut off ({_cause(error)})") from error
 

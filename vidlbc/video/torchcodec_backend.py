@@ -76,8 +76,10 @@ def _seconds(meta: Any) -> float | None:
 def _first_video_stream(path: str) -> int:
     import av
 
+    from vidlbc.video.pyav_open import open_file
+
     try:
-        with av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="ignore") as container:
+        with open_file(path) as container:
             films = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
             if not films:
                 raise Unreadable("holds no video stream", settled=True)

@@ -1,0 +1,15 @@
+"""Opening a file with PyAV, whichever version is installed."""
+
+from typing import Any
+
+import av
+
+# Up to PyAV 18, titles that are not UTF-8 (old AVI corpora) are an error unless told otherwise; 19 has no such option.
+_LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+# A playlist named .mp4 must not reach the network.
+LOCAL = {"protocol_whitelist": "file"}
+
+
+def open_file(path: str, options: dict[str, str] | None = None, **more: Any) -> Any:
+    """As `av.open(path)` for reading; `options`: of the demuxer, by default `LOCAL`."""
+    return av.open(path, options=LOCAL if options is None else options, **_LENIENT, **more)
