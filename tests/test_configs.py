@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from tests.commands import spoken
 from vidlbc.codec.image_stage import build_image_stage
 from vidlbc.codec.image_stage.blocks import BLOCKS
 from vidlbc.codec.image_stage.families import FAMILIES, family_class
@@ -50,13 +51,11 @@ def test_every_file_composes(path):
 
 
 def tool_of(experiment: str) -> str:
-    """The tool that its comment names; `make TARGET` stands for the tool that the Makefile runs."""
+    """The command that its comment names."""
     text = (FOLDER / "experiment" / f"{experiment}.yaml").read_text()
-    named = re.search(r"tools/(\w+)\.py", text)
-    if named is None:
-        named = re.search(rf"tools/(\w+)\.py experiment={experiment}\b", (REPO / "Makefile").read_text())
-    assert named is not None, f"configs/experiment/{experiment}.yaml names no tool"
-    return named[1]
+    named = re.search(r"vidlbc ((?:experiment |qa )?[a-z][\w-]*)", text)
+    assert named is not None, f"configs/experiment/{experiment}.yaml names no command"
+    return spoken(named[1].split())[0]
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.commands import spoken
+
 REPO = Path(__file__).resolve().parent.parent
 SCRIPT = REPO / "datasets" / "make_motions.py"
 
@@ -174,14 +176,13 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
 
 
 def commands():
-    """Every `tools/X.py key=value ...` that the documents show."""
+    """Every `vidlbc X key=value ...` that the documents show."""
     found = []
     for page in sorted((REPO / "datasets").glob("*.md")):  # tests/test_readme.py has the others
         for line in page.read_text().splitlines():
             command = line.partition("  #")[0].split()
-            scripts = [i for i, word in enumerate(command) if word.startswith("tools/") and word.endswith(".py")]
-            if scripts and any("=" in word for word in command[scripts[0] :]):
-                found.append((page.name, Path(command[scripts[0]]).stem, command[scripts[0] + 1 :]))
+            if command[:1] == ["vidlbc"] and any("=" in word for word in command):
+                found.append((page.name, *spoken(command[1:])))
     return found
 
 

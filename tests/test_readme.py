@@ -10,6 +10,7 @@ import pytest
 
 import vidlbc
 from tests.codec.small_models import noisy_frames, save_small_model
+from tests.commands import spoken
 from vidlbc.run.cli import load
 from vidlbc.shards import Settings, encode_corpus, make_plan, read_annotations
 
@@ -19,7 +20,7 @@ CARDS = sorted((REPO / "vidlbc" / "weights").glob("*/README.md"))
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md")), *CARDS]
 SHOWN = [page for page in PAGES if page.name in ("README.md", "results.md", "experiments.md", "training.md")]
 TOLD = "\n".join(page.read_text() for page in SHOWN)
-COMMANDS = sorted(set(re.findall(r"python tools/[^`\n#]+=[^`\n#]+", TOLD)))
+COMMANDS = sorted(set(re.findall(r"(?<![\w/])vidlbc [a-z][^`\n#]*=[^`\n#]+", TOLD)))
 
 
 def test_two_commands_come_first():
@@ -29,10 +30,10 @@ def test_two_commands_come_first():
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_is_understood_by_its_tool(command):
-    _, tool, *arguments = shlex.split(command)
-    assert (REPO / tool).is_file()
+    name, arguments = spoken(shlex.split(command)[1:])
+    assert (REPO / "tools" / f"{name}.py").is_file()
     if "..." not in arguments:
-        load(REPO / "configs", Path(tool).stem, arguments)
+        load(REPO / "configs", name, arguments)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))

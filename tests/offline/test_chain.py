@@ -141,7 +141,7 @@ def test_bad_input_is_one_line(run_tool, arguments, told):
 
 def test_the_package_runs_the_tools_by_name(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    wanted = {"offline send": "command=send: expected one of pack", "of": "of: no such tool"}
+    wanted = {"offline send": "command=send: expected one of pack", "of": "of: no such command"}
     for words, told in wanted.items():
         command = [sys.executable, "-m", "vidlbc", *words.split()]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

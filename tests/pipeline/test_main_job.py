@@ -82,7 +82,7 @@ def test_what_is_printed(undisturbed: Job) -> None:
     assert re.search(r"^top-1, source pixels +\d+\.\d% \[", table, re.M)
     for name in ("metrics.json", "side_by_side.mp4", "plots/accuracy.png", "shards", "model"):
         assert f"{undisturbed.out / name}\n" in table
-    assert f"python tools/decode.py input={undisturbed.out / 'shards'} output=FOLDER" in table
+    assert f"vidlbc decode input={undisturbed.out / 'shards'} output=FOLDER" in table
     assert "15 videos (9 train, 3 val, 3 test), read as: " in told
     # No terminal: no bar that redraws itself, and this run is over before the first line of progress is due.
     assert "\r" not in told and "it/s" not in told

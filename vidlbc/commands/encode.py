@@ -91,7 +91,7 @@ def main(config: DictConfig) -> None:
     print(f"{frames / seconds:.1f} frames/s per process" if seconds else "nothing was encoded")
     print(f"\n{stage_table(stages, frames, seconds)}\n")
     print(f"shards: {config.output}   verdicts: {Path(config.output) / 'manifest' / 'summary.txt'}")
-    print(f"look at them: python tools/decode.py input={config.output} output=FOLDER")
+    print(f"look at them: vidlbc decode input={config.output} output=FOLDER")
 
 
 def launchers(config: DictConfig) -> tuple[RaySettings, SlurmSettings]:

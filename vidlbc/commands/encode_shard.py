@@ -1,4 +1,4 @@
-"""One task of an encoding job: the shards of a plan that `tools/encode.py launcher=slurm` has written.
+"""One task of an encoding job: the shards of a plan that `vidlbc encode launcher=slurm` has written.
 
 Tasks may run at the same time, again, and in any order: a finished shard is left as it is. Without a task, the manifest
 of the finished folder is written.

@@ -1,6 +1,6 @@
 """Rate, distortion and speed of this codec and of others on a folder of videos or pictures, per clip, from real files.
 
-    python tools/evaluate.py data=FOLDER out=FOLDER codecs=[vidlbc,x264,x265,svtav1,jpeg]
+    vidlbc evaluate data=FOLDER out=FOLDER codecs=[vidlbc,x264,x265,svtav1,jpeg]
 
 Every codec codes every clip at several qualities and decodes what it wrote. Pictures are clips of one frame. What is
 done is kept: the same command again, or one with more codecs or qualities, measures what is missing.

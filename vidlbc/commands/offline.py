@@ -1,10 +1,10 @@
 """Training on a machine that reaches nothing: tars go there, weights come back (docs/offline.md).
 
-python tools/offline.py pack plan=half_hour data=DATA out=PACKS     at home: tars, and the commands to type there
+vidlbc offline pack plan=half_hour data=DATA out=PACKS     at home: tars, and the commands to type there
 python3 PACKS/0/start.py root=FOLDER results=FOLDER                 on the node, by itself: unpack, then `run`
-python tools/offline.py join results=FOLDER out=MODEL               at home: a model folder, its card, a log entry
-python tools/offline.py dry plan=half_hour data=DATA out=FOLDER     all of it here, scaled down, with kills between
-python tools/offline.py measure model=default data=CLIPS out=FOLDER one device against another, speeds, bf16
+vidlbc offline join results=FOLDER out=MODEL               at home: a model folder, its card, a log entry
+vidlbc offline dry plan=half_hour data=DATA out=FOLDER     all of it here, scaled down, with kills between
+vidlbc offline measure model=default data=CLIPS out=FOLDER one device against another, speeds, bf16
 """
 
 import sys

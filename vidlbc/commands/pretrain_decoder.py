@@ -1,6 +1,6 @@
 """Train a video decoder for a frozen model: it refines decoded frames from the ones before them, at no extra bits.
 
-    python tools/pretrain_decoder.py model=default data.train=FOLDER out=MODEL
+    vidlbc pretrain-decoder model=default data.train=FOLDER out=MODEL
 
 MODEL is a copy of the model with the video decoder in it: decode.py model=MODEL refine=true. The same command resumes.
 """

@@ -1,6 +1,6 @@
 """Train an image stage (stage 1) from pictures and videos: the frozen encoder under everything else.
 
-    python tools/pretrain_image.py data.train=FOLDER out=MODEL
+    vidlbc pretrain-image data.train=FOLDER out=MODEL
 
 MODEL is then what model= and image_stage= of the other tools take. The same command resumes a stopped run.
 """

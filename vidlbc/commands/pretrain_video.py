@@ -1,6 +1,6 @@
 """The main job: train the temporal stage, encode a corpus into latent shards, verify, evaluate action recognition.
 
-    python tools/pretrain_video.py data.root=VIDEOS out=FOLDER
+    vidlbc pretrain-video data.root=VIDEOS out=FOLDER
 
 VIDEOS is a folder of videos, split/class/video folders, or an annotation list. The same command resumes a stopped run.
 """

@@ -1,12 +1,12 @@
 """Care of shard folders: what they hold, whether it is sound, and how it is mended, joined, added to or given away.
 
-    python tools/shards.py list   input=SHARDS                 a line a shard; clips=true: a line a clip
-    python tools/shards.py stats  input=SHARDS                 sums by split and class, rates, verdicts, repeats
-    python tools/shards.py verify input=SHARDS                 every checksum, every byte; decode=true: every clip
-    python tools/shards.py repair input=SHARDS apply=true      what can be mended; without apply it is only told
-    python tools/shards.py merge  input=[A,B] output=SHARDS    one folder of the same bitstreams, repeats once
-    python tools/shards.py add    input=SHARDS videos=VIDEOS   new shards behind the old ones, which stay as they are
-    python tools/shards.py export input=SHARDS output=FOLDER   split/class/video.mp4 and labels.csv
+    vidlbc shards list   input=SHARDS                 a line a shard; clips=true: a line a clip
+    vidlbc shards stats  input=SHARDS                 sums by split and class, rates, verdicts, repeats
+    vidlbc shards verify input=SHARDS                 every checksum, every byte; decode=true: every clip
+    vidlbc shards repair input=SHARDS apply=true      what can be mended; without apply it is only told
+    vidlbc shards merge  input=[A,B] output=SHARDS    one folder of the same bitstreams, repeats once
+    vidlbc shards add    input=SHARDS videos=VIDEOS   new shards behind the old ones, which stay as they are
+    vidlbc shards export input=SHARDS output=FOLDER   split/class/video.mp4 and labels.csv
 
 Exit status 1: verify found something, or repair left something.
 """
@@ -118,7 +118,7 @@ def verify(config: DictConfig) -> int:
     what = f"{_count(config.input)} shards" + (f", {decoded} clips decoded" if config.decode else "")
     print(f"{what}: {len(problems)} problems" if problems else f"{what}: all sound")
     if problems:
-        print(f"what can be done: python tools/shards.py repair input={config.input}")
+        print(f"what can be done: vidlbc shards repair input={config.input}")
     _write(config.out, {"problems": [asdict(problem) for problem in problems]})
     return 1 if problems else 0
 

@@ -98,7 +98,7 @@ def _after_training(settings: JobSettings, job: Checked, codec: Codec) -> dict[s
         print(f"  {path}")
     look = settings.out / "report" / "index.html"
     print(f"\n{time.perf_counter() - started:.0f} s after training. Look at {look}; decode the rest with")
-    print(f"  python tools/decode.py input={settings.shards} output=FOLDER model={settings.model}")
+    print(f"  vidlbc decode input={settings.shards} output=FOLDER model={settings.model}")
     return figures
 
 

@@ -79,7 +79,7 @@ def gather(plan: Plan) -> Manifest:
                 files.append({**file, "shard": index, "label_name": label_name})
         except (KeyError, TypeError, IndexError, ValueError) as error:
             path = ShardFiles(Path(plan.output), index).stats
-            raise ShardError(f"{path}: damaged stats ({one_line(error)}); see tools/shards.py verify") from None
+            raise ShardError(f"{path}: damaged stats ({one_line(error)}); see vidlbc shards verify") from None
     sizes = {(part.root, source.path): source.size for part in plan.parts for source in part.sources}
     return Manifest(n_videos=len(files), source_bytes=sum(sizes.values()), files=tuple(files), **sums)
 

@@ -1,4 +1,4 @@
-"""A video decoder for a frozen model, from videos to a model folder. tools/pretrain_decoder.py runs it.
+"""A video decoder for a frozen model, from videos to a model folder. vidlbc pretrain-decoder runs it.
 
 check --> OUT = copy of the model --> fit --> OUT/video_decoder --> PSNR with and without it on validation videos
 
@@ -208,7 +208,7 @@ def _report(settings: DecoderJobSettings, outcome: Outcome, val: Sequence[Path])
             for g in gains
         ]
         title = format_table(rows, header, f"{title}\n{gains[0].videos} validation videos")
-    print(f"{title}\n\nmodel: {out}   use it: python tools/decode.py model={out} refine=true ...")
+    print(f"{title}\n\nmodel: {out}   use it: vidlbc decode model={out} refine=true ...")
     return figures
 
 

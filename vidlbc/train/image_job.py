@@ -1,4 +1,4 @@
-"""Stage 1 from start to end: pictures in, a model folder out. tools/pretrain_image.py runs it.
+"""Stage 1 from start to end: pictures in, a model folder out. vidlbc pretrain-image runs it.
 
     check --> start (fresh | init | checkpoint) --> fit --> OUT/image_stage --> validation pictures' true sizes
 
@@ -211,5 +211,5 @@ def _report(settings: ImageJobSettings, outcome: Outcome, val: list[Path]) -> di
     }
     write_atomic(settings.out / "metrics.json", dump_json(figures, indent=1))
     print(table(settings.out, outcome, rates))
-    print(f"\nmodel: {settings.out}   use it: python tools/pretrain_video.py image_stage={settings.out} ...")
+    print(f"\nmodel: {settings.out}   use it: vidlbc pretrain-video image_stage={settings.out} ...")
     return figures

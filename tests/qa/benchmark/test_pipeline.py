@@ -62,5 +62,5 @@ def test_reading_beside_decoding_the_videos(model: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_no_shards_is_one_line() -> None:
     done = benchmark("reading")
-    assert done.returncode != 0 and "expected a folder of shards, as tools/encode.py writes it" in done.stderr
+    assert done.returncode != 0 and "expected a folder of shards, as vidlbc encode writes it" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -1,7 +1,7 @@
 """Rate and distortion of a folder of clips under this codec and others: measure what is missing, then the tables.
 
 clips x (kinds x QPs, anchors x qualities) --measure what OUT lacks--> points.json, points.csv
-    --> tables, Bjontegaard differences (bd_rate.json), rd.png                          tools/evaluate.py runs it
+    --> tables, Bjontegaard differences (bd_rate.json), rd.png                          vidlbc evaluate runs it
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The report of tools/evaluate.py: curves, differences, what the codecs look like, settings."""
+"""The report of vidlbc evaluate: curves, differences, what the codecs look like, settings."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Accuracy against true bits: one probe on latents, decoded frames, x264 at the same bytes and source pixels.
 
-    python tools/accuracy_curve.py data.root=FOLDER_OR_LIST out=FOLDER
+    vidlbc experiment accuracy-curve data.root=FOLDER_OR_LIST out=FOLDER
 
 Prints tables and writes points, a plot and a report to look at. The same command again resumes.
 """

@@ -1,6 +1,6 @@
 """Compare networks of the image stage at equal compute: same data, same steps, then same time; BD-rate.
 
-    python tools/compare_blocks.py experiment=blocks_default data.folder=DATA out=FOLDER
+    vidlbc experiment compare-blocks experiment=blocks_default data.folder=DATA out=FOLDER
 
 The same command resumes a stopped run.
 """

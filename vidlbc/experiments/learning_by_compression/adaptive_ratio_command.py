@@ -1,6 +1,6 @@
 """Measure a compression ratio per clip against a constant one: true bytes at equal mean quality.
 
-python tools/adaptive_ratio.py data.path=LIST model=MODEL out=FOLDER
+vidlbc experiment adaptive-ratio data.path=LIST model=MODEL out=FOLDER
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Learning by compression (Xie et al., arXiv 2105.13978): raise the compression of a model while its recovery holds.
 
-    python tools/learn_by_compression.py experiment=lbc_two_step data.folder=FOLDER out=out/lbc
-    python tools/learn_by_compression.py table=true [model=FOLDER]        prints Table 1 from the live model
+    vidlbc experiment learn-by-compression experiment=lbc_two_step data.folder=FOLDER out=out/lbc
+    vidlbc experiment learn-by-compression table=true [model=FOLDER]        prints Table 1 from the live model
 
 Trains a recogniser from the labels at hand, then the two-step loop, then measures every variant on held-out frames.
 The same command again resumes. OUT/model is a model like any other.

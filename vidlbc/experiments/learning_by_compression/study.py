@@ -1,4 +1,5 @@
-"""Learning by compression from start to end (Xie et al., arXiv 2105.13978). tools/learn_by_compression.py runs it.
+"""Learning by compression from start to end (Xie et al., arXiv 2105.13978). vidlbc experiment learn-by-compression runs
+it.
 
 check --> recogniser (trained, frozen) --> two-step loop --> model --> every variant's true CR, RQ and streams
 

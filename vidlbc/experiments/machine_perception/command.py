@@ -1,6 +1,6 @@
 """Compression for machine perception: informed encoders and heads on their latents, beside pictures of equal bytes.
 
-    python tools/machine_perception.py experiment=perception_actions data.folder=FOLDER out=OUT
+    vidlbc experiment machine-perception experiment=perception_actions data.folder=FOLDER out=OUT
 
 Prints one table and writes metrics.json and a plot. The same command resumes a stopped run.
 """

@@ -1,6 +1,6 @@
 """What one model for all QPs costs against models trained for one QP each, at equal steps.
 
-    python tools/compare_rates.py experiment=rates_default data.folder=DATA out=FOLDER
+    vidlbc experiment compare-rates experiment=rates_default data.folder=DATA out=FOLDER
 
 The same command resumes a stopped run.
 """

@@ -1,6 +1,6 @@
 """Scalable, task-compatible coding (de Andrade and Bajic, arXiv 2405.10244) on clips: train, code, measure.
 
-    python tools/scalable.py data.actions=LABELS data.pictures=[FOLDER] out=FOLDER
+    vidlbc experiment scalable data.actions=LABELS data.pictures=[FOLDER] out=FOLDER
 
 A base for recognition with and without a small reward for reconstruction (betas), an enhancement over each, and the
 stand-alone codec. phases=[base] betas=[0.01] does a part; the same command again resumes; what is done stays.

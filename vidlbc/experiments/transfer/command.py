@@ -1,6 +1,6 @@
 """Transfer of a compression model to other tasks, against the same network from random weights and from a transform.
 
-    python tools/transfer.py experiment=transfer_default data.folder=DATA out=FOLDER
+    vidlbc experiment transfer experiment=transfer_default data.folder=DATA out=FOLDER
 
 Classification from f, boundaries and super-resolution from f and g. The same command resumes a stopped run.
 """

@@ -1,9 +1,9 @@
 """Speed and memory of vidlbc beside CompressAI and x265: same frames, same threads, same run; results as ratios.
 
-python tools/benchmark.py         frames a second, symbols a second of the range coder alone, peak memory of clips
-python tools/benchmark.py long    cost of a frame and memory, from clips of 100 frames to one of an hour
-python tools/benchmark.py pipeline                  each stage of encoding alone, and the whole of it
-python tools/benchmark.py reading shards=SHARDS     clips a second out of shards, beside decoding the videos
+vidlbc qa benchmark         frames a second, symbols a second of the range coder alone, peak memory of clips
+vidlbc qa benchmark long    cost of a frame and memory, from clips of 100 frames to one of an hour
+vidlbc qa benchmark pipeline                  each stage of encoding alone, and the whole of it
+vidlbc qa benchmark reading shards=SHARDS     clips a second out of shards, beside decoding the videos
 """
 
 import os
@@ -111,7 +111,7 @@ def reading(cfg: DictConfig) -> None:
     from vidlbc.qa.benchmark.pipeline_report import reading_table, write_reading
 
     if cfg.shards is None:
-        raise InputError("shards=: expected a folder of shards, as tools/encode.py writes it")
+        raise InputError("shards=: expected a folder of shards, as vidlbc encode writes it")
     codec = vidlbc.load(cfg.model, device=cfg.device, temporal=cfg.temporal)
     rows = reading_shards(Path(cfg.shards), codec, cfg.clips, cfg.rounds)
     print(reading_table(rows))

@@ -1,4 +1,4 @@
-"""Mutated bitstreams, shards and cache entries against everything that reads them. tools/fuzz.py runs it.
+"""Mutated bitstreams, shards and cache entries against everything that reads them. vidlbc qa fuzz runs it.
 
 corpus --(seed, number)--> mutated input --process of its own, watched--> decoded | refused | a finding, kept
 """

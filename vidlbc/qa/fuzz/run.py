@@ -159,7 +159,7 @@ def _kept(settings: FuzzSettings, corpus: Corpus, outcome: Outcome) -> Outcome:
     for name, data in case.files.items():
         write_atomic(folder / name, data or b"")
     command = (
-        f"python tools/fuzz.py out={settings.out}/replay first={outcome.number} count=1 seed={settings.seed}"
+        f"vidlbc qa fuzz out={settings.out}/replay first={outcome.number} count=1 seed={settings.seed}"
         f" targets=[{','.join(settings.targets)}] max_pixels={settings.max_pixels}"
     )
     removed = [name for name, data in case.files.items() if data is None]

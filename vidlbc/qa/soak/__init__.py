@@ -1,4 +1,4 @@
-"""Long runs under bad conditions, counted. tools/soak.py runs them.
+"""Long runs under bad conditions, counted. vidlbc qa soak runs them.
 
 symbols   clip x kind x QP --encoder process (device, precision, threads, instructions)--> bitstreams
                            --decoder process (device, batch, threads, instructions)------> symbols, compared by digest

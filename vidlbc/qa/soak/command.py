@@ -1,13 +1,13 @@
 """Long runs under bad conditions, counted: none may change a symbol or lose a clip.
 
-    python tools/soak.py symbols data=FOLDER out=FOLDER     encode and decode under ever other conditions
-    python tools/soak.py kills   input=VIDEOS out=FOLDER    kill encoding runs at random moments
+    vidlbc qa soak symbols data=FOLDER out=FOLDER     encode and decode under ever other conditions
+    vidlbc qa soak kills   input=VIDEOS out=FOLDER    kill encoding runs at random moments
 
 symbols: devices, threads, instruction sets, precisions of the analysis and batch sizes are drawn at random; every
 encoder and every decoder is a process of its own. Half of the rounds are coded as no encoder would: every frame that
 can be is predicted, of kinds that have vectors from as far as these reach. A bitstream that decodes to other symbols is
 kept.
-kills: SIGKILL hits the launcher or a worker of tools/encode.py; after each, whatever bears a final name is compared
+kills: SIGKILL hits the launcher or a worker of vidlbc encode; after each, whatever bears a final name is compared
 with an undisturbed run, and after the last run all of it.
 
 Exit status 2 where a symbol differs, or a clip is lost, doubled or different.

@@ -1,9 +1,9 @@
-"""Kill encoding runs at random moments, by SIGKILL, and count what is lost. tools/soak.py kills runs it.
+"""Kill encoding runs at random moments, by SIGKILL, and count what is lost. vidlbc qa soak kills runs it.
 
     undisturbed run --> OUT/calm
     run, kill, run, kill, ..., run --> OUT/killed, compared with it after every kill and at the end
 
-A run is tools/encode.py in a process of its own, with one encoding process or several. A kill hits the launcher, or one
+A run is vidlbc encode in a process of its own, with one encoding process or several. A kill hits the launcher, or one
 of its workers, whose launcher then goes on until it is killed as well, or ends.
 """
 
@@ -32,7 +32,7 @@ _TABLE_S = 0.01
 
 @dataclass(frozen=True)
 class KillSettings:
-    """`options`: of tools/encode.py, key=value; `processes`: those of a run, drawn at random."""
+    """`options`: of vidlbc encode, key=value; `processes`: those of a run, drawn at random."""
 
     input: str
     out: Path

@@ -3,7 +3,7 @@
     plan --write_scripts--> OUT/manifest/slurm/encode.sh --sbatch--> task k: shards [k n, (k + 1) n)
                             OUT/manifest/slurm/gather.sh --sbatch, after it--> manifest
 
-A task is `tools/encode_shard.py shards=OUT task=K`: it reads the plan, holds the folder together with the other tasks,
+A task is `vidlbc encode-shard shards=OUT task=K`: it reads the plan, holds the folder together with the other tasks,
 and encodes in a process of its own, which a file may kill. Any launcher goes on where tasks failed.
 """
 

@@ -82,7 +82,7 @@ def statistics(folder: str | Path) -> dict[str, Any]:
         files = ShardFiles(Path(folder), index)
         table, _, fault = read_table(files)
         if table is None:
-            raise ShardError(f"{files.parquet}: {fault}; see tools/shards.py verify")
+            raise ShardError(f"{files.parquet}: {fault}; see vidlbc shards verify")
         rows += table
     by_content: dict[str, list[str]] = {}
     for source in stored_sources(plan, manifest.files):
@@ -137,7 +137,7 @@ def _rate(text: str | None) -> Fraction | None:
     try:
         rate = Fraction(text) if text else None
     except (ValueError, ZeroDivisionError):
-        raise ShardError(f"fps={text}: no frame rate; see tools/shards.py verify") from None
+        raise ShardError(f"fps={text}: no frame rate; see vidlbc shards verify") from None
     return rate if rate and rate > 0 else None
 
 
