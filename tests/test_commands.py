@@ -53,9 +53,8 @@ def test_an_option_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert (status, out) == (2, "") and err.startswith("error: unknown option 'kount' (in kount=3); did you mean count")
 
 
-def test_every_command_has_a_config_and_a_door_and_nothing_else_has() -> None:
+def test_every_command_has_a_door_and_nothing_else_has() -> None:
     own = {name for name, module in ALL.items() if name != "demo"}
-    assert own == {path.stem for path in (REPO / "configs").glob("*.yaml")}
     assert own == {path.stem for path in (REPO / "tools").glob("*.py")} - {"setup_env"}
     for name in own:
         assert f'run_command("{name}")' in (REPO / "tools" / f"{name}.py").read_text()

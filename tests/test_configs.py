@@ -14,40 +14,43 @@ from tests.commands import spoken
 from vidlbc.codec.image_stage import build_image_stage
 from vidlbc.codec.image_stage.blocks import BLOCKS
 from vidlbc.codec.image_stage.families import FAMILIES, family_class
-from vidlbc.run.cli import load_with_choices
+from vidlbc.commands import command_module
+from vidlbc.run.compose import load_with_choices
 from vidlbc.run.composed import keys_of, options_of
 
 REPO = Path(__file__).resolve().parents[1]
 FOLDER = REPO / "configs"
-TOOLS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+TOOLS = sorted(path.stem for path in (REPO / "tools").glob("*.py") if path.stem != "setup_env")
 EXPERIMENTS = options_of(FOLDER, "experiment")
 
 
-def test_every_config_has_its_tool():
-    assert [name for name in TOOLS if not (REPO / "tools" / f"{name}.py").is_file()] == []
+def choices_of(tool, arguments):
+    return load_with_choices(command_module(tool).Options, tool, arguments)
 
 
 @functools.cache
 def groups_of(tool: str) -> frozenset[str]:
-    return frozenset(load_with_choices(FOLDER, tool, [])[1])
+    return frozenset(choices_of(tool, [])[1])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.yaml")), ids=lambda path: str(path.relative_to(FOLDER)))
 def test_every_file_composes(path):
     place = path.relative_to(FOLDER).with_suffix("")
-    if len(place.parts) == 1:
-        config, _ = load_with_choices(FOLDER, place.name, [])
-        assert len(config)
-        return
     group, choice = "/".join(place.parts[:-1]), place.name
-    known = [tool_of(choice)] if group == "experiment" else [name for name in TOOLS if group in groups_of(name)]
-    if not known:  # a group that is read by name, as head: eval.head picks it
+    known = (
+        [tool_of(choice)]
+        if group == "experiment"
+        else [name for name in TOOLS if group in {place.partition("@")[0] for place in groups_of(name)}]
+    )
+    if group == "offline":  # plans are read by name
         assert isinstance(OmegaConf.load(path), type(OmegaConf.create({})))
         return
+    assert known, "a choice that no command has"
     for name in known:
-        config, choices = load_with_choices(FOLDER, name, [f"{group}={choice}"])
-        assert choices[group] == choice and len(config)
+        (typed,) = {place for place in groups_of(name) if place.partition("@")[0] == group} or {group}
+        config, choices = choices_of(name, [f"{typed}={choice}"])
+        assert choices[typed] == choice and len(config)
 
 
 def tool_of(experiment: str) -> str:
@@ -62,8 +65,8 @@ def tool_of(experiment: str) -> str:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_changes_known_options_only(experiment):
     tool = tool_of(experiment)
-    plain, _ = load_with_choices(FOLDER, tool, [])
-    changed, _ = load_with_choices(FOLDER, tool, [f"experiment={experiment}"])
+    plain, _ = choices_of(tool, [])
+    changed, _ = choices_of(tool, [f"experiment={experiment}"])
     added = set(keys_of(changed)) - set(keys_of(plain))
     # What an experiment asks for itself (a folder that its paths start from) is mandatory, and told by --help.
     assert [key for key in sorted(added) if not OmegaConf.is_missing(*_parent(changed, key))] == []
@@ -78,12 +81,12 @@ def _parent(config, key):
 
 
 def stage_config(*overrides: str) -> dict:
-    config, _ = load_with_choices(FOLDER, "pretrain_image", list(overrides))
+    config, _ = choices_of("pretrain_image", list(overrides))
     return dict(OmegaConf.to_container(config.image_stage))
 
 
 # Choices beside those that bear a family's or a block's name.
-SIZES = ("large2",)
+SIZES = ("large2", "custom")
 MIXTURES = ("conv_gated", "gdn_gated")
 
 
@@ -123,7 +126,7 @@ def test_a_mixture_names_a_block_for_each_stride(mixture):
 
 
 def test_the_second_large_is_what_its_experiment_trains():
-    config, choices = load_with_choices(FOLDER, "pretrain_image", ["experiment=large2_image", "data.folder=/data"])
+    config, choices = choices_of("pretrain_image", ["experiment=large2_image", "data.folder=/data"])
     assert choices["image_stage"] == "large2"
     stage = build_image_stage(**OmegaConf.to_container(config.image_stage))
     assert sum(p.numel() for p in stage.parameters()) == 9_785_940
@@ -133,7 +136,7 @@ def test_the_second_large_is_what_its_experiment_trains():
 
 def test_the_default_experiment_takes_its_folder_from_the_command_line():
     arguments = ["experiment=default_image", "data.folder=/pictures", "out=model"]
-    config, _ = load_with_choices(FOLDER, "pretrain_image", arguments)
+    config, _ = choices_of("pretrain_image", arguments)
     train = OmegaConf.to_container(config.data.train, resolve=True)
     assert train[0] == "/pictures/images/imagenet"
     assert train[3] == {"path": "/pictures/actions/labels.csv", "every": 8}

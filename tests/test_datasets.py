@@ -189,6 +189,6 @@ def commands():
 @pytest.mark.slow
 @pytest.mark.parametrize("page, tool, arguments", commands())
 def test_documented_commands_are_understood(page, tool, arguments):
-    from vidlbc.run.cli import load
+    from vidlbc.commands import compose
 
-    load(REPO / "configs", tool, arguments)
+    compose(tool, arguments)

@@ -11,7 +11,7 @@ import pytest
 import vidlbc
 from tests.codec.small_models import noisy_frames, save_small_model
 from tests.commands import spoken
-from vidlbc.run.cli import load
+from vidlbc.commands import compose
 from vidlbc.shards import Settings, encode_corpus, make_plan, read_annotations
 
 REPO = Path(__file__).resolve().parent.parent
@@ -33,7 +33,7 @@ def test_a_command_is_understood_by_its_tool(command):
     name, arguments = spoken(shlex.split(command)[1:])
     assert (REPO / "tools" / f"{name}.py").is_file()
     if "..." not in arguments:
-        load(REPO / "configs", name, arguments)
+        compose(name, arguments)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))

@@ -93,7 +93,7 @@ def test_linear_head_is_linear_in_the_tokens() -> None:
 
 
 def test_unknown_kind_and_option() -> None:
-    with pytest.raises(InputError, match="unknown head 'mlp', expected one of: linear, attentive, lstm"):
+    with pytest.raises(InputError, match="unknown head 'mlp': expected one of linear, attentive, lstm"):
         build_head("mlp", LEVELS, 3)
     with pytest.raises(InputError, match="head 'linear': .*'depth'"):
         build_head("linear", LEVELS, 3, depth=2)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from vidlbc.commands import compose
 from vidlbc.errors import InputError
 from vidlbc.offline.commands import commands
 from vidlbc.offline.pack import pack
@@ -72,6 +73,7 @@ def packed_as(plan: Plan, data: Path, out: Path, part: int) -> Packs:
         data=data,
         out=out,
         repo=REPO,
+        compose=compose,
         wheels=None,
         packages=(),
         python="3.12",
@@ -176,7 +178,7 @@ def test_a_shipped_plan_is_understood_by_its_tools_and_its_commands_are_short(pl
 
 def test_a_folder_that_is_no_checkout_is_told(data, tmp_path):
     with pytest.raises(InputError, match="packing needs a git checkout"):
-        pack(two_steps(), data, [], tmp_path / "packs", tmp_path, 1 << 30)
+        pack(two_steps(), data, [], tmp_path / "packs", tmp_path, compose, 1 << 30)
 
 
 # ---- start.py, as on the node

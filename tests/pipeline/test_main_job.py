@@ -250,9 +250,9 @@ def test_val_stands_in_where_test_is_missing_or_has_no_labels(motions: Path, sma
 
 def test_the_fast_settings_are_options_of_the_tool() -> None:
     """FAST would silently do nothing if an option moved: every one is known to the config."""
-    from vidlbc.run.cli import load
+    from vidlbc.commands import compose
 
-    config = load(REPO / "configs", "pretrain_video", ["data.root=a", "out=b", *FAST])
+    config = compose("pretrain_video", ["data.root=a", "out=b", *FAST])
     assert (config.train.steps, config.train.minutes, config["eval"].head) == (4, None, "linear")
 
 

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 import vidlbc
-from tests.pipeline.conftest import REPO, Job, job_command, shard_digests
+from tests.pipeline.conftest import Job, job_command, shard_digests
+from vidlbc.commands import compose
 from vidlbc.commands.pretrain_video import settings_of
 from vidlbc.errors import InputError
 from vidlbc.evaluate import FeatureSet
@@ -24,7 +25,6 @@ from vidlbc.pipeline import JobSettings, run_job
 from vidlbc.pipeline.check import check_job
 from vidlbc.pipeline.train import train_temporal
 from vidlbc.run import distributed
-from vidlbc.run.cli import load
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 # More than one shard a split would need 32 videos; three splits are three shards to share.
@@ -43,7 +43,7 @@ def run_command(command: list[str], out: Path) -> Job:
 def settings(motions: Path, out: Path, model: Path, *options: str) -> JobSettings:
     """Of the same command in one process."""
     arguments = job_command(motions, out, model, *OPTIONS, *options)[1:]
-    made: JobSettings = settings_of(load(REPO / "configs", "pretrain_video", arguments))
+    made: JobSettings = settings_of(compose("pretrain_video", arguments))
     return made
 
 

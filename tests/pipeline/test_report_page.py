@@ -11,8 +11,8 @@ import pytest
 
 import vidlbc
 from tests.evaluate.report.browser import CHROMIUM, Browser
-from tests.pipeline.conftest import FAST, REPO, Job
-from vidlbc.run.cli import load
+from tests.pipeline.conftest import FAST, Job
+from vidlbc.commands import compose
 from vidlbc.shards import LatentShards
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt install chromium)")
@@ -104,10 +104,11 @@ def test_the_figures_are_those_of_the_run(browser: Browser, undisturbed: Job) ->
 @pytest.mark.slow
 def test_settings_and_environment_are_told(undisturbed: Job) -> None:
     text = (undisturbed.out / "report" / "index.html").read_text()
-    config = load(REPO / "configs", "pretrain_video", ["data.root=a", "out=b", *FAST])
+    config = compose("pretrain_video", ["data.root=a", "out=b", *FAST])
     options = {f"{group}.{name}" for group in ("data", "train", "eval") for name in config[group]}
     options |= {str(name) for name in config} - {"data", "train", "eval"}
+    options = options - {"eval.head"} | {f"eval.head.{name}" for name in config.eval.head}
     told = dict(re.findall(r"<tr><td>([\w.]+)</td><td>([^<]*)</td></tr>", text.split("<h2>Settings</h2>")[1]))
-    assert options <= told.keys() and told["train.steps"] == "4" and told["eval.head"] == "linear"
+    assert options <= told.keys() and told["train.steps"] == "4" and told["eval.head.kind"] == "linear"
     assert f"<td>vidlbc</td><td>{vidlbc.__version__}</td>" in text and "<td>command</td><td>python " in text
     assert str(Path("tools") / "pretrain_video.py") in text

@@ -3,6 +3,7 @@
 A small tool with configs of its own stands in for the real ones; the last tests go over every config of the project.
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -13,9 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vidlbc import commands
 from vidlbc.errors import InputError, VidlbcError
-from vidlbc.run.cli import explain, load, load_with_choices
+from vidlbc.run import compose
+from vidlbc.run.cli import explain
 from vidlbc.run.composed import options_of
+from vidlbc.run.options import declared
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -23,9 +27,34 @@ TOOL = '''"""Weigh some videos.
 
 Second paragraph."""
 import errno, json, sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 from omegaconf import OmegaConf
 from vidlbc.run.cli import run
+from vidlbc.run.options import Many, option, required, section
 from vidlbc.errors import VideoError
+
+@dataclass
+class TrainOptions:
+    minutes: float | None = option(None, "budget")
+    steps: int = option(100, "the same in steps")
+    hours: float | None = option(2.5, "the day's budget; null: without end")
+
+@dataclass
+class Options:
+    choices: ClassVar[dict[str, str]] = {"temporal": "none"}
+    input: Many = required("videos: a folder, or a list of paths")
+    out: str = option("out/weigh", "where the result goes")
+    qp: int = option(32, "quality index, 0-63")
+    lr: float = option(0.001, "step of the optimiser")
+    sizes: list[float] = option([1, 2], "of the parts")
+    fast: bool = option(True, "or slow")
+    workers: int | None = option(None, "processes; null: one a core")
+    fail: str = option("never", "how")
+    log: str = option("${out}/log", "where it is told")
+    names: dict[str, int] = option({"a": 1}, "weights by name")
+    train: TrainOptions = section(TrainOptions, "the loop")
 
 def main(cfg):
     if cfg.fail == "ours":
@@ -48,32 +77,11 @@ def main(cfg):
     print(json.dumps(OmegaConf.to_container(cfg)))
 
 if __name__ == "__main__":
-    run(main, "weigh")
+    run(main, Options, "weigh", folder=Path(__file__).parents[1] / "configs")
 '''
 
 FILES = {
     "tools/weigh.py": TOOL,
-    "configs/weigh.yaml": """\
-defaults:
-  - temporal: none
-  - _self_
-
-input: ???        # videos: a folder, or a list of paths
-out: out/weigh    # where the result goes
-qp: 32            # quality index, 0-63
-# step of the
-# optimiser
-lr: 0.001
-sizes: [1, 2]
-fast: true
-workers: null     # processes; null: one a core
-fail: never
-log: ${out}/log
-train:            # the loop
-  minutes: null   # budget
-  steps: 100
-  hours: 2.5      # the day's budget; null: without end
-""",
     "configs/temporal/none.yaml": "kind: none   # which prior\n",
     "configs/temporal/lstm.yaml": "kind: lstm   # which prior\nwidth: 64    # channels of the state\n",
     "configs/experiment/demo.yaml": "# @package _global_\nqp: 20\ntrain:\n  minutes: 3\n",
@@ -110,23 +118,38 @@ def configs(project):
     return project / "configs"
 
 
-def failure(configs, *arguments):
-    with pytest.raises(InputError) as caught:
-        load(configs, "weigh", arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+@pytest.fixture(scope="module")
+def options(project):
+    spec = importlib.util.spec_from_file_location("weigh", project / "tools" / "weigh.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["weigh"] = module  # types of options are looked up there
+    spec.loader.exec_module(module)
+    yield module.Options
+    del sys.modules["weigh"]
 
 
-def test_the_defaults_and_every_kind_of_value(configs):
-    config = load(configs, "weigh", ["input=a"])
+@pytest.fixture
+def load(options, configs):
+    return lambda arguments, folder=None: compose.load(options, "weigh", arguments, folder or configs)
+
+
+@pytest.fixture
+def failure(load):
+    def told(*arguments, folder=None):
+        with pytest.raises(InputError) as caught:
+            load(arguments, folder)
+        message = str(caught.value)
+        assert "\n" not in message
+        return message
+
+    return told
+
+
+def test_the_defaults_and_every_kind_of_value(load):
+    config = load(["input=a"])
     assert (config.qp, config.lr, config.fast, config.workers, config.train.steps) == (32, 0.001, True, None, 100)
     assert config.temporal.kind == "none" and config.log == "out/weigh/log"
-    config = load(
-        configs,
-        "weigh",
-        ["input=a", "qp=40", "lr=1", "fast=false", "sizes=[3,4,5]", "workers=2", "train.steps=1e3", "out=x"],
-    )
+    config = load(["input=a", "qp=40", "lr=1", "fast=false", "sizes=[3,4,5]", "workers=2", "train.steps=1e3", "out=x"])
     assert (config.qp, config.lr, config.fast, config.workers, config.train.steps) == (40, 1.0, False, 2, 1000)
     assert isinstance(config.lr, float) and isinstance(config.train.steps, int)
     assert list(config.sizes) == [3, 4, 5] and config.log == "x/log"
@@ -136,9 +159,9 @@ def test_the_defaults_and_every_kind_of_value(configs):
     "text",
     ["/data/my videos (1)", "a,b", "x=1", "2024", "true", "~/clips", "C:\\clips", "s3://x/[a]{b}", "", "é/ü", "a'b"],
 )
-def test_a_path_needs_no_quoting(configs, text):
-    assert load(configs, "weigh", [f"input={text}"]).input == text
-    assert load(configs, "weigh", ["input=a", f"out={text}"]).out == text
+def test_a_path_needs_no_quoting(load, text):
+    assert load([f"input={text}"]).input == text
+    assert load(["input=a", f"out={text}"]).out == text
 
 
 @settings(max_examples=60, deadline=None)
@@ -150,50 +173,50 @@ def test_any_text_reaches_a_text_option_unchanged(text):
 
     if "${" in text or text in ("null", "???") or text[0] in "'\"[":
         return
-    config = OmegaConf.create({"out": typed("out", text, "default", False)})
+    config = OmegaConf.create({"out": typed("out", text, str, "default")})
     assert config.out == text
 
 
-def test_several_inputs(configs):
-    assert list(load(configs, "weigh", ["input=[a/b,c d]"]).input) == ["a/b", "c d"]
+def test_several_inputs(load):
+    assert list(load(["input=[a/b,c d]"]).input) == ["a/b", "c d"]
 
 
-def test_groups_and_experiments(configs):
-    config = load(configs, "weigh", ["input=a", "temporal=lstm", "temporal.width=32"])
+def test_groups_and_experiments(load):
+    config = load(["input=a", "temporal=lstm", "temporal.width=32"])
     assert (config.temporal.kind, config.temporal.width) == ("lstm", 32)
     for form in ("experiment=demo", "+experiment=demo"):
-        config = load(configs, "weigh", ["input=a", form])
+        config = load(["input=a", form])
         assert (config.qp, config.train.minutes, config.train.steps) == (20, 3, 100)
-    config = load(configs, "weigh", ["train.minutes=null", "input=a", "experiment=demo", "qp=21"])
+    config = load(["train.minutes=null", "input=a", "experiment=demo", "qp=21"])
     assert (config.qp, config.train.minutes) == (21, None)
-    assert load(configs, "weigh", ["input=a", "+extra.depth=3"]).extra.depth == 3
+    assert load(["input=a", "+extra.depth=3"]).extra.depth == 3
 
 
 @pytest.mark.slow
-def test_an_experiment_sets_only_what_its_tool_has(configs, tmp_path):
+def test_an_experiment_sets_only_what_its_tool_has(load, failure, configs, tmp_path):
     copy = Path(shutil.copytree(configs, tmp_path / "configs"))
     (copy / "experiment" / "recurrent.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /temporal: lstm\n"
         "temporal:\n  width: 32\nfolder: ???\ninput: ${folder}/videos\n"
     )
-    config = load(copy, "weigh", ["experiment=recurrent", "folder=f"])
+    config = load(["experiment=recurrent", "folder=f"], copy)
     assert (config.temporal.kind, config.temporal.width, config.input) == ("lstm", 32, "f/videos")
-    assert failure(copy, "experiment=recurrent") == "missing value: give folder=..."
+    assert failure("experiment=recurrent", folder=copy) == "missing value: give folder=..."
     (copy / "experiment" / "foreign.yaml").write_text(
         "# @package _global_\nqp: 20\ncrop: 3\ntrain:\n  steps: 5\n  rows: 2\n"
     )
     expected = "experiment=foreign sets train.rows, crop, which weigh does not have: is it another tool's?"
-    assert failure(copy, "input=a", "experiment=foreign") == expected
+    assert failure("input=a", "experiment=foreign", folder=copy) == expected
 
 
-def test_null_is_good_where_the_default_or_the_comment_says_so(configs):
-    assert load(configs, "weigh", ["input=a", "train.hours=null"]).train.hours is None
-    assert load(configs, "weigh", ["input=a", "workers=null"]).workers is None
-    assert failure(configs, "input=a", "train.steps=null") == "train.steps=null: expected an integer (default 100)"
+def test_null_is_good_where_the_type_says_so(load, failure):
+    assert load(["input=a", "train.hours=null"]).train.hours is None
+    assert load(["input=a", "workers=null"]).workers is None
+    assert failure("input=a", "train.steps=null") == "train.steps=null: expected an integer (default 100)"
 
 
-def test_the_last_of_two_overrides_wins(configs):
-    assert load(configs, "weigh", ["input=a", "qp=1", "qp=2"]).qp == 2
+def test_the_last_of_two_overrides_wins(load):
+    assert load(["input=a", "qp=1", "qp=2"]).qp == 2
 
 
 @pytest.mark.parametrize(
@@ -223,17 +246,31 @@ def test_the_last_of_two_overrides_wins(configs):
         ("=3", "'=3' is not key=value (--help lists all options)"),
     ],
 )
-def test_a_bad_override_is_named_with_what_was_expected(configs, argument, message):
-    assert failure(configs, "input=a", argument).startswith(message)
+def test_a_bad_override_is_named_with_what_was_expected(failure, argument, message):
+    assert failure("input=a", argument).startswith(message)
 
 
-def test_a_missing_value_is_named_with_its_meaning(configs):
-    assert failure(configs, "qp=3") == "missing value: give input=... (videos: a folder, or a list of paths)"
+def test_a_missing_value_is_named_with_its_meaning(failure):
+    assert failure("qp=3") == "missing value: give input=... (videos: a folder, or a list of paths)"
 
 
-def test_a_config_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="weigh.yaml: no such config"):
-        load(tmp_path, "weigh", [])
+def test_an_experiment_is_held_to_the_types(failure, configs, tmp_path):
+    copy = Path(shutil.copytree(configs, tmp_path / "configs"))
+    (copy / "experiment" / "wrong.yaml").write_text("# @package _global_\nqp: many\n")
+    assert failure("input=a", "experiment=wrong", folder=copy) == "qp=many: expected an integer"
+    (copy / "experiment" / "wrong.yaml").write_text("# @package _global_\ntrain:\n  steps: null\n")
+    assert failure("input=a", "experiment=wrong", folder=copy) == "train.steps=None: expected an integer"
+
+
+def test_a_path_in_brackets_is_a_path_where_there_is_one(load, tmp_path):
+    folder = tmp_path / "[a,b]"
+    assert list(load([f"input=[{tmp_path}/a,b]"]).input) == [f"{tmp_path}/a", "b"]
+    folder.mkdir()
+    assert load([f"input={folder}"]).input == str(folder)
+
+
+def test_a_mapping_takes_names_of_its_own(load):
+    assert load(["input=a", "names.a=3", "+names.b=4"]).names == {"a": 3, "b": 4}
 
 
 @pytest.mark.slow
@@ -246,8 +283,8 @@ def test_help_lists_every_default_with_its_comment(weigh):
         "input=??? # videos: a folder, or a list of paths",
         "qp=32 # quality index, 0-63",
         "lr=0.001 # step of the optimiser",
-        "sizes=[1,2]",
-        "fast=true",
+        "sizes=[1,2] # of the parts",
+        "fast=true # or slow",
         "workers=null # processes; null: one a core",
         "train.minutes=null # budget",
         "temporal.kind=none # which prior",
@@ -328,8 +365,7 @@ def test_explain_leaves_defects_to_the_stack_trace():
 
 
 def tools():
-    names = {path.stem for path in (REPO / "tools").glob("*.py")}
-    return sorted(names & {path.stem for path in (REPO / "configs").glob("*.yaml")})
+    return sorted(path.stem for path in (REPO / "tools").glob("*.py") if path.stem != "setup_env")
 
 
 @pytest.mark.slow
@@ -337,11 +373,10 @@ def tools():
 def test_every_tool_explains_itself(run_tool, name):
     done = run_tool(name, "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    takes_command = "\ncommand:" in (REPO / "configs" / f"{name}.yaml").read_text()
-    command = "COMMAND " if takes_command else ""
+    command = "COMMAND " if "command" in dict(declared(commands.command_module(name).Options)) else ""
     assert done.stdout.startswith(f"usage: python tools/{name}.py {command}key=value ...\n")
     options = done.stdout.partition("options, with their defaults")[2].partition("\n\n")[0].splitlines()[1:]
-    assert options and [line for line in options if "# " not in line] == [], "an option without a comment in its config"
+    assert options and [line for line in options if "# " not in line] == [], "an option without help"
 
 
 @pytest.mark.slow
@@ -356,9 +391,9 @@ def test_every_tool_refuses_an_unknown_override(call_tool, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", tools())
 def test_every_choice_of_every_group_composes(name):
-    folder = REPO / "configs"
-    _, choices = load_with_choices(folder, name, [])
+    options = commands.command_module(name).Options
+    _, choices = compose.load_with_choices(options, name, [])
     for group in choices:
-        for option in options_of(folder, group):
-            _, picked = load_with_choices(folder, name, [f"{group}={option}"])
-            assert picked[group] == option
+        for choice in options_of(REPO / "configs", group):
+            _, picked = compose.load_with_choices(options, name, [f"{group}={choice}"])
+            assert picked[group] == choice

@@ -30,6 +30,7 @@ from vidlbc.codec.prior.topdown import NUM_QP, Gains
 from vidlbc.codec.refinement.network import VideoDecoder
 from vidlbc.codec.temporal_stage import KINDS, MOVED_KINDS, MovedStage, NoContext, TemporalStage
 from vidlbc.errors import RETIRED, InputError
+from vidlbc.run.plugins import named_class
 from vidlbc.run.tensor_files import load_tensors, save_tensors
 
 SHIPPED = Path(__file__).parents[1] / "weights"
@@ -168,18 +169,26 @@ def build_temporal(kind: str, stage: ImageStage, **options: Any) -> TemporalStag
     """A temporal stage on top of `stage`, its trunk set to the stage's intra prior; its networks for pictures, where
     the options hold those of `motion`, to the stage's transforms. Raises InputError.
     """
-    known: Mapping[str, type[TemporalStage]] = MOVED_KINDS if "motion" in options else KINDS
-    if kind not in known:
-        raise InputError(f"unknown temporal stage {kind!r}: expected one of {', '.join(known)}")
+    built = temporal_class(kind, moves="motion" in options)
     prior = stage.prior
     try:
-        temporal = known[kind](stage.levels, list(prior.widths.values()), prior.block_count, **options)
+        temporal = built(stage.levels, list(prior.widths.values()), prior.block_count, **options)
     except (TypeError, ValueError) as error:
         raise InputError(f"temporal stage {kind!r}: {error}") from None
     temporal.trunk.load_state_dict(prior.state_dict())
     if isinstance(temporal, MovedStage):
         start_from(temporal.motion, stage)
     return temporal
+
+
+def temporal_class(kind: str, moves: bool = False) -> type[TemporalStage]:
+    """The class of a kind, or `package.module:Class`; `moves`: where frames are predicted from moved pictures.
+
+    Raises InputError for an unknown one.
+    """
+    ours: Mapping[str, type[TemporalStage]] = MOVED_KINDS if moves else KINDS
+    names = {name: f"{cls.__module__}:{cls.__name__}" for name, cls in ours.items()}
+    return named_class("temporal stage", kind, names, TemporalStage)
 
 
 def load_temporal(folder: Path, image: ImageModel, any_image: bool = False) -> tuple[TemporalStage, bytes]:

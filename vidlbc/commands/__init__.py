@@ -1,7 +1,7 @@
 """The commands:  vidlbc COMMAND key=value ...;  python tools/NAME.py of a checkout is the same.
 
-A command is a module with `main(config)`, whose docstring `--help` prints, and configs/NAME.yaml, which holds its
-options. One more is a line below.
+A command is a module with `main(config)` and the dataclass `Options` (vidlbc.run.options); `--help` prints its
+docstring and its options. One more is a line below.
 """
 
 import importlib
@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import NoReturn
 
+from omegaconf import DictConfig
+
 from vidlbc.run.cli import BAD_INPUT, reader_left, run
+from vidlbc.run.compose import load
 
 COMMANDS = {
     "pretrain_video": "vidlbc.commands.pretrain_video",
@@ -56,7 +59,12 @@ def run_command(name: str, argv: Sequence[str] | None = None, usage: str | None 
     """Run a command and exit. `argv`: default `sys.argv[1:]`; `usage`: how it is called, for `--help`."""
     module = command_module(name)
     arguments = list(sys.argv[1:] if argv is None else argv)
-    run(module.main, getattr(module, "CONFIG", name), [*getattr(module, "GIVEN", ()), *arguments], usage=usage)
+    run(module.main, module.Options, name, [*getattr(module, "GIVEN", ()), *arguments], usage=usage)
+
+
+def compose(name: str, arguments: Sequence[str] = ()) -> DictConfig:
+    """The config of a command, as its `main` gets it. Raises InputError."""
+    return load(command_module(name).Options, name, arguments)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,10 +14,41 @@ from omegaconf import DictConfig, ListConfig
 import vidlbc
 from vidlbc.codec.bitstream import Cut
 from vidlbc.errors import BitstreamError, InputError
+from vidlbc.run.options import option, required
 from vidlbc.run.outputs import Outputs
 from vidlbc.run.progress import progress_bar
 from vidlbc.shards import DecodedVideo, LatentShards, decode_shards
 from vidlbc.shards.decode import check_form, named, videos_of, write_frames
+
+
+@dataclass
+class Options:
+    """See `--help`."""
+
+    input: str = required("folder of shards, or one .vlbc file")
+    output: str = required("folder for the videos")
+    format: str = option("mp4", "mp4 or png")
+    overwrite: bool = option(
+        False, "true: replace files of these names that this run did not write; an interrupted run goes on without"
+    )
+    span: list[int] | None = option(
+        None, "of one .vlbc file: [START, STOP], those frames alone, decoded from the key frame before them"
+    )
+    split: str | None = option(None, "train, val or test; null is everything")
+    model: str | None = option(None, "shipped model or model folder; null is what the shards name")
+    temporal: str | None = option(None, "transformer, lstm or none; null is what the shards name")
+    refine: bool | None = option(
+        None,
+        "true: show what frames are predicted from, or refine them by the model's video decoder where its"
+        " kind knows no motion; false: frames of the image stage alone; null: what each bitstream is "
+        "meant to show",
+    )
+    device: str = option("auto", "auto, cpu or cuda")
+    max_pixels: int = option(
+        67108864, "larger frames (padded to the model's stride) are not decoded; bounds what a forged header may ask"
+    )
+    fps: Any = option(None, "frames a second of the mp4; null is the source's own")
+    crf: int = option(18, "quality of the mp4, 0 (lossless) to 51")
 
 
 def main(config: DictConfig) -> int:

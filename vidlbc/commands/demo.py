@@ -11,7 +11,7 @@ from vidlbc.commands import pretrain_video
 from vidlbc.data.motions import Settings, make
 from vidlbc.errors import InputError
 
-CONFIG = "pretrain_video"
+Options = pretrain_video.Options
 GIVEN = ("experiment=demo", "data.root=out/demo/videos", "out=out/demo/run")
 
 

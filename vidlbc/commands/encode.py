@@ -4,7 +4,7 @@ Run again with the same options, it finishes what is left, whichever launcher be
 OUTPUT/manifest.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 import vidlbc
 from vidlbc.errors import InputError, ShardError
+from vidlbc.run.options import option, required, section
 from vidlbc.run.stage_clock import stage_table
 from vidlbc.shards import (
     Content,
@@ -38,6 +39,82 @@ from vidlbc.shards import (
     watch,
     write_scripts,
 )
+
+
+@dataclass
+class SlurmOptions:
+    """`slurm.*`."""
+
+    submit: bool = option(True, "submit with sbatch; false only writes the scripts, and says how")
+    wait: bool = option(False, "show the progress until the array is over; stopping to look stops no task")
+    shards_per_task: int = option(1, "consecutive shards of one task of the array")
+    partition: str | None = option(None, "of sbatch, as the next four; null: the cluster's default")
+    time: str | None = option(None, "limit of a task, as 04:00:00; null: the partition's")
+    cpus: int | None = option(None, "CPUs of a task; null: the cluster's default")
+    gpus: int | None = option(None, "GPUs of a task; null: none")
+    memory: str | None = option(None, "memory of a task, as 8G; null: the cluster's default")
+    limit: int | None = option(None, "tasks that run at a time; null: no limit")
+    extra: list[str] | None = option(
+        None, "list of further lines of the script: '#SBATCH --account=A', 'module load ...'; null: none"
+    )
+
+
+@dataclass
+class Options:
+    """See `--help`."""
+
+    input: str = required("folder of videos, annotation list, or one video")
+    output: str = required("folder for the shards; the same command again resumes")
+    labels: str | None = option(None, "annotations that lie apart from the videos: a list, or a folder of them")
+    fold: int = option(1, "which split of UCF101 or HMDB51")
+    holdout: float = option(
+        0.2, "labelled videos without a split: the share that becomes test, by group; 0 holds nothing out"
+    )
+    model: str = option("default", "shipped model or model folder")
+    temporal: str | None = option(None, "transformer, lstm or none; null is the model's own")
+    qp: int = option(32, "quality, 0 (smallest) to 63 (best)")
+    psnr: float | None = option(
+        None, "dB; the smallest variant and QP that reach it, chosen for each clip; null: qp for all"
+    )
+    bitrate: float | None = option(
+        None, "kbit/s, mean of a clip; the highest QP of each clip whose file is no larger; null: qp for all"
+    )
+    bpp_per_db: float | None = option(
+        None, "bit/pixel that a dB is worth; each clip's variant and QP are where a dB more would cost more"
+    )
+    rdo: bool | None = option(
+        None,
+        "symbols chosen for rate and distortion; fewer bits at equal quality; null: as an earlier run "
+        "into output, else for kinds with a past",
+    )
+    effort: str = option(
+        "default",
+        "of the search for motion and for symbols: fast, default or best; kinds that predict from moved "
+        "pictures alone have one",
+    )
+    keyint: int = option(
+        0,
+        "frames from one key frame, where decoding may begin, to the next; 0: only at scene cuts; other "
+        "kinds have none",
+    )
+    variant: str | None = option(
+        None, "truncation of the latents, of a model that has some (V1, V2, ...); null: all channels"
+    )
+    context: bool = option(True, "code frames given the frames before them")
+    precision: str = option("fp32", "of the encoder's analysis: fp32 or bf16")
+    device: str = option("auto", "auto, cpu or cuda")
+    clip_frames: int = option(256, "longer videos are cut into clips of at most this many frames")
+    shard_videos: int = option(32, "videos in a shard; what is lost, at most, when a run is killed")
+    every: int | None = option(None, "only every n-th frame is coded; null: all")
+    max_side: int | None = option(None, "longest side in pixels; larger videos are scaled down")
+    backend: str = option("auto", "video decoder: auto, pyav, decord or opencv")
+    deadline_s: float = option(60.0, "seconds without a frame after which a file's decoder is killed")
+    processes: int = option(1, "encoding processes on this machine, with launcher=local")
+    launcher: str = option(
+        "local", "who encodes the shards: local (processes here), ray (actors on a cluster) or slurm (an array job)"
+    )
+    ray: RaySettings = section(RaySettings)
+    slurm: SlurmOptions = section(SlurmOptions)
 
 
 def main(config: DictConfig) -> None:

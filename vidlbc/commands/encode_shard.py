@@ -4,10 +4,25 @@ Tasks may run at the same time, again, and in any order: a finished shard is lef
 of the finished folder is written.
 """
 
+from dataclasses import dataclass
+
 from omegaconf import DictConfig
 
+from vidlbc.run.options import option, required
 from vidlbc.run.stage_clock import stage_table
 from vidlbc.shards import Plan, encode_task, gather_finished, time_spent
+
+
+@dataclass
+class Options:
+    """See `--help`."""
+
+    shards: str = required("the folder of shards")
+    task: int | None = option(
+        None, "number of the task; null: encode nothing, write the manifest of the finished shards"
+    )
+    per_task: int = option(1, "consecutive shards of a task: task 3 of 4 each is shards 12 to 15")
+    device: str = option("auto", "auto, cpu or cuda")
 
 
 def main(config: DictConfig) -> None:

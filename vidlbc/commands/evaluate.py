@@ -6,6 +6,7 @@ Every codec codes every clip at several qualities and decodes what it wrote. Pic
 done is kept: the same command again, or one with more codecs or qualities, measures what is missing.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,58 @@ from vidlbc.evaluate.rate_distortion.comparison import MEASURES, compare, compar
 from vidlbc.evaluate.rate_distortion.job import EvaluateSettings, evaluate_clips
 from vidlbc.evaluate.rate_distortion.tables import tables, write_csv
 from vidlbc.evaluate.report import choose_clip, environment, write_evaluation_report
+from vidlbc.run.options import option, required, section
+
+
+@dataclass
+class QualityOptions:
+    """`quality.*`."""
+
+    x264: list[float] | None = option(None, "CRF, 0 to 51")
+    x265: list[float] | None = option(None, "CRF, 0 to 51")
+    svtav1: list[float] | None = option(None, "CRF, 0 to 63")
+    jpeg: list[float] | None = option(None, "1 to 100")
+
+
+@dataclass
+class Options:
+    """See `--help`."""
+
+    data: str = required("folder of videos and pictures, or one file")
+    out: str = required(
+        "folder for points.csv, points.json, bd_rate.json, rd.png; the same command again adds what is missing"
+    )
+    codecs: list[str] = option(
+        ["vidlbc", "x264", "x265", "svtav1", "jpeg"],
+        "also x264-ld, x265-ld, svtav1-ld (low delay), compressai-hyperprior, compressai-ssf2020, ...",
+    )
+    model: str = option("default", "of vidlbc: shipped model or model folder")
+    other_models: list[str] = option([], "more of them, as [large]; what they code is named KIND@MODEL")
+    temporal: list[str] | None = option(
+        None,
+        "of vidlbc: kinds to compare, as [none,transformer]; null is all that the model has; "
+        "transformer+refine, +fast, +best, +keyint24: with refined pictures, another effort, a key frame "
+        "at least every 24 frames",
+    )
+    rdo: bool = option(
+        True,
+        "of vidlbc: also each kind that has a past with symbols chosen for rate and distortion, as transformer-rdo",
+    )
+    qp: list[int] = option(
+        [8, 20, 32, 44, 56], "of vidlbc: qualities, 0 (smallest) to 63 (best); a BD-rate needs at least 4"
+    )
+    quality: QualityOptions = section(QualityOptions, "of the others; null is five over the useful range")
+    preset: dict[str, Any] = option({"x264": "medium", "x265": "medium", "svtav1": "8"}, "of these encoders")
+    threads: int = option(1, "of these encoders")
+    compressai_weights: str | None = option(
+        None, "folder of the zoo's checkpoints, for compressai-*; without them these are left out"
+    )
+    report: bool = option(True, "out/report/index.html: one file to look at, with pictures side by side")
+    frames: int | None = option(64, "at most so many frames of a clip; null is all")
+    verify: bool = option(True, "decode every bitstream of vidlbc and compare its symbols")
+    precision: str = option("fp32", "of the analysis: fp32 or bf16")
+    device: str = option("auto", "auto, cpu or cuda")
+
 
 OURS = "vidlbc"
 

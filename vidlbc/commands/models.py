@@ -6,13 +6,22 @@
 A bitstream decodes with the weights of its fingerprint alone.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from vidlbc.codec import models
 from vidlbc.codec.load import load
+from vidlbc.run.options import option
 from vidlbc.run.tables import format_table
+
+
+@dataclass
+class Options:
+    """See `--help`."""
+
+    model: str | None = option(None, "a model folder; null: the shipped ones")
 
 
 def main(config: DictConfig) -> None:

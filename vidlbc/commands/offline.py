@@ -10,14 +10,85 @@ vidlbc offline measure model=default data=CLIPS out=FOLDER one device against an
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from vidlbc.commands import compose
 from vidlbc.errors import InputError
 from vidlbc.offline.plan import Plan, read_plan, scaled, with_calls
-from vidlbc.run.cli import load
 from vidlbc.run.configs import checkout, configs_folder
+from vidlbc.run.options import option
+
+
+@dataclass
+class Options:
+    """See `--help`."""
+
+    command: str = option(
+        "pack", "pack, run (on the node), join, dry (all of it here, scaled down) or measure; may be the first word"
+    )
+    plan: str | None = option(None, "a plan of configs/offline/, or a YAML file")
+    data: str | None = option(None, "pack, dry: folder that the plan's sources lie in; measure: folder of clips")
+    out: str | None = option(
+        None, "pack: folder of packs; join: of the model; dry: of everything; measure: of metrics.json"
+    )
+    device: str = option("auto", "auto, cpu or cuda: of the node")
+    part_mb: float | None = option(None, "MiB of a file: null is 60 for a pack's tar, 16 for results")
+    parts: int = option(8, "run: files in the results folder, at most")
+    total_mb: float = option(64.0, "run: MiB of them together; two generations fit, so that one is always whole")
+    call_minutes: float = option(10.0, "minutes of a call (one command on the node); the plan goes on between calls")
+    command_chars: int = option(2000, "characters of a command")
+    root: str | None = option(None, "folder on the node that everything lives in; pack: null is /tmp/vidlbc")
+    results: str | None = option(
+        None,
+        "run: folder that is brought home after each call, pack: as the node's shell is to read it, null "
+        "is $OUT; join: what came home",
+    )
+    until: str | None = option(
+        None,
+        "run, first call: HH:MM, an ISO time, @SECONDS or +MINUTES at which the plan is cut; null: as the plan says",
+    )
+    called: str | None = option(None, "run: @SECONDS since the epoch at which the call began; null is now")
+    collect_s: float = option(90.0, "run: seconds between two generations of results")
+    spare_s: float = option(20.0, "run: seconds before the end of a call at which the last results are written")
+    scale: float | None = option(
+        None, "pack, dry: share of the plan's minutes that a rehearsal takes; null: the plan itself"
+    )
+    least_s: float = option(40.0, "with scale=: seconds of a step, at least")
+    node_python: str | None = option(
+        None, "dry: file of the Python that stands for the node's; null is the one that runs here"
+    )
+    wheels: str | None = option(
+        None, "pack: folder of wheels for the node; an empty or missing one is filled by pip; null: none travel"
+    )
+    packages: list[str] = option(
+        [
+            "antlr4-python3-runtime==4.9.3",
+            "hydra-core==1.3.8",
+            "omegaconf==2.3.1",
+            "constriction==0.5.0",
+            "pytorch-msssim==1.0.0",
+        ],
+        "pack: those wheels; versions pinned",
+    )
+    python: str = option("3.12", "pack: the node's Python, for the wheels")
+    platforms: list[str] = option(
+        ["manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64"],
+        "pack: the node's platform tags, for the wheels",
+    )
+    step: str | None = option(None, "join: the step whose model it is; null: the last that left weights")
+    log: str | None = option(None, "join: file to append the log entry to")
+    model: str = option("default", "measure: shipped model or model folder")
+    temporal: str | None = option(None, "measure: transformer, lstm or none; null is the model's own")
+    what: list[str] = option(["symbols", "speeds", "precisions"], "measure: which")
+    qps: list[int] = option(
+        [8, 32, 56], "measure: one after another for symbols; all for precisions; the middle one for speeds"
+    )
+    clips: int = option(10, "measure: how many, evenly spread")
+    frames: int = option(16, "measure: of each, at most")
+
 
 _PACK_MB, _RESULTS_MB = 60.0, 16.0
 # Options that the printed commands hand on to `run`, where they are not what it takes by itself.
@@ -55,11 +126,12 @@ def pack(config: DictConfig) -> None:
 def _pack_settings(config: DictConfig, out: Path):
     from vidlbc.offline.packing import PackSettings
 
-    usual = load(configs_folder(), "offline", [])
+    usual = compose("offline")
     return PackSettings(
         data=Path(config.data).resolve(),
         out=out,
         repo=_repo(),
+        compose=compose,
         wheels=None if config.wheels is None else Path(config.wheels),
         packages=tuple(config.packages),
         python=str(config.python),

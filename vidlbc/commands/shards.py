@@ -12,7 +12,7 @@ Exit status 1: verify found something, or repair left something.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import vidlbc
 from vidlbc.errors import InputError, ShardError
 from vidlbc.pipeline.check import require_number
 from vidlbc.run.atomic_files import dump_json, write_atomic
+from vidlbc.run.options import Many, option, required
 from vidlbc.run.progress import progress_bar
 from vidlbc.run.tables import format_table
 from vidlbc.shards import LatentShards, Plan, contents_of, read_annotations
@@ -31,6 +32,39 @@ from vidlbc.shards.maintain.folder import check_decoding, require_shards, verify
 from vidlbc.shards.maintain.inventory import list_clips, list_shards, statistics
 from vidlbc.shards.maintain.merge import merge_folders
 from vidlbc.shards.maintain.repair import repair_folder
+
+
+@dataclass
+class Options:
+    """See `--help`."""
+
+    command: str = required("list, stats, verify, repair, merge, add or export; may be given as the first word")
+    input: Many = required("folder of shards; merge: two or more, as [A,B]")
+    output: str | None = option(None, "merge, export: the new folder; the same command again goes on")
+    out: str | None = option(None, "list, stats, verify, repair: the same as JSON, into this file")
+    split: str | None = option(
+        None, "list, export: train, val or test, null is everything; add: split of videos that have none"
+    )
+    label: str | None = option(None, "list: clips of this class, by name or number; null is all")
+    clips: bool = option(False, "list: a line for every clip")
+    processes: int = option(1, "verify, add: processes on this machine")
+    decode: bool = option(False, "verify: also decode clips, for the bitstream's own checks")
+    every: int = option(1, "verify decode=true: only every n-th clip")
+    apply: bool = option(False, "repair: do it; without, it is only told")
+    drop: bool = option(False, "repair: let clips go that nothing can mend")
+    videos: str | None = option(None, "add: folder of videos, annotation list, or one video")
+    labels: str | None = option(None, "add: annotations that lie apart from the videos: a list, or a folder of them")
+    fold: int = option(1, "add: which split of UCF101 or HMDB51")
+    shard_videos: int = option(32, "add: videos in a shard")
+    overwrite: bool = option(False, "export: true: replace files of these names that this export did not write")
+    format: str = option("mp4", "export: mp4, bitstreams (.vlbc) or latents (.safetensors)")
+    fps: Any = option(None, "export: frames a second of the mp4; null is the source's own")
+    crf: int = option(18, "export: quality of the mp4, 0 (lossless) to 51")
+    refine: bool | None = option(None, "export: as of vidlbc decode")
+    model: str | None = option(None, "shipped model or model folder; null is what the shards name")
+    temporal: str | None = option(None, "transformer, lstm or none; null is what the shards name")
+    device: str = option("auto", "auto, cpu or cuda")
+
 
 _LISTED = 20
 

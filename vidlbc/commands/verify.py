@@ -1,6 +1,7 @@
 """Verify shards: a fresh process, with other threads and batch sizes, must decode the symbols that the sources give."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -11,8 +12,24 @@ from vidlbc.errors import InputError
 from vidlbc.pipeline.check import require_number
 from vidlbc.pipeline.quality import spread
 from vidlbc.pipeline.verify import verify
+from vidlbc.run.options import option, required
 from vidlbc.run.progress import progress_bar
 from vidlbc.shards import LatentShards
+
+
+@dataclass
+class Options:
+    """See `--help`."""
+
+    input: str = required("folder of shards")
+    split: str | None = option(None, "train, val or test; null is everything")
+    videos: int | None = option(None, "clips to verify, evenly spread; null is all")
+    model: str | None = option(None, "shipped model or model folder; null is what the shards name")
+    temporal: str | None = option(None, "transformer, lstm or none; null is what the shards name")
+    device: str = option("auto", "auto, cpu or cuda: of this process")
+    other_device: str = option("cpu", "cpu or cuda: of the process that decodes")
+    other_threads: int = option(1, "threads of the process that decodes")
+    other_batch: int = option(3, "clips of equal size that it decodes at once")
 
 
 def main(config: DictConfig) -> None:

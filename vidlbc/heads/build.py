@@ -1,26 +1,28 @@
-"""Heads by name."""
+"""Heads by name, or as `package.module:Class`."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from vidlbc.errors import InputError
-from vidlbc.heads.attentive import AttentiveHead
 from vidlbc.heads.base import Head
-from vidlbc.heads.linear import LinearHead
-from vidlbc.heads.lstm import LSTMHead
+from vidlbc.run.plugins import named_class
 
-_KINDS: dict[str, type[Head]] = {"linear": LinearHead, "attentive": AttentiveHead, "lstm": LSTMHead}
+_KINDS = {
+    "linear": "vidlbc.heads.linear:LinearHead",
+    "attentive": "vidlbc.heads.attentive:AttentiveHead",
+    "lstm": "vidlbc.heads.lstm:LSTMHead",
+}
 HEAD_KINDS = tuple(_KINDS)
 
 
 def build_head(kind: str, levels: Sequence[tuple[int, int]], num_classes: int, **options: Any) -> Head:
-    """A head of `kind` (linear, attentive, lstm) over `levels` [(channels, stride), ...], fine to coarse.
+    """A head of `kind` (linear, attentive, lstm, or package.module:Class) over `levels` [(channels, stride), ...], fine
+    to coarse.
 
     Raises InputError for an unknown kind or an option that the kind does not have.
     """
-    if kind not in _KINDS:
-        raise InputError(f"unknown head '{kind}', expected one of: {', '.join(HEAD_KINDS)}")
+    head = named_class("head", kind, _KINDS, Head)
     try:
-        return _KINDS[kind](levels, num_classes, **options)
+        return head(levels, num_classes, **options)
     except TypeError as error:
         raise InputError(f"head '{kind}': {error}") from error

@@ -18,7 +18,7 @@ from pathlib import Path
 from vidlbc import offline
 from vidlbc.errors import InputError
 from vidlbc.offline.plan import Plan, Step
-from vidlbc.offline.sources import list_text, needs_of
+from vidlbc.offline.sources import Compose, list_text, needs_of
 from vidlbc.run.atomic_files import dump_json
 
 WEIGHTS = "vidlbc/weights"
@@ -61,13 +61,13 @@ class Packed:
     changed: int
 
 
-def pack(plan: Plan, data: Path, wheels: Sequence[Path], out: Path, repo: Path, limit: int) -> Packed:
+def pack(plan: Plan, data: Path, wheels: Sequence[Path], out: Path, repo: Path, compose: Compose, limit: int) -> Packed:
     """Write `out`; `limit`: bytes of a tar. Raises InputError where the sources are no such thing or do not fit.
 
     `repo`: a git checkout of this project, whose tracked files travel, weights aside.
     """
     commit, changed = _commit(repo)
-    groups = _in_order_of_need(plan, data, repo)
+    groups = _in_order_of_need(plan, data, repo, compose)
     fixed = [*_code(repo), *[Member(f"wheels/{path.name}", path) for path in sorted(wheels)]]
     bins = _fill(plan, fixed, groups, limit)
     places = {member.name: number for number, (members, _) in enumerate(bins) for member in members}
@@ -114,12 +114,12 @@ def _code(repo: Path) -> list[Member]:
     ]
 
 
-def _in_order_of_need(plan: Plan, data: Path, repo: Path) -> list[tuple[str, list[Member]]]:
+def _in_order_of_need(plan: Plan, data: Path, repo: Path, compose: Compose) -> list[tuple[str, list[Member]]]:
     """[(step, everything that it reads)]."""
     made = {name: list_text(sets, data) for name, sets in plan.lists.items()}
     groups = []
     for step in plan.steps:
-        needs = needs_of(plan, step, data, repo)
+        needs = needs_of(plan, step, data, compose)
         members = [Member(f"data/{name}", path) for name, path in needs.files.items()]
         members += [
             Member(f"data/{name}", text) for name, text in made.items() if any(f"/{name}" in arg for arg in step.args)

@@ -8,17 +8,19 @@ from vidlbc.errors import InputError
 from vidlbc.offline.commands import Command, commands, late
 from vidlbc.offline.pack import Packed, pack
 from vidlbc.offline.plan import Plan
+from vidlbc.offline.sources import Compose
 from vidlbc.offline.wheels import find_wheels
 from vidlbc.run.tables import format_table
 
 
 @dataclass(frozen=True)
 class PackSettings:
-    """`part`: bytes of a tar; `options`: of `vidlbc offline run`; the others as in configs/offline.yaml."""
+    """`part`: bytes of a tar; `options`: of `vidlbc offline run`; the others as in vidlbc.commands.offline."""
 
     data: Path
     out: Path
     repo: Path
+    compose: Compose
     wheels: Path | None
     packages: tuple[str, ...]
     python: str
@@ -47,7 +49,7 @@ def make_packs(plan: Plan, settings: PackSettings) -> Packs:
     wheels = []
     if settings.wheels is not None:
         wheels = find_wheels(settings.wheels, list(settings.packages), settings.python, list(settings.platforms))
-    packed = pack(plan, settings.data, wheels, settings.out, settings.repo, settings.part)
+    packed = pack(plan, settings.data, wheels, settings.out, settings.repo, settings.compose, settings.part)
     typed = commands(plan, packed.parts, settings.root, settings.results, settings.options, settings.command_chars)
     return Packs(plan, packed, len(wheels), tuple(typed))
 

@@ -5,20 +5,21 @@ A wrong option is so told before anything travels, and every path below `data=` 
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from vidlbc.data.corpus import locate
 from vidlbc.errors import InputError
 from vidlbc.offline.plan import Plan, Source, Step, fill, merged
-from vidlbc.run.cli import load
 from vidlbc.shards import read_annotations
 from vidlbc.train.data import pictures
 
+# A command's name and arguments -> its config. Raises InputError; KeyError where there is no such command.
+Compose = Callable[[str, Sequence[str]], DictConfig]
 _TRAIN_ONLY = "tools/pretrain_image.py"  # of an annotation list it reads the train split
 
 
@@ -30,11 +31,12 @@ class Needs:
     weights: tuple[str, ...]
 
 
-def needs_of(plan: Plan, step: Step, data: Path, repo: Path) -> Needs:
-    """Raises InputError for an option that the step's tool does not have, or a source that is not there."""
+def needs_of(plan: Plan, step: Step, data: Path, compose: Compose) -> Needs:
+    """`compose`: of the tools' options. Raises InputError for an option that the step's tool does not have, or a source
+    that is not there."""
     found: dict[str, Path] = {}
     for variant in _variants(plan, step):
-        for source, listed in _sources(plan, step, variant, data, repo):
+        for source, listed in _sources(plan, step, variant, data, compose):
             for path in _files(source, listed, data):
                 found[_place(path, data)] = path
     for name, sets in plan.lists.items():
@@ -51,7 +53,7 @@ def _variants(plan: Plan, step: Step) -> list[tuple[str, ...]]:
 
 
 def _sources(
-    plan: Plan, step: Step, variant: Sequence[str], data: Path, repo: Path
+    plan: Plan, step: Step, variant: Sequence[str], data: Path, compose: Compose
 ) -> Iterator[tuple[pictures.Source, bool]]:
     """(source, whether all splits of a list count)."""
     tool, *words = step.run.split()
@@ -59,10 +61,10 @@ def _sources(
         return
     values = {"data": str(data), "out": "out", "until": "+1", "device": "cpu", **{s.name: s.name for s in plan.steps}}
     arguments = [*words, *[fill(text, values) for text in merged(step.args, variant)]]
-    if not (repo / tool).is_file():
-        raise InputError(f"plan {plan.name}, step {step.name}: unknown step, there is no {tool}")
     try:
-        config = load(repo / "configs", Path(tool).stem, arguments)
+        config = compose(Path(tool).stem, arguments)
+    except KeyError:
+        raise InputError(f"plan {plan.name}, step {step.name}: unknown step, there is no {tool}") from None
     except InputError as error:
         raise InputError(f"plan {plan.name}, step {step.name}: {error}") from None
     made = {str(data / name) for name in plan.lists}

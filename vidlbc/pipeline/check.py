@@ -9,10 +9,10 @@ from typing import Any
 
 from vidlbc.codec import models
 from vidlbc.codec.inputs import check_qp, pick_device
-from vidlbc.codec.temporal_stage import KINDS
+from vidlbc.codec.models import temporal_class
 from vidlbc.data.corpus import locate
 from vidlbc.errors import InputError, check_switch
-from vidlbc.heads.build import HEAD_KINDS
+from vidlbc.heads import build_head
 from vidlbc.pipeline.settings import JobSettings
 from vidlbc.pipeline.train import started_from
 from vidlbc.shards import Content, Corpus, Settings, contents_of, known_contents, read_annotations, split_corpus
@@ -112,11 +112,11 @@ def _check_values(settings: JobSettings) -> None:
     """A value that would only be met after an hour of training is met here."""
     check_qp(settings.qp)
     check_switch("rdo", settings.rdo)
-    _one_of("temporal", settings.temporal, tuple(KINDS))
+    temporal_class(settings.temporal)
     _one_of("precision", settings.precision, ("fp32", "bf16"))
     train, clips, evaluation = settings.train, settings.train.clips, settings.evaluation
     started_from(settings)
-    _one_of("eval.head", evaluation.head, HEAD_KINDS)
+    build_head(evaluation.head, [(1, 8)], 2, grid=evaluation.grid, **evaluation.head_options)
     for name, value, least in (
         ("processes", settings.processes, 1),
         ("data.clip_frames", settings.clip_frames, 1),
@@ -130,7 +130,7 @@ def _check_values(settings: JobSettings) -> None:
         ("eval.videos", evaluation.videos, 1),
         ("eval.frames", evaluation.frames, 1),
         ("eval.views", evaluation.views, 1),
-        ("eval.grid", evaluation.grid, 1),
+        ("eval.head.grid", evaluation.grid, 1),
         ("eval.epochs", evaluation.epochs, 1),
     ):
         require_number(name, value, least, whole=True)

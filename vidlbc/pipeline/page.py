@@ -199,7 +199,9 @@ def _options(settings: JobSettings) -> dict[str, Any]:
     values = asdict(settings)
     train, evaluation = values.pop("train"), values.pop("evaluation")
     clips, budget = train.pop("clips"), train.pop("budget") or {"steps": None, "minutes": None}
-    del clips["max_side"], evaluation["panel_frames"], evaluation["head_options"], values["shard_videos"]
+    del clips["max_side"], evaluation["panel_frames"], values["shard_videos"]
+    head = {"kind": evaluation.pop("head"), "grid": evaluation.pop("grid"), **evaluation.pop("head_options")}
+    evaluation |= {f"head.{name}": value for name, value in head.items()}
     data = {f"data.{name}": values.pop(name) for name in _DATA_OPTIONS}
     trained = {f"train.{name}": value for name, value in {**budget, **train, **clips}.items()}
     return {**data, **values, **trained, **{f"eval.{name}": value for name, value in evaluation.items()}}

@@ -6,26 +6,27 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from vidlbc.run.composed import keys_of, options_of, parent_of
+from vidlbc.run.options import declared, members
 
 
 def describe(
     main: Callable[..., Any],
     usage: str | None,
+    options: type,
     folder: Path,
-    name: str,
     config: DictConfig,
     choices: dict[str, str | None],
 ) -> str:
     """The help text of the tool that defines `main`, for a composed `config` and the choices made in its groups.
 
     `usage`: how it is called; None: as a script."""
-    meaning = comments(folder, name, choices)
+    meaning = {key: option.help for key, option in declared(options)} | comments(folder, choices)
     ours = main.__module__.startswith("vidlbc.")
     script = Path(sys.argv[0] if ours else inspect.getfile(main))
     purpose = (inspect.getdoc(inspect.getmodule(main)) or inspect.getdoc(main) or "").strip()
@@ -34,10 +35,13 @@ def describe(
     if purpose:
         lines += [purpose, ""]
     rows: list[tuple[str, str]] = []
+    mappings = [key for key, option in declared(options) if any(get_origin(m) is dict for m in members(option.kind))]
     for key in keys_of(config):
         parent, last = parent_of(config, key)
         node = parent._get_node(last)
-        if isinstance(node, DictConfig) and len(node):
+        if isinstance(node, DictConfig) and len(node) and key not in meaning:
+            continue
+        if any(key.startswith(f"{mapping}.") for mapping in mappings):
             continue
         rows.append((f"{key}={_show(node)}", meaning.get(key, "")))
     width = min(36, max((len(left) for left, _ in rows), default=0))
@@ -48,16 +52,16 @@ def describe(
         groups.setdefault("experiment", options_of(folder, "experiment"))
     if groups:
         lines += ["", "choices (folders of configs/):"]
-        for group, options in groups.items():
-            picked = [f"[{o}]" if o == choices.get(group) else o for o in options]
-            lines.append(f"  {group}={'|'.join(picked)}")
+        for group, there in groups.items():
+            picked = [f"[{name}]" if name == choices.get(group) else name for name in there]
+            lines.append(f"  {group.partition('@')[2] or group}={'|'.join(picked)}")
     lines += ["", "debug=true shows the stack trace of an error; --cfg prints the composed config and stops"]
     return "\n".join(lines)
 
 
-def comments(folder: Path, name: str, choices: dict[str, str | None]) -> dict[str, str]:
-    """The comment of every key: beside its value, or on the lines right above it; {dotted key: text}."""
-    found = _comments_of(folder / f"{name}.yaml", "")
+def comments(folder: Path, choices: dict[str, str | None]) -> dict[str, str]:
+    """The comment of every key of the choices: beside its value, or on the lines right above it; {dotted key: text}."""
+    found: dict[str, str] = {}
     for group, choice in choices.items():
         place, _, package = group.partition("@")
         if choice:

@@ -1,51 +1,75 @@
-"""What the text behind `key=` means: a value of the type of the option's default, see `vidlbc.run.cli`."""
+"""What the text behind `key=` means: a value of the type that the option declares."""
 
+from __future__ import annotations
+
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from vidlbc.errors import InputError
+from vidlbc.run.options import fitted, is_many, members, takes_null, words
 
 
-def typed(key: str, text: str, default: Any, may_be_null: bool) -> Any:
-    """`text` as a value of the type of `default`. Raises InputError that names what was expected."""
-    if isinstance(default, str):  # "???" too
-        if text == "null" and may_be_null:
-            return None
-        if default == "???" and text.startswith("[") and text.endswith("]"):
-            return parse(key, text)  # several inputs
-        return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
-    if default is None:
-        try:
-            value = parse(key, text)
-        except InputError:
-            return text  # a path with characters of Hydra's grammar in it
-        return text if type(value).__name__.endswith("Sweep") else value
-    if isinstance(default, DictConfig):
-        inside = ", ".join(f"{key}.{name}" for name in list(default)[:6])
-        raise InputError(f"{key}={text}: {key} is a section; set one of {inside}")
-    value = parse(key, text)
-    if value is None and may_be_null:
+def typed(key: str, text: str, kind: Any, default: Any) -> Any:
+    """`text` as a value of type `kind`. Raises InputError that names what was expected."""
+    if isinstance(default, DictConfig) and kind is not Any:
+        raise _a_section(key, text, default)
+    if text == "null" and takes_null(kind):
         return None
-    if isinstance(default, bool):
-        kind, good = "true or false", isinstance(value, bool)
-    elif isinstance(default, int):
-        kind, good = "an integer", not isinstance(value, bool) and isinstance(value, (int, float)) and value % 1 == 0
-        value = int(value) if good else value
-    elif isinstance(default, float):
-        kind, good = "a number", not isinstance(value, bool) and isinstance(value, (int, float))
-        value = float(value) if good else value
-    else:
+    if is_many(kind):
+        listed = text.startswith("[") and text.endswith("]") and not Path(text).exists()
+        return parse(key, text) if listed else _unquoted(text)
+    if kind is Any:
+        return _loosely(key, text)
+    if str in members(kind) and not any(member in (int, float, bool) for member in members(kind)):
+        return _unquoted(text)
+    good, value = fitted(parse(key, text), kind)
+    if good:
+        return value
+    if str in members(kind):
+        return _unquoted(text)
+    shown = OmegaConf.to_container(default) if OmegaConf.is_config(default) else default
+    told = "" if shown is None else f" (default {shown})"
+    raise InputError(f"{key}={text}: expected {words(kind)}{told}")
+
+
+def typed_like(key: str, text: str, default: Any) -> Any:
+    """`text` as a value of the type of `default`, where no type is declared: options of a choice."""
+    if isinstance(default, DictConfig):
+        raise _a_section(key, text, default)
+    if default is None:
+        return None if text == "null" else _loosely(key, text)
+    if OmegaConf.is_config(default):
         numbers = len(default) > 0 and all(isinstance(item, (int, float)) for item in default)
-        kind = "a list of numbers, as [1,2]" if numbers else "a list, as [a,b]"
-        good = isinstance(value, list) and not (numbers and any(not isinstance(i, (int, float)) for i in value))
-        default = OmegaConf.to_container(default)
-    if not good:
-        raise InputError(f"{key}={text}: expected {kind} (default {default})")
-    return value
+        good, value = fitted(parse(key, text), list[float] if numbers else list[Any])
+        if not good:
+            kind = "a list of numbers, as [1,2]" if numbers else "a list, as [a,b]"
+            raise InputError(f"{key}={text}: expected {kind} (default {OmegaConf.to_container(default)})")
+        return parse(key, text)
+    return typed(key, text, type(default), default)
+
+
+def _a_section(key: str, text: str, section: DictConfig) -> InputError:
+    inside = ", ".join(f"{key}.{name}" for name in list(section)[:6])
+    return InputError(f"{key}={text}: {key} is a section; set one of {inside}")
+
+
+def _loosely(key: str, text: str) -> Any:
+    """A number, a list, ..., where the text is one, else the text."""
+    try:
+        value = parse(key, text)
+    except InputError:
+        return text  # a path with characters of Hydra's grammar in it
+    return text if type(value).__name__.endswith("Sweep") else value
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def parse(key: str, text: str) -> Any:
+    """What Hydra's grammar makes of `text`. Raises InputError."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

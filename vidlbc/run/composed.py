@@ -28,3 +28,16 @@ def keys_of(config: DictConfig, prefix: str = "") -> list[str]:
         if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
             found += keys_of(child, key + ".")
     return found
+
+
+def has(config: DictConfig, key: str) -> bool:
+    parent, last = parent_of(config, key)
+    return isinstance(parent, DictConfig) and last in parent.keys()
+
+
+def current(config: DictConfig, key: str) -> Any:
+    parent, last = parent_of(config, key)
+    if OmegaConf.is_missing(parent, last):
+        return "???"
+    # An interpolation that needs a value not given yet accepts anything, like null.
+    return OmegaConf.select(config, key, throw_on_resolution_failure=False)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_MARK = "pretrain_video.yaml"  # of any folder called configs, ours has it
+_MARK = "experiment/demo.yaml"  # of any folder called configs, ours has it
 
 
 def configs_folder() -> Path:

@@ -16,9 +16,9 @@ from vidlbc.codec.image_stage import build_image_stage
 from vidlbc.codec.image_stage.blocks import ConvBlock, GatedBlock
 from vidlbc.codec.image_stage.cost import multiply_adds
 from vidlbc.codec.models import SHIPPED
+from vidlbc.commands import compose
 from vidlbc.errors import InputError
 from vidlbc.experiments.blocks.study import contestants
-from vidlbc.run.cli import load
 from vidlbc.train.objectives.image import RateDistortion
 
 REPO = Path(__file__).resolve().parents[3]
@@ -171,7 +171,7 @@ def test_networks_of_the_study_are_scaled_from_widths_of_their_own():
     from vidlbc.experiments.blocks.command import settings_of
 
     given = ["experiment=blocks_networks", "data.folder=/data", "out=out", "contestants=[depthwise,conv_gated]"]
-    found = contestants(settings_of(load(REPO / "configs", "compare_blocks", given)))
+    found = contestants(settings_of(compose("compare_blocks", given)))
     assert found["depthwise"]["widths"] == [48, 128, 192, 256]
     # 64, 160, 224, 288 times one half, to steps of 4; stride 4 keeps the 48 that the start from a transform needs.
     assert found["conv_gated"]["widths"] == [48, 80, 112, 140] and found["conv_gated"]["block"] == list(MIXED)

@@ -13,9 +13,9 @@ import vidlbc
 from tests.codec.small_models import noisy_frames, save_small_model
 from vidlbc.codec.image_stage.cost import Compute, match_widths, multiply_adds
 from vidlbc.codec.image_stage.moga import ChannelAggregation, MogaBlock, MultiOrderDWConv, SpatialAggregation
+from vidlbc.commands import compose
 from vidlbc.errors import InputError
 from vidlbc.experiments.blocks.study import contestants
-from vidlbc.run.cli import load
 from vidlbc.train.objectives.image import RateDistortion
 
 REPO = Path(__file__).resolve().parents[3]
@@ -144,7 +144,7 @@ def test_multiply_adds_are_those_of_the_layers():
 def test_the_contestants_of_the_study_have_equal_compute():
     from vidlbc.experiments.blocks.command import settings_of
 
-    config = load(REPO / "configs", "compare_blocks", ["data.train=a", "data.val=b", "out=c"])
+    config = compose("compare_blocks", ["data.train=a", "data.val=b", "out=c"])
     stages = contestants(settings_of(config))
     assert list(stages) == ["depthwise", "residual_gdn", "moga"]
     totals = {name: multiply_adds("lbc", options).total for name, options in stages.items()}

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 import vidlbc
 from tests.experiments.learning_by_compression.conftest import VARIANTS
 from tests.processes import ScriptProcess
+from vidlbc.commands import compose
 from vidlbc.errors import InputError
 from vidlbc.experiments.learning_by_compression.command import settings_of
 from vidlbc.experiments.learning_by_compression.study import StudySettings, run_study
 from vidlbc.experiments.learning_by_compression.two_step import LoopSettings, plan
-from vidlbc.run.cli import load
 
 REPO = Path(__file__).resolve().parents[3]
 SETTINGS = LoopSettings(first=100, raising=40, holding=60, keep_earlier=0.5)
@@ -60,7 +60,7 @@ def test_variants_must_be_nested():
 
 
 def settings(arguments: list[str]) -> StudySettings:
-    return settings_of(load(REPO / "configs", "learn_by_compression", arguments))
+    return settings_of(compose("learn_by_compression", arguments))
 
 
 def kill_when(process: ScriptProcess, there: Path) -> None:

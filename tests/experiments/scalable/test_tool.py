@@ -8,17 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import REPO
+from vidlbc.commands import compose
 from vidlbc.errors import InputError
 from vidlbc.experiments.clips import ClipSettings
 from vidlbc.experiments.scalable.command import settings_of
 from vidlbc.experiments.scalable.report import Measured, compare
 from vidlbc.experiments.scalable.settings import ANCHORS, PartSettings, ScalableSettings
 from vidlbc.experiments.scalable.study import run_scalable_study
-from vidlbc.run.cli import load
 from vidlbc.train.data.pictures import Source
 
-CONFIGS = REPO / "configs"
 SMALL = [
     "image_stage.N=8",
     "image_stage.M_base=8",
@@ -96,12 +94,12 @@ def test_the_experiment_runs_resumes_and_refuses_another_request(data, tmp_path,
     assert (out / "both_0.01/head.safetensors").read_bytes() == (out / "base_0.01/head.safetensors").read_bytes()
 
     before = {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")}
-    assert run_scalable_study(settings_of(load(CONFIGS, "scalable", command[1:]))) is not None
+    assert run_scalable_study(settings_of(compose("scalable", command[1:]))) is not None
     assert capsys.readouterr().out == run.stdout
     assert {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")} == before
 
     with pytest.raises(InputError, match="choose another out=, or give the old value to resume"):
-        run_scalable_study(settings_of(load(CONFIGS, "scalable", [*command[1:], "task.strength_low=0.5"])))
+        run_scalable_study(settings_of(compose("scalable", [*command[1:], "task.strength_low=0.5"])))
 
 
 def settings(data: Path, out: Path, **changes) -> ScalableSettings:
@@ -147,7 +145,7 @@ def test_settings_that_cannot_be_are_told(data, tmp_path, changes, told):
 def test_the_tool_refuses_other_stages(override, told):
     arguments = ["data.actions=a", "data.pictures=[b]", "out=c", override]
     with pytest.raises(InputError, match=told):
-        settings_of(load(CONFIGS, "scalable", arguments))
+        settings_of(compose("scalable", arguments))
 
 
 # ---- figures

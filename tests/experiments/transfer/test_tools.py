@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vidlbc.commands import compose
 from vidlbc.errors import InputError
 from vidlbc.experiments.blocks.command import settings_of as block_settings
 from vidlbc.experiments.blocks.study import run_block_study
 from vidlbc.experiments.transfer.command import settings_of as transfer_settings
 from vidlbc.experiments.transfer.study import run_transfer
-from vidlbc.run.cli import load
 
 REPO = Path(__file__).resolve().parents[3]
 HEAD = {
@@ -86,13 +86,13 @@ def test_transfer_from_start_to_end(run_tool, data, small_model, tmp_path, capsy
     # Again: nothing is trained; a row that is missing is, to the same figures.
     kept = (out / "boundaries" / "klt_tuned" / "checkpoint.safetensors").stat().st_mtime_ns
     (out / "super_resolution" / "pretrained_frozen_identity" / "result.json").unlink()
-    run_transfer(transfer_settings(load(REPO / "configs", "transfer", given)))
+    run_transfer(transfer_settings(compose("transfer", given)))
     assert capsys.readouterr().out in first.stdout
     assert json.loads((out / "metrics.json").read_text())["tasks"] == figures
     assert (out / "boundaries" / "klt_tuned" / "checkpoint.safetensors").stat().st_mtime_ns == kept
 
     with pytest.raises(InputError, match="super_resolution.scale=2, this one has super_resolution.scale=4"):
-        run_transfer(transfer_settings(load(REPO / "configs", "transfer", [*given, "super_resolution.scale=4"])))
+        run_transfer(transfer_settings(compose("transfer", [*given, "super_resolution.scale=4"])))
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_what_cannot_be_run_is_one_line(data, small_model, tmp_path, change, mes
     if change.startswith("super_resolution"):
         given = [a for a in given if not a.startswith(("classes.sets", "boundaries.train"))]
     with pytest.raises(InputError, match=re.escape(message)):
-        run_transfer(transfer_settings(load(REPO / "configs", "transfer", [*given, change])))
+        run_transfer(transfer_settings(compose("transfer", [*given, change])))
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
@@ -152,7 +152,7 @@ def test_blocks_from_start_to_end(run_tool, data, tmp_path, capsys):
     assert rows["depthwise"]["bd_rate"] == 0 and (out / "curves.png").is_file()
     assert "BD-rate against depthwise" in first.stdout
     capsys.readouterr()
-    run_block_study(block_settings(load(REPO / "configs", "compare_blocks", given)))
+    run_block_study(block_settings(compose("compare_blocks", given)))
     assert capsys.readouterr().out in first.stdout  # the table alone: nothing is trained again
 
     for change, message in {
@@ -161,4 +161,4 @@ def test_blocks_from_start_to_end(run_tool, data, tmp_path, capsys):
         "contestants=[depthwise,attention]": "unknown network 'attention', expected depthwise, residual_gdn, moga",
     }.items():
         with pytest.raises(InputError, match=re.escape(message)):
-            run_block_study(block_settings(load(REPO / "configs", "compare_blocks", [*given, change])))
+            run_block_study(block_settings(compose("compare_blocks", [*given, change])))

@@ -5,6 +5,7 @@
 The same command resumes a stopped run.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,99 @@ from omegaconf import DictConfig, OmegaConf
 
 from vidlbc.errors import InputError
 from vidlbc.experiments.blocks.study import BlockStudySettings, run_block_study
+from vidlbc.run.options import Many, option, required, section
 from vidlbc.train.data.image_data import CropSettings
 from vidlbc.train.data.pictures import Source
+
+
+@dataclass
+class DataOptions:
+    """`data.*`."""
+
+    train: Many = required(
+        "[a,b,...]: folders, files, patterns (a/*train*), lists (their train split), {path: a, every: 8}"
+    )
+    val: Many = required("the same: pictures to measure on; nothing is chosen on them")
+    frames_per_video: int = option(3, "pictures taken from a video, out of its first 64 frames")
+    max_side: int | None = option(None, "longest side in pixels; larger pictures are scaled down; null is as they are")
+
+
+@dataclass
+class TrainOptions:
+    """`train.*`."""
+
+    steps: int = option(400, "of every training")
+    same_time: bool = option(True, "train each again, for as much processor time as the reference took")
+    lr: float = option(0.0015, "peak learning rate of AdamW; cosine decay")
+    ema: float = option(0.99, "decay of the moving average of the weights, which is what is kept")
+    size: int = option(128, "pixels of a crop's side")
+    batch: int = option(8, "crops a step")
+    seed: int = option(0, "of everything random")
+
+
+@dataclass
+class EvalOptions:
+    """`eval.*`."""
+
+    qps: list[int] = option([8, 24, 32, 40, 56], "at least four, where the pictures are coded")
+    pictures: int = option(24, "at most so many of them, evenly spread")
+
+
+@dataclass
+class Options:
+    """See `--help`."""
+
+    data: DataOptions = section(DataOptions)
+    out: str = required("folder of the models, metrics.json and curves.png")
+    device: str = option("auto", "auto, cpu or cuda")
+    contestants: list[str] = option(
+        ["depthwise", "residual_gdn", "moga"], "networks of the list below; the first is the reference"
+    )
+    blocks: dict[str, Any] = option(
+        {
+            "depthwise": {"block": "depthwise", "encoder_blocks": [1, 3, 3, 2], "decoder_blocks": [2, 4, 3, 2]},
+            "residual_gdn": {"block": "residual_gdn", "encoder_blocks": [0, 1, 1, 1], "decoder_blocks": [1, 1, 1, 1]},
+            "moga": {"block": "moga", "encoder_blocks": [0, 1, 1, 1], "decoder_blocks": [1, 1, 1, 1]},
+            "large": {
+                "block": "depthwise",
+                "encoder_blocks": [0, 1, 3, 2],
+                "decoder_blocks": [1, 1, 3, 2],
+                "tail_block": "residual_gdn",
+                "encoder_tail": [0, 1, 0, 0],
+                "decoder_tail": [1, 1, 0, 0],
+            },
+            "conv_gated": {
+                "block": ["conv", "conv", "gated", "gated"],
+                "widths": [64, 160, 224, 288],
+                "encoder_blocks": [0, 1, 2, 1],
+                "decoder_blocks": [1, 1, 2, 1],
+            },
+            "conv_gated_deep": {
+                "block": ["conv", "conv", "gated", "gated"],
+                "widths": [64, 160, 224, 288],
+                "encoder_blocks": [0, 1, 3, 2],
+                "decoder_blocks": [1, 2, 3, 2],
+            },
+            "gdn_gated": {
+                "block": ["residual_gdn", "residual_gdn", "gated", "gated"],
+                "widths": [64, 160, 224, 288],
+                "encoder_blocks": [0, 1, 2, 1],
+                "decoder_blocks": [1, 1, 2, 1],
+            },
+        },
+        "networks by name: blocks, how many of each, what else differs from stage=",
+    )
+    widths: list[int] = option(
+        [48, 128, 192, 256], "hidden channels of the reference at strides 4, 8, 16, 32: they set the compute"
+    )
+    floor: list[int] = option(
+        [48, 64, 64, 64], "the others' widths are theirs times a factor, not below this: room for the start (klt)"
+    )
+    stage: dict[str, Any] = option(
+        {"channels": [2, 40, 48, 64], "prior_widths": [64, 96, 128], "prior_blocks": 2}, "options that all share"
+    )
+    train: TrainOptions = section(TrainOptions)
+    eval: EvalOptions = section(EvalOptions)
 
 
 def settings_of(config: DictConfig) -> BlockStudySettings:

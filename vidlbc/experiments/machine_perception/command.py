@@ -5,8 +5,9 @@
 Prints one table and writes metrics.json and a plot. The same command resumes a stopped run.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,8 +20,152 @@ from vidlbc.experiments.machine_perception.lowshot import LowShotSettings
 from vidlbc.experiments.machine_perception.probe import ProbeSettings
 from vidlbc.experiments.machine_perception.study import StudySettings, run_study
 from vidlbc.heads.resnet import ResNetSettings
+from vidlbc.run.options import Many, option, required, section
 from vidlbc.train.data.pictures import Source
 from vidlbc.train.schedule import Budget
+
+
+@dataclass
+class DataOptions:
+    """`data.*`."""
+
+    actions: str = required("labelled clips with splits: an annotation list or folder")
+    pictures: Many = option(
+        [], "[a,b,...]: folders, files, patterns, lists (their train split) to train the codec on besides"
+    )
+    cache: str | None = option(None, "folder of the clips that were read; null is out/cache")
+    size: int = option(128, "pixels of a clip's side; every codec codes these clips")
+    frames: int = option(48, "frames of a clip at most")
+    every: int = option(2, "every how many-th frame of the video")
+
+
+@dataclass
+class TrainOptions:
+    """`train.*`."""
+
+    steps: int = option(1500, "budget; the paper: 70 epochs of 400,000 pictures")
+    minutes: float | None = option(None, "the same in minutes; whichever ends first; null: steps alone")
+    lr: float = option(0.001, "peak learning rate, cosine decay; the paper: 5e-5, a tenth of it every 30 epochs")
+    ema: float = option(0.995, "decay of the moving average of the weights, which is what is kept")
+    size: int = option(128, "pixels of a crop's side")
+    batch: int = option(6, "crops a step; the paper: 72")
+    per_clip: int = option(4, "frames of each training clip among the codec's pictures")
+    bf16: bool = option(
+        True, "autocast of the codec in training, twice as fast where the processor has bf16 arithmetic"
+    )
+    seed: int = option(0, "of everything random")
+
+
+@dataclass
+class TaskOptions:
+    """`task.*`."""
+
+    weight: float = option(
+        1.0, "lambda_t; the paper: 10 for classification beside lambda_d 100 (0.4 bit/pixel) or 10 (1.0)"
+    )
+    head_steps: int = option(800, "of the head alone, first: one that knows nothing tells the encoder nothing")
+    clips: int = option(8, "clips a step; the paper: 256 pictures")
+    frames: int = option(5, "frames of a clip, one of each equal part")
+    shift: int = option(12, "a clip is moved by up to so many pixels")
+    colour: float = option(0.15, "its channels' gain and offset change by up to this")
+
+
+@dataclass
+class HeadOptions:
+    """`head.*`."""
+
+    width: int = option(8, "planes of layer 2; 64 in the paper (ResNet-101)")
+    depths: list[int] = option([1, 1, 1, 1], "blocks of layers 2 to 5; [3, 4, 23, 3] in the paper (Table 6)")
+    stem: str = option(
+        "subpixel", "subpixel (sResNet) or truncated (cResNet) on latents; pictures get the ResNet's own"
+    )
+    shuffles: int = option(2, "pixel shuffles of the sub-pixel stem, 1 or 2 (Table 2)")
+    residual: bool = option(True, "skip connections in the sub-pixel stem (Table 2)")
+    activation: str = option("silu", "relu, mish or silu (Table 2)")
+    norm: str = option("group", "batch, as in the paper, or group, which suits small batches")
+    temporal: str = option("lstm", "over the frames of a clip: mean or lstm")
+    change: bool = option(True, "every frame is read with its difference to the one before")
+    state: int = option(48, "channels of the LSTM in each direction")
+    dropout: float = option(0.2, "before the classifier")
+    levels: list[int] | None = option([0], "latents that are read, 0 is the finest; null is all of them")
+    stride: int | None = option(None, "grid that several levels are brought to; null is that of the finest read")
+
+
+@dataclass
+class CopiesOptions:
+    """`copies.*`."""
+
+    count: int = option(8, "copies a clip; 0 leaves them out")
+    scale: float = option(0.15, "zoomed by 1 +- up to this")
+    shift: float = option(0.08, "moved by up to this share of the side")
+    colour: float = option(0.15, "gain and offset of the channels change by up to this")
+
+
+@dataclass
+class ProbeOptions:
+    """`probe.*`."""
+
+    qps: list[int] = option(
+        [24], "of the first encoder: where all media are compared; the paper: 0.4 and 1.0 bit/pixel"
+    )
+    coded_every: int = option(4, "every how many-th frame of a clip is coded, by every codec")
+    sample: int = option(5, "every how many-th clip the settings of equal bytes are chosen on")
+    steps: int = option(2000, "of a head's training")
+    batch: int = option(12, "clips a step; the paper: 256 pictures")
+    lrs: list[float] = option(
+        [0.003], "learning rates; several: the best on val, with the first seed, is used; the paper: SGD, 0.1"
+    )
+    weight_decay: float = option(0.05, "of AdamW")
+    ema: float = option(0.98, "decay of the moving average of the weights")
+    seeds: int = option(1, "heads whose answers are averaged")
+    kept: int = option(8, "evenly spread frames of a clip that are kept decoded")
+    frames: int = option(4, "frames of a view; kept / frames views are averaged in a test")
+    shift: int = option(1, "training views are moved by up to so many cells")
+    cell: int = option(16, "pixels of a cell: the stride of the latents, for pictures too")
+
+
+@dataclass
+class LowShotOptions:
+    """`low_shot.*`."""
+
+    novel: int = option(6, "how many classes, evenly spread over their list, or their names; 0 leaves low-shot out")
+    shots: list[int] = option([1, 2, 3, 5, 10], "examples a class")
+    draws: int = option(20, "of examples, the same for every medium")
+    ridge: float = option(0.1, "of the classifier on the frozen features")
+    seeds: int = option(1, "heads, trained on the other classes, whose answers are averaged")
+
+
+@dataclass
+class Options:
+    """See `--help`."""
+
+    choices: ClassVar[dict[str, str]] = {"image_stage": "codevilla"}
+    data: DataOptions = section(DataOptions)
+    out: str = required("folder of everything")
+    encoders: list[str] = option(
+        ["naive", "action"],
+        "naive, class, action, class_base, action_base; the first one's bytes are what all others match",
+    )
+    only: str | None = option(
+        None, "an encoder to train and stop at, so that several machines can share the work; null runs all"
+    )
+    train: TrainOptions = section(TrainOptions, "of every encoder")
+    task: TaskOptions = section(TaskOptions, "of the informed encoders")
+    head: HeadOptions = section(HeadOptions, "of the encoders' tasks and of every measurement")
+    anchors: list[str] = option(
+        ["x264", "jpeg", "rgb"], "pictures to compare with: x264, jpeg (each frame), rgb (uncompressed)"
+    )
+    media: list[str] | None = option(
+        None, "some of the encoders and anchors: their heads alone are trained, so that machines share the work"
+    )
+    copies: CopiesOptions = section(
+        CopiesOptions, "of every training clip, changed and then coded, for the heads; never counted in a rate"
+    )
+    probe: ProbeOptions = section(ProbeOptions, "heads on frozen media")
+    low_shot: LowShotOptions = section(LowShotOptions, "on classes that neither encoder nor head was informed of")
+    ablation: list[Any] = option(
+        [], "[{name: A, stem: ..., shuffles: ..., ...}]: heads tried on the first encoder's latents (Table 2)"
+    )
 
 
 def settings_of(config: DictConfig) -> StudySettings:

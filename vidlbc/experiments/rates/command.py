@@ -5,14 +5,63 @@
 The same command resumes a stopped run.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from vidlbc.experiments.rates.study import RateStudySettings, run_rate_study
+from vidlbc.run.options import Many, option, required, section
 from vidlbc.train.data.image_data import CropSettings
 from vidlbc.train.data.pictures import sources
+
+
+@dataclass
+class DataOptions:
+    """`data.*`."""
+
+    train: Many = required(
+        "[a,b,...]: folders, files, patterns (a/*train*), lists (their train split), {path: a, every: 8}"
+    )
+    val: Many = required("the same: pictures to measure on; nothing is chosen on them")
+    frames_per_video: int = option(3, "pictures taken from a video, out of its first 64 frames")
+    max_side: int | None = option(None, "longest side in pixels; larger pictures are scaled down; null is as they are")
+
+
+@dataclass
+class TrainOptions:
+    """`train.*`."""
+
+    steps: int = option(2000, "of every training")
+    lr: float = option(0.0015, "peak learning rate of AdamW; cosine decay")
+    ema: float = option(0.995, "decay of the moving average of the weights, which is what is kept")
+    size: int = option(128, "pixels of a crop's side")
+    batch: int = option(8, "crops a step")
+    seed: int = option(0, "of everything random")
+
+
+@dataclass
+class EvalOptions:
+    """`eval.*`."""
+
+    pictures: int = option(24, "at most so many of them, evenly spread")
+
+
+@dataclass
+class Options:
+    """See `--help`."""
+
+    data: DataOptions = section(DataOptions)
+    out: str = required("folder of the models and metrics.json")
+    device: str = option("auto", "auto, cpu or cuda")
+    qps: list[int] = option([16, 48], "for each of these a model of its own")
+    init: str | None = option(
+        None, "model for all QPs that every training goes on from, with its options; null: from nothing"
+    )
+    stage: dict[str, Any] = option({}, "options of the lbc image stage that all share; none: the shipped one's")
+    train: TrainOptions = section(TrainOptions)
+    eval: EvalOptions = section(EvalOptions)
 
 
 def settings_of(config: DictConfig) -> RateStudySettings:

@@ -5,6 +5,7 @@
 Classification from f, boundaries and super-resolution from f and g. The same command resumes a stopped run.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,129 @@ from vidlbc.experiments.transfer.study import (
     TransferSettings,
     run_transfer,
 )
+from vidlbc.run.options import Many, option, required, section
 from vidlbc.train.data.pictures import Source
+
+
+@dataclass
+class DataOptions:
+    """`data.*`."""
+
+    cache: str | None = option(None, "where read clips are kept; null is OUT/cache")
+    segmentation: str | None = option(
+        None, "folder of NAME_boundaries.png, the mean of the annotators; null only where boundaries are left out"
+    )
+
+
+@dataclass
+class ClassesClipsOptions:
+    """`classes.clips.*`."""
+
+    size: int = option(128, "side in pixels")
+    frames: int = option(48, "read of a clip at most")
+    every: int = option(2, "every so-many-th frame")
+
+
+@dataclass
+class ClassesTrainOptions:
+    """`classes.train.*`."""
+
+    frames: int = option(6, "of a clip that are used, evenly spread")
+    strides: list[int] = option([16, 32], "strides whose features the head reads")
+    grid: int = option(4, "cells of a side")
+    basis: int = option(4, "cosine coefficients over time")
+    dropout: float = option(0.5, "of the summary that the linear layer reads")
+    steps: int = option(600, "where f is frozen: only the head is trained")
+    tuned_steps: int = option(120, "where f is trained too")
+    batch: int = option(8, "clips a step")
+    lr: float = option(0.001, "peak learning rate of AdamW; cosine decay")
+    weight_decay: float = option(0.05, "of AdamW")
+    ema: float = option(0.99, "decay of the moving average of the weights, which is what is kept")
+    seed: int = option(0, "of everything random")
+
+
+@dataclass
+class ClassesOptions:
+    """`classes.*`."""
+
+    sets: list[Any] | None = option(
+        None, "annotation lists by name, e.g. [{actions: FOLDER/labels.csv}]; null leaves the task out"
+    )
+    contestants: list[str] = option(
+        ["pretrained/frozen", "klt/frozen", "random/frozen", "pretrained/tuned", "klt/tuned", "random/tuned"],
+        "the rows",
+    )
+    clips: ClassesClipsOptions = section(ClassesClipsOptions)
+    train: ClassesTrainOptions = section(ClassesTrainOptions)
+
+
+@dataclass
+class BoundariesTrainingOptions:
+    """`boundaries.training.*`."""
+
+    steps: int = option(400, "of every row")
+    batch: int = option(4, "crops a step")
+    size: int = option(160, "pixels of a crop's side")
+    lr: float = option(0.001, "peak learning rate of AdamW; cosine decay")
+    weight_decay: float = option(0.01, "of AdamW")
+    ema: float = option(0.99, "decay of the moving average of the weights, which is what is kept")
+    quantise: int | None = option(None, "QP 0..63 whose gains round the latents; null leaves them as they are")
+    seed: int = option(0, "of everything random")
+
+
+@dataclass
+class BoundariesOptions:
+    """`boundaries.*`."""
+
+    train: Many | None = option(None, "pictures: folders, files, patterns; null leaves the task out")
+    test: Many | None = option(None, "the same: pictures to measure on; null only where the task is left out")
+    pictures: int | None = option(None, "at most so many test pictures, evenly spread; null is all")
+    contestants: list[str] = option(
+        ["pretrained/frozen", "klt/frozen", "random/frozen", "pretrained/tuned", "random/tuned"], "the rows"
+    )
+    training: BoundariesTrainingOptions = section(BoundariesTrainingOptions)
+
+
+@dataclass
+class SuperResolutionTrainingOptions:
+    """`super_resolution.training.*`."""
+
+    steps: int = option(400, "of every row")
+    batch: int = option(8, "crops a step")
+    size: int = option(96, "pixels of a crop's side")
+    lr: float = option(0.001, "peak learning rate of AdamW; cosine decay")
+    weight_decay: float = option(0.01, "of AdamW")
+    ema: float = option(0.99, "decay of the moving average of the weights, which is what is kept")
+    quantise: int | None = option(None, "QP 0..63 whose gains round the latents; null leaves them as they are")
+    seed: int = option(0, "of everything random")
+
+
+@dataclass
+class SuperResolutionOptions:
+    """`super_resolution.*`."""
+
+    train: Many | None = option(None, "pictures: folders, files, patterns; null leaves the task out")
+    test: list[Any] | None = option(
+        None, "[{NAME: pictures}, ...]: sets to measure on; null only where the task is left out"
+    )
+    pictures: int | None = option(None, "at most so many of each test set, evenly spread; null is all")
+    scale: int = option(2, "bicubic down by this, and up again")
+    contestants: list[str] = option(
+        ["pretrained/frozen", "pretrained/frozen+identity", "pretrained/tuned", "klt/tuned", "random/tuned"], "the rows"
+    )
+    training: SuperResolutionTrainingOptions = section(SuperResolutionTrainingOptions)
+
+
+@dataclass
+class Options:
+    """See `--help`."""
+
+    model: str = option("default", "shipped model or model folder, of family lbc")
+    out: str = required("folder of the checkpoints, metrics.json, table and pictures")
+    data: DataOptions = section(DataOptions)
+    classes: ClassesOptions = section(ClassesOptions)
+    boundaries: BoundariesOptions = section(BoundariesOptions)
+    super_resolution: SuperResolutionOptions = section(SuperResolutionOptions)
 
 
 def settings_of(config: DictConfig) -> TransferSettings:

@@ -8,13 +8,55 @@ vidlbc qa benchmark reading shards=SHARDS     clips a second out of shards, besi
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
 
 from vidlbc.errors import InputError
+from vidlbc.run.options import option
 from vidlbc.run.progress import progress_bar
+
+
+@dataclass
+class Options:
+    """See `--help`."""
+
+    command: str = option(
+        "race",
+        "race (beside other codecs), long (cost of a frame and memory against length), pipeline or "
+        "reading; may be the first word",
+    )
+    model: str = option("default", "shipped model or model folder")
+    temporal: str | None = option(None, "transformer, lstm or none; null is the model's own")
+    qp: int = option(32, "quality of vidlbc, 0 to 63")
+    device: str = option("cpu", "cpu, cuda or auto; x265 stays on the CPU")
+    threads: int | None = option(None, "threads of every contestant; null is one a core")
+    clip: str | None = option(
+        None, "video to code, for pipeline also a folder; null is a generated scene with texture, motion and noise"
+    )
+    frames: int = option(32, "frames to code")
+    size: int = option(256, "side of the frames, in pixels")
+    rounds: int = option(3, "times that each contestant codes the clip; medians are compared")
+    against: list[str] = option(
+        ["bmshj2018-hyperprior", "mbt2018-mean", "ssf2020", "x265"], "who else runs; [] for none"
+    )
+    coder_symbols: int = option(2000000, "symbols for the range coders alone; 0 leaves them out")
+    memory_frames: list[int] = option([32, 128, 512], "clip lengths whose peak memory is measured; [] leaves it out")
+    out: str = option("out/benchmark.json", "where the figures go; long: a plot beside them, of the same name")
+    long_frames: list[int] = option(
+        [100, 1000, 10000, 100000], "long: lengths of the clips; the longest is an hour at 250/9 frames/s"
+    )
+    long_size: int = option(
+        128, "long: side of the frames, in pixels; of clip, or of the generated scene, the first 100 frames repeat"
+    )
+    videos: int = option(
+        8, "pipeline: how many generated scenes, as mp4; with clip, a folder of videos, those are coded"
+    )
+    video_frames: int = option(96, "pipeline: frames of each")
+    shards: str | None = option(None, "reading: folder of shards whose source videos are there too")
+    clips: int = option(24, "reading: how many of its clips, evenly spread")
 
 
 def main(cfg: DictConfig) -> None:

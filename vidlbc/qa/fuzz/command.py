@@ -4,6 +4,7 @@ Every case runs in a process that is watched, and killed where it hangs; its inp
 status 1 where a case ended in a stack trace, a crash, too late or with too much memory; those are kept in out/failures.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -11,8 +12,28 @@ from omegaconf import DictConfig
 from vidlbc.errors import InputError
 from vidlbc.qa.fuzz import FuzzSettings, run_fuzz, run_guided
 from vidlbc.qa.fuzz.run import BAD, GOOD
+from vidlbc.run.options import option, required
 from vidlbc.run.progress import progress_bar
 from vidlbc.run.tables import format_table
+
+
+@dataclass
+class Options:
+    """See `--help`."""
+
+    out: str = required("folder for corpus/, fuzz.json, and failures/; the same command again goes on")
+    count: int = option(100000, "cases")
+    first: int = option(0, "number of the first one: to split a run, or to replay a case")
+    seed: int = option(0, "a case is a function of seed and number")
+    targets: list[str] = option(["container", "decoder", "shards", "cache"], "what reads them")
+    engine: str = option("mutations", "mutations; atheris: guided by coverage (pip install 'vidlbc[fuzz]'), one target")
+    processes: int = option(1, "that run cases side by side")
+    seconds: float = option(1.0, "of the processor, that a case may take")
+    times: float = option(2.0, "a valid input's memory, that a case may take")
+    floor: int = option(32, "MiB below which memory is not judged")
+    headroom: int = option(1024, "MiB of address space that a process may reserve above what valid input takes")
+    hang: float = option(60.0, "seconds by the clock after which a case that does nothing is over")
+    max_pixels: int = option(4096, "limit of the decoder: what a valid input may have")
 
 
 def main(config: DictConfig) -> int:

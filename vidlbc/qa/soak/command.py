@@ -14,6 +14,7 @@ Exit status 2 where a symbol differs, or a clip is lost, doubled or different.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,8 +23,49 @@ from omegaconf import DictConfig
 from vidlbc.codec.models import find_model, kinds_of
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.qa.soak import KillSettings, SoakSettings, all_conditions, run_kills, run_soak
+from vidlbc.run.options import option, required, section
 from vidlbc.run.progress import progress_bar
 from vidlbc.run.tables import format_table
+
+
+@dataclass
+class EncodeOptions:
+    """`encode.*`."""
+
+    shard_videos: int = option(1, "videos in a shard")
+    clip_frames: int = option(24, "longer videos are cut into clips of at most this many frames")
+    max_side: int | None = option(128, "longest side in pixels; larger videos are scaled down; null: full size")
+    every: int | None = option(None, "only every n-th frame is coded; null: all")
+    rdo: bool | None = option(None, "symbols chosen for rate and distortion; null: for kinds with a past")
+    device: str = option("cpu", "auto, cpu or cuda")
+
+
+@dataclass
+class Options:
+    """See `--help`."""
+
+    command: str = option("symbols", "symbols or kills; may be given as the first word")
+    data: str | None = option(None, "symbols: folder of videos and pictures, or one file")
+    input: str | None = option(None, "kills: folder of videos, or annotation list")
+    out: str = required(
+        "symbols: folder for soak.json, and for bitstreams that decode to other symbols; kills: for both "
+        "runs' shards and kills.json"
+    )
+    model: str = option("default", "shipped model or model folder")
+    temporal: list[str] | None = option(
+        None, "list of kinds; null is all that the model has; kills: its first, null is the model's own"
+    )
+    seed: int = option(0, "of clips, kinds, QPs and conditions; of victims and moments")
+    symbols: float = option(1.0e08, "symbols: rounds go on until so many were compared")
+    devices: list[str] | None = option(None, "symbols: cpu, cuda; null is what there is")
+    precisions: list[str] = option(["fp32", "bf16"], "symbols: of the encoder's analysis")
+    threads: list[int] = option([1, 2, 3], "symbols: of either process")
+    batches: list[int] = option([1, 2, 5], "symbols: clips that are decoded at once")
+    frames: int = option(48, "symbols: at most so many of a video and round")
+    length: int = option(12, "symbols: frames of a clip")
+    count: int = option(100, "kills: how many")
+    processes: list[int] = option([1, 2], "kills: encoding processes of a run, drawn from these")
+    encode: EncodeOptions = section(EncodeOptions, "kills: options of vidlbc encode")
 
 
 def main(config: DictConfig) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlbc.errors import InputError, ShardError
+from vidlbc.run.options import option
 from vidlbc.shards.encode import ShardReport, encode_shard, is_done, load_codec
 from vidlbc.shards.launchers.run import Job, LoadCodec, plan_at_hand
 from vidlbc.shards.launchers.worker_pool import Fate, Worker, encode_with
@@ -30,11 +31,15 @@ class RaySettings:
     `cpus`, `gpus` (may be a fraction) and `memory_gb` are what one actor holds; `workers` None: as many as find room.
     """
 
-    address: str | None = "auto"
-    workers: int | None = None
-    cpus: float = 1
-    gpus: float = 0
-    memory_gb: float | None = None
+    address: str | None = option(
+        "auto", "of a Ray cluster, HOST:PORT; auto: one at hand, else a new one on this machine; null: a new one"
+    )
+    workers: int | None = option(
+        None, "actors, each with the codec in memory; null: as many as the cluster has room for"
+    )
+    cpus: float = option(1.0, "CPUs of an actor, and threads of its codec")
+    gpus: float = option(0.0, "GPUs of an actor; may be a fraction")
+    memory_gb: float | None = option(None, "memory that is reserved for an actor; null: none")
 
     def __post_init__(self) -> None:
         for name, least in (("workers", 1), ("cpus", 0), ("gpus", 0), ("memory_gb", 0)):
