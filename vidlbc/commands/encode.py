@@ -67,6 +67,9 @@ class Options:
     output: str = required("folder for the shards; the same command again resumes")
     labels: str | None = option(None, "annotations that lie apart from the videos: a list, or a folder of them")
     fold: int = option(1, "which split of UCF101 or HMDB51")
+    form: str = option(
+        "auto", "how the corpus is described: auto (told from content), or package.module:function of your own"
+    )
     holdout: float = option(
         0.2, "labelled videos without a split: the share that becomes test, by group; 0 holds nothing out"
     )
@@ -137,7 +140,7 @@ def main(config: DictConfig) -> None:
         keyint=config.keyint,
     )
     ray, slurm = launchers(config)
-    corpus = read_annotations(config.input, config.labels, fold=config.fold)
+    corpus = read_annotations(config.input, config.labels, fold=config.fold, form=config.form)
     codec = vidlbc.load(
         settings.model,
         config.device,

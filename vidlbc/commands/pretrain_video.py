@@ -26,6 +26,9 @@ class DataOptions:
     root: str = required("folder of videos, or an annotation list of any family in docs/shards.md")
     labels: str | None = option(None, "annotations that lie apart from the videos")
     fold: int = option(1, "which split of UCF101 or HMDB51")
+    form: str = option(
+        "auto", "how the corpus is described: auto (told from content), or package.module:function of your own"
+    )
     holdout: float = option(0.2, "a corpus without splits: the share that becomes test, by group")
     max_side: int | None = option(None, "longest side in pixels; larger videos are scaled down")
     clip_frames: int = option(256, "longer videos are cut into clips of at most this many frames")
@@ -53,6 +56,7 @@ class TrainOptions:
         "whether a stage from nothing predicts from moved pictures: auto (where the image stage's "
         "networks are known), true, false",
     )
+    options: dict[str, Any] = option({}, "of a temporal stage from nothing: +train.options.NAME=VALUE")
     parts: list[str] | None = option(
         None,
         "list of what is trained of such a stage: prior, vectors, fusion, synthesis, analysis; null: the "
@@ -194,6 +198,7 @@ def settings_of(config: DictConfig) -> JobSettings:
             step=train.launch,
             pictures=tuple(train.pictures or ()),
             motion=str(train.motion).lower(),
+            options={str(name): value for name, value in train.options.items()},
             parts=None if train.parts is None else tuple(train.parts),
             rdo=train.rdo,
         ),
@@ -213,6 +218,7 @@ def settings_of(config: DictConfig) -> JobSettings:
         ),
         labels=data.labels,
         fold=data.fold,
+        form=data.form,
         holdout=data.holdout,
         clip_frames=data.clip_frames,
         max_side=data.max_side,

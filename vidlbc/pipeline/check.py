@@ -38,7 +38,7 @@ def check_job(settings: JobSettings) -> Checked:
     if not (settings.model / "trained.json").is_file():
         models.load_image_stage(models.find_model(settings.image_stage) / "image_stage")
     corpus, contents = corpus_with_splits(
-        settings.root, settings.labels, settings.fold, settings.holdout, settings.shards
+        settings.root, settings.labels, settings.fold, settings.holdout, settings.shards, settings.form
     )
     split = evaluation_split(corpus)
     corpus.require("train", split)
@@ -47,13 +47,13 @@ def check_job(settings: JobSettings) -> Checked:
 
 
 def corpus_with_splits(
-    root: str, labels: str | None, fold: int, holdout: float, shards: Path
+    root: str, labels: str | None, fold: int, holdout: float, shards: Path, form: str = "auto"
 ) -> tuple[Corpus, dict[str, Content]]:
     """The corpus, split by group where its annotations do not say how, and what of its content had to be read for that.
 
     `shards`: a folder that an earlier run may have made.
     """
-    corpus = read_annotations(root, labels, fold=fold)
+    corpus = read_annotations(root, labels, fold=fold, form=form)
     contents: dict[str, Content] = {}
     if not corpus.splits:
         # Equal files stay on one side, so every file is read; a resumed run remembers.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from vidlbc.shards import RaySettings
 from vidlbc.train.data.video_data import ClipSettings
@@ -12,10 +13,10 @@ from vidlbc.train.schedule import Budget
 class TrainSettings:
     """Stage 2. `budget` None: use the shipped weights as they are. `start`: shipped | scratch.
 
-    `pictures`: sources (vidlbc.train.data.pictures) of still pictures, from which moving ones are made. `motion`: auto,
-    true or false: whether a stage from nothing predicts from moved pictures. `parts` of such a stage are trained (see
-    vidlbc.pipeline.train), None: those that the image stage has no layers for; `rdo`: on symbols chosen for rate and
-    distortion.
+    `pictures`: sources (vidlbc.train.data.pictures) of still pictures, from which moving ones are made. `motion`:
+    auto, true or false: whether a stage from nothing predicts from moved pictures; `options`: of such a stage.
+    `parts` of such a stage are trained (see vidlbc.pipeline.train), None: those that the image stage has no layers
+    for; `rdo`: on symbols chosen for rate and distortion.
     """
 
     budget: Budget | None
@@ -34,6 +35,7 @@ class TrainSettings:
     step: str = "auto"
     pictures: tuple[str, ...] = ()
     motion: str = "auto"
+    options: dict[str, Any] = field(default_factory=dict)
     parts: tuple[str, ...] | None = None
     rdo: bool = False
 
@@ -76,6 +78,7 @@ class JobSettings:
     evaluation: EvaluationSettings
     labels: str | None = None
     fold: int = 1
+    form: str = "auto"
     holdout: float = 0.2
     clip_frames: int = 256
     shard_videos: int = 32

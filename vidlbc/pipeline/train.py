@@ -26,7 +26,7 @@ from vidlbc.codec.inputs import pick_device
 from vidlbc.codec.load import load
 from vidlbc.codec.motion.stage import gives_all, motion_options
 from vidlbc.codec.prior.grid import to_grid
-from vidlbc.codec.temporal_stage import MovedStage, TemporalStage
+from vidlbc.codec.temporal_stage import MOVED_KINDS, MovedStage, TemporalStage
 from vidlbc.errors import InputError
 from vidlbc.pipeline.settings import JobSettings
 from vidlbc.pipeline.sources import source_file
@@ -76,6 +76,8 @@ def request(settings: JobSettings, corpus: Corpus) -> dict[str, Any]:
     for name in ("save_seconds", "val_seconds", "log_every", "resident", "step"):
         del train[name]  # they leave the weights as they are, but for rounding
     budget.pop("until", None)
+    if not train["options"]:
+        del train["options"]  # requests of older runs have none
     clips["batch"] *= distributed.world()
     named = {"image_stage": settings.image_stage, "temporal": settings.temporal, "data.max_side": clips.pop("max_side")}
     named |= {f"train.{name}": value for name, value in {**train, **clips, **budget}.items()}
@@ -180,7 +182,10 @@ def _options(settings: JobSettings, image: models.ImageModel) -> dict[str, Any]:
             f"train.motion=true: image stage {settings.image_stage} is of family {image.stage.family}, "
             "and frames are predicted from moved pictures by the networks of family lbc: use train.motion=false"
         )
-    return {} if wanted == "false" or motion is None else {"motion": motion}
+    given = settings.train.options
+    kind = settings.temporal
+    moves = kind in MOVED_KINDS or issubclass(models.temporal_class(kind), MovedStage)
+    return dict(given) if wanted == "false" or motion is None or not moves else {**given, "motion": motion}
 
 
 def train_parts(temporal: MovedStage, parts: Sequence[str] | None, known: bool = True) -> None:

@@ -13,9 +13,8 @@ import pytest
 import vidlbc
 from tests.codec.small_models import save_small_model
 from tests.shards.fakes import FakeCodec
-from vidlbc.commands.shards import main
+from vidlbc.commands import run_command
 from vidlbc.errors import InputError
-from vidlbc.run.cli import run
 from vidlbc.shards import LatentShards, Manifest, Plan, Settings, encode_corpus, make_plan, read_annotations
 from vidlbc.shards.maintain.export import export_shards
 from vidlbc.shards.maintain.inventory import list_clips, list_shards, statistics
@@ -104,7 +103,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as left:
-        run(main, "shards", arguments)
+        run_command("shards", arguments, usage="vidlbc shards")
     errors = capsys.readouterr().err
     assert left.value.code == 2 and errors.startswith(f"error: {message}")
     assert len(errors.strip().splitlines()) == 1
@@ -132,13 +131,13 @@ def test_every_command_by_its_tool(
         """In this process: importing torch for each would take most of the time."""
         capsys.readouterr()
         with pytest.raises(SystemExit) as left:
-            run(main, "shards", arguments)
+            run_command("shards", arguments, usage="vidlbc shards")
         told = capsys.readouterr()
         assert left.value.code == status, told.out + told.err
         return told.out
 
     old, new = encode("old"), encode("new")
-    assert "usage: python tools/shards.py COMMAND key=value" in tool("--help")
+    assert "usage: vidlbc shards COMMAND key=value" in tool("--help")
     merged = tool("merge", f"input=[{old},{new}]", f"output={tmp_path / 'merged'}")
     assert "6 videos: 6 ok" in merged and "0 files are repeats" in merged
     added = tool("add", f"input={old}", f"videos={tmp_path / 'new'}", "device=cpu")

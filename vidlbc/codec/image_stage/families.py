@@ -22,7 +22,8 @@ def family_class(family: str) -> type[ImageStage]:
 
 def build_image_stage(family: str, **options: Any) -> ImageStage:
     """Build a family from its options. Raises InputError for an unknown family or option, or sizes that do not fit."""
+    built = family_class(family)
     try:
-        return family_class(family)(**options)
+        return built(**options)
     except (TypeError, ValueError) as error:
         raise InputError(f"image stage family {family!r}: {error}") from None

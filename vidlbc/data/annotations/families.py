@@ -15,24 +15,31 @@ from vidlbc.data.annotations import benchmarks, folders, lists
 from vidlbc.data.annotations.json_files import read_json
 from vidlbc.data.corpus import SPLITS, Corpus, Item, checked, is_video, split_name
 from vidlbc.errors import InputError
+from vidlbc.run.plugins import named_object
 
+AUTO = "auto"
 _TEXT = (".csv", ".txt", ".json", ".jsonl", ".tsv", ".lst", ".list")
 # Beside tars that hold our bitstreams, not videos (vidlbc.shards.layout).
 _OUR_PLAN = "manifest/plan.json"
 _TABLES = ("labels.csv", "metadata.csv", "metadata.jsonl")  # the last two as Hugging Face's video folders have them
 
 
-def read_annotations(root_or_list: str | Path, labels: str | Path | None = None, *, fold: int = 1) -> Corpus:
+def read_annotations(
+    root_or_list: str | Path, labels: str | Path | None = None, *, fold: int = 1, form: str = AUTO
+) -> Corpus:
     """The corpus that a folder, a list or a video describes.
 
     `root_or_list`: a folder of videos, or an annotation file whose paths are relative to its own folder. With `labels`
     (an annotation file or a folder of them), `root_or_list` is the folder that the listed paths are relative to.
     `fold`: which of UCF101's or HMDB51's three splits. Raises InputError: nothing there, an empty list, an unknown
     label or split, a label in test that is not in train, a split with no files.
+    `form`: `package.module:function` of a reader of your own, (root, labels or None) -> Corpus; auto: by content.
     """
     root = Path(root_or_list).expanduser()
     if not root.exists():
         raise InputError(f"{root}: no such file or folder (expected a folder of videos or an annotation list)")
+    if form != AUTO:
+        return _read_as(form, root, labels)
     if labels is not None:
         if not root.is_dir():
             raise InputError(f"{root}: expected the folder that the videos of {labels} lie in")
@@ -46,6 +53,16 @@ def read_annotations(root_or_list: str | Path, labels: str | Path | None = None,
     if root.is_dir():
         return checked(_read_list_folder(root, root, fold) or _read_media_folder(root))
     return checked(_read_file(root, root.parent, fold))
+
+
+def _read_as(form: str, root: Path, labels: str | Path | None) -> Corpus:
+    """By somebody's own reader. Raises InputError where it is none, or gives no corpus."""
+    if ":" not in form:
+        raise InputError(f"form={form}: expected {AUTO}, or package.module:function")
+    corpus = named_object("form", form)(root, None if labels is None else Path(labels).expanduser())
+    if not isinstance(corpus, Corpus):
+        raise InputError(f"form={form}: gave a {type(corpus).__name__}, expected a vidlbc.data.corpus.Corpus")
+    return checked(corpus)
 
 
 def _read_media_folder(root: Path) -> Corpus:
