@@ -52,7 +52,7 @@ class DecoderJobSettings:
     out: Path
     budget: Budget
     options: dict[str, Any] = field(default_factory=dict)
-    clips: ClipSettings = field(default_factory=ClipSettings)
+    clips: ClipSettings = field(default_factory=lambda: ClipSettings(size=96, batch=4, max_side=352))
     lr: float = 2e-3
     weight_decay: float = 0.01
     ema: float = 0.998

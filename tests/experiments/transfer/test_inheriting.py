@@ -72,7 +72,7 @@ def test_a_frozen_encoder_stays_and_the_decoder_learns(part, small_model, tmp_pa
     def objective(module, batch, step):
         return module(batch).square().mean(), {}
 
-    fit(built, objective, lambda step: pictures(), DenseSettings(steps=3).loop(), tmp_path)
+    fit(built, objective, lambda step: pictures(), DenseSettings(batch=4, size=32, steps=3).loop(), tmp_path)
     moved = {name for name, p in built.named_parameters() if not torch.equal(p, before[name])}
     assert {name.split(".")[1] for name in moved} >= {"lift", "decode", "up"}
     assert any(name.startswith(ENCODER) for name in moved) == (part == "tuned")

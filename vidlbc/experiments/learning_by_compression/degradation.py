@@ -22,7 +22,7 @@ class Degradation:
     blur: float = 1.5
     noise: float = 0.08
     grey: float = 0.2
-    share: float = 0.5
+    share: float = 0.3
     recover: bool = False
 
     def __post_init__(self) -> None:

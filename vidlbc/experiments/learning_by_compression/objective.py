@@ -45,7 +45,7 @@ class LossWeights:
     run is over, neighbouring levels first.
     """
 
-    enc: Ramp = Ramp(0.1, 0.0)
+    enc: Ramp = Ramp(0.05, 0.0)
     corr: Ramp = Ramp(0.1, 0.0)
     rate: float = 1.0
     distance: tuple[float, ...] = (1.0, 0.5, 0.25)

@@ -82,7 +82,7 @@ class StudySettings:
     seed: int = 0
     pool_mb: int = 4096
     rq_qp: int = 48
-    qps: tuple[int, ...] = (16, 32, 48, 63)
+    qps: tuple[int, ...] = (0, 16, 32, 48, 63)
     device: str = "auto"
     save_seconds: float = 60.0
 

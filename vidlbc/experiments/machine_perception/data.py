@@ -27,9 +27,9 @@ class TaskSettings:
     each clip is moved by up to `shift` pixels and its channels' gain and offset by up to `colour`. No flips: left and
     right are part of a gesture. `head_steps`: so many steps train the head alone before the encoder is informed."""
 
-    clips: int = 3
-    frames: int = 6
-    head_steps: int = 0
+    clips: int = 8
+    frames: int = 5
+    head_steps: int = 800
     shift: int = 12
     colour: float = 0.15
 

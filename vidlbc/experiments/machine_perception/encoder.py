@@ -48,13 +48,17 @@ _START_CROPS, _START_MULTIPLE = 128, 32
 class HeadSettings:
     """A ClipResNet. `levels`: indices of the latents it reads, None for all; `stride`: the grid they are brought to."""
 
-    resnet: ResNetSettings = field(default_factory=ResNetSettings)
-    temporal: str = "mean"
-    state: int = 64
+    resnet: ResNetSettings = field(
+        default_factory=lambda: ResNetSettings(
+            width=8, depths=(1, 1, 1, 1), norm="group"
+        )  # what some hundred clips train
+    )
+    temporal: str = "lstm"
+    state: int = 48
     dropout: float = 0.2
     levels: tuple[int, ...] | None = (0,)
     stride: int | None = None
-    change: bool = False
+    change: bool = True
 
     def chosen(self, stage: ImageStage) -> tuple[int, ...]:
         """Indices of the levels read. Raises InputError where the stage lacks one."""
@@ -79,7 +83,7 @@ class EncoderSettings:
     pictures: tuple[Source, ...]
     budget: Budget
     size: int = 128
-    batch: int = 8
+    batch: int = 6
     per_clip: int = 4
     lr: float = 1e-3
     ema: float = 0.995

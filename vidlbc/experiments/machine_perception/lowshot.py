@@ -29,7 +29,7 @@ class LowShotSettings:
     shots: tuple[int, ...] = (1, 2, 3, 5, 10)
     draws: int = 20
     ridge: float = 0.1
-    seeds: int = 2
+    seeds: int = 1
 
     def __post_init__(self) -> None:
         if not all(isinstance(k, int) and k > 0 for k in self.shots) or self.draws < 1 or self.seeds < 1:

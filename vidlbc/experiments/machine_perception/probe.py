@@ -36,14 +36,14 @@ class ProbeSettings:
     """`frames` of the `kept` frames make a view; `lrs`: tried on val, the best is used; `shift` in cells of `cell`
     pixels. Raises InputError."""
 
-    steps: int = 400
+    steps: int = 2000
     batch: int = 12
-    lrs: tuple[float, ...] = (2e-3,)
+    lrs: tuple[float, ...] = (3e-3,)
     weight_decay: float = 0.05
     ema: float = 0.98
-    seeds: int = 3
-    frames: int = 6
-    kept: int = 12
+    seeds: int = 1
+    frames: int = 4
+    kept: int = 8
     shift: int = 1
     cell: int = 16
 

@@ -53,7 +53,7 @@ class StudySettings:
     anchors: tuple[str, ...] = ANCHORS
     media: tuple[str, ...] | None = None
     coded_every: int = 4
-    sample: int = 20
+    sample: int = 5
     copies: CopySettings = field(default_factory=CopySettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     low_shot: LowShotSettings = field(default_factory=LowShotSettings)

@@ -58,10 +58,10 @@ class ScalableSettings:
     cache: Path | None = None
     task: TaskSettings = field(default_factory=TaskSettings)
     strength: TaskStrength = field(default_factory=TaskStrength)
-    head_steps: int = 0
-    crops: CropSettings = field(default_factory=CropSettings)
-    base: PartSettings = field(default_factory=lambda: PartSettings(1100))
-    enhancement: PartSettings = field(default_factory=lambda: PartSettings(1600))
+    head_steps: int = 400
+    crops: CropSettings = field(default_factory=lambda: CropSettings(max_side=256))
+    base: PartSettings = field(default_factory=lambda: PartSettings(1100, lr=1.5e-3, ema=0.99, weight_decay=0.05))
+    enhancement: PartSettings = field(default_factory=lambda: PartSettings(1600, lr=1.5e-3))
     alone_steps: int | None = None
     seed: int = 0
     eval_qps: tuple[int, ...] = (8, 24, 40, 56)

@@ -36,9 +36,9 @@ SHOWN = 3
 class DenseSettings:
     """Training of every contestant of a task. `quantise`: a QP whose gains round the latents, or None."""
 
-    steps: int = 500
-    batch: int = 4
-    size: int = 160
+    batch: int
+    size: int
+    steps: int = 400
     lr: float = 1e-3
     weight_decay: float = 0.01
     ema: float = 0.99

@@ -61,7 +61,7 @@ class BoundariesPart:
     train: tuple[Source, ...]
     test: tuple[Source, ...]
     segmentation: Path
-    settings: DenseSettings = field(default_factory=DenseSettings)
+    settings: DenseSettings = field(default_factory=lambda: DenseSettings(batch=4, size=160))
     pictures: int | None = None
 
 
@@ -73,7 +73,7 @@ class ResolutionPart:
     train: tuple[Source, ...]
     test: Mapping[str, tuple[Source, ...]]
     scale: int = 2
-    settings: DenseSettings = field(default_factory=DenseSettings)
+    settings: DenseSettings = field(default_factory=lambda: DenseSettings(batch=8, size=96))
     pictures: int | None = None
 
     def __post_init__(self) -> None:
