@@ -7,14 +7,15 @@ so is their speed (their entropy coder's differs little with the symbols), but r
 
 from __future__ import annotations
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from vidlbc.errors import InputError
+from vidlbc.evaluate.codecs.ffmpeg import VideoCodec
 
 
 class Contestant(ABC):
@@ -105,38 +106,25 @@ class CompressAIVideo(Contestant):
 
 
 class X265(Contestant):
-    """x265 through PyAV, raw HEVC in memory; decoded by FFmpeg's own decoder."""
+    """x265 as every comparison has it (vidlbc.evaluate.codecs): a raw stream, written in a process of its own."""
 
     def __init__(self, preset: str, crf: int, threads: int) -> None:
-        self.name, self.preset, self.crf, self.threads = f"x265 {preset}", preset, crf, threads
+        self._codec, self._crf = VideoCodec("x265", preset=preset, threads=threads), crf
+        self.name = f"x265 {preset}"
+        self._size = (0, 0)
 
     def encode(self, frames: np.ndarray) -> bytes:
-        import av
-
-        sink = io.BytesIO()
-        parameters = f"log-level=none:info=0:crf={self.crf}:pools={self.threads}"
-        with av.open(sink, "w", format="hevc") as container:
-            options = {"preset": self.preset, "x265-params": parameters}
-            stream = container.add_stream("libx265", rate=25, options=options)
-            stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-            for picture in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode(None))
-        return sink.getvalue()
+        self._size = frames.shape[1], frames.shape[2]
+        return self._codec.encode(frames, self._crf, Fraction(25))
 
     def decode(self, coded: bytes) -> np.ndarray:
-        import av
-
-        with av.open(io.BytesIO(coded), "r", format="hevc") as container:
-            stream = container.streams.video[0]
-            stream.thread_count, stream.thread_type = self.threads, "AUTO"
-            return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
+        return self._codec.decode(coded, *self._size)
 
     def size(self, coded: bytes) -> int:
         return len(coded)
 
 
-# name in configs/benchmark.yaml -> maker(device, threads)
+# name -> maker(device, threads)
 OTHERS: dict[str, Callable[[str, int], Contestant]] = {
     "bmshj2018-hyperprior": lambda device, threads: CompressAIImage("bmshj2018-hyperprior", device),
     "mbt2018-mean": lambda device, threads: CompressAIImage("mbt2018-mean", device),
