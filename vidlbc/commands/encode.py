@@ -87,8 +87,8 @@ class Options:
     )
     rdo: bool | None = option(
         None,
-        "symbols chosen for rate and distortion; fewer bits at equal quality; null: as an earlier run "
-        "into output, else for kinds with a past",
+        "symbols chosen for rate and distortion; fewer bits at equal quality; null: as an earlier run into output, "
+        "else where blocks may be copied",
     )
     effort: str = option(
         "default",
@@ -150,7 +150,7 @@ def main(config: DictConfig) -> None:
         keyint=settings.keyint,
     )
     codec.kept(settings.variant)  # an unknown one is told before anything is read
-    settings = replace(settings, rdo=choice_of_rdo(config.rdo, config.output, codec.sees_past))
+    settings = replace(settings, rdo=choice_of_rdo(config.rdo, config.output, codec.prefers_rdo))
     contents = hashed(corpus, config.output)
     if config.holdout and corpus.classes and not corpus.splits:
         corpus = split_corpus(corpus, test=config.holdout, contents=contents)

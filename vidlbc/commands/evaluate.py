@@ -28,10 +28,10 @@ from vidlbc.run.options import option, required, section
 class QualityOptions:
     """`quality.*`."""
 
-    x264: list[float] | None = option(None, "CRF, 0 to 51")
-    x265: list[float] | None = option(None, "CRF, 0 to 51")
-    svtav1: list[float] | None = option(None, "CRF, 0 to 63")
-    jpeg: list[float] | None = option(None, "1 to 100")
+    x264: list[int] | None = option(None, "CRF, 0 to 51")
+    x265: list[int] | None = option(None, "CRF, 0 to 51")
+    svtav1: list[int] | None = option(None, "CRF, 0 to 63")
+    jpeg: list[int] | None = option(None, "1 to 100")
 
 
 @dataclass
@@ -43,20 +43,20 @@ class Options:
         "folder for points.csv, points.json, bd_rate.json, rd.png; the same command again adds what is missing"
     )
     codecs: list[str] = option(
-        ["vidlbc", "x264", "x265", "svtav1", "jpeg"],
-        "also x264-ld, x265-ld, svtav1-ld (low delay), compressai-hyperprior, compressai-ssf2020, ...",
+        ["vidlbc", "x264", "x265"],
+        "also svtav1, jpeg; x264-ld, x265-ld, svtav1-ld (low delay); compressai-hyperprior, compressai-ssf2020, ...",
     )
     model: str = option("default", "of vidlbc: shipped model or model folder")
     other_models: list[str] = option([], "more of them, as [large]; what they code is named KIND@MODEL")
     temporal: list[str] | None = option(
         None,
-        "of vidlbc: kinds to compare, as [none,transformer]; null is all that the model has; "
-        "transformer+refine, +fast, +best, +keyint24: with refined pictures, another effort, a key frame "
-        "at least every 24 frames",
+        "of vidlbc: kinds to compare, as [none,transformer]; null is each model's own; transformer+refine, +fast, "
+        "+best, +keyint24: with refined pictures, another effort, a key frame at least every 24 frames",
     )
-    rdo: bool = option(
-        True,
-        "of vidlbc: also each kind that has a past with symbols chosen for rate and distortion, as transformer-rdo",
+    rdo: bool | None = option(
+        None,
+        "of vidlbc: true: also each kind that has a past with symbols chosen for rate and distortion, as "
+        "transformer-rdo; false: symbols rounded; null: each kind as vidlbc encode codes it",
     )
     qp: list[int] = option(
         [8, 20, 32, 44, 56], "of vidlbc: qualities, 0 (smallest) to 63 (best); a BD-rate needs at least 4"

@@ -55,10 +55,9 @@ def differences(there: Plan, here: Plan) -> list[str]:
     return found or ["other shard sizes (shard_videos)"]
 
 
-def choice_of_rdo(wanted: bool | None, output: str | Path, sees_past: bool) -> bool:
-    """What `rdo` of None stands for: what an earlier run into `output` did, else whether the priors see the past.
-
-    Under the intra prior alone there is nothing to gain. Raises InputError where it is none of the three.
+def choice_of_rdo(wanted: bool | None, output: str | Path, preferred: bool) -> bool:
+    """What `rdo` of None stands for: what an earlier run into `output` did, else what the codec prefers
+    (`Codec.prefers_rdo`). Raises InputError where it is none of the three.
     """
     check_switch("rdo", wanted)
     if wanted is not None:
@@ -66,7 +65,7 @@ def choice_of_rdo(wanted: bool | None, output: str | Path, sees_past: bool) -> b
     try:
         return Plan.load(output).settings.rdo
     except ShardError:
-        return sees_past
+        return preferred
 
 
 def known_contents(output: str | Path, corpus: Corpus) -> dict[str, Content]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from vidlbc.codec.codec import Codec
 from vidlbc.codec.load import load
-from vidlbc.codec.models import find_model, kinds_of
+from vidlbc.codec.models import default_kind, find_model, kinds_of
 from vidlbc.codec.motion.search import EFFORTS
 from vidlbc.errors import InputError
 
@@ -19,13 +19,14 @@ _KEYINT = "keyint"
 
 
 def load_codecs(
-    models: Sequence[str], kinds: Sequence[str] | None, device: str, precision: str, rdo: bool
+    models: Sequence[str], kinds: Sequence[str] | None, device: str, precision: str, rdo: bool | None
 ) -> tuple[dict[str, Codec], dict[str, str]]:
     """Codecs by name, and why those that a model lacks are left out: {name: why}.
 
-    `kinds`: KIND or KIND+OPTION; None: all that each model has. The first model's names are the kinds alone, the others
-    end in @ and the name of the model's folder. `rdo`: also each that sees the past with symbols chosen for rate and
-    distortion. Raises InputError for a model or a kind that is not there, or for two models of one name.
+    `kinds`: KIND or KIND+OPTION; None: each model's own. The first model's names are the kinds alone, the others end
+    in @ and the name of the model's folder. `rdo`: also each that sees the past with symbols chosen for rate and
+    distortion; None: each as it codes where nothing is said. Raises InputError for a model or a kind that is not
+    there, or for two models of one name.
     """
     folders = [find_model(model) for model in models]
     names = [folder.resolve().name for folder in folders]
@@ -36,7 +37,7 @@ def load_codecs(
     plain: dict[str, Codec] = {}
     left_out: dict[str, str] = {}
     for number, (folder, name, known) in enumerate(zip(folders, names, own, strict=True)):
-        for wanted in known if kinds is None else kinds:
+        for wanted in [default_kind(folder)] if kinds is None else kinds:
             kind, called = wanted.partition("+")[0], wanted if number == 0 else f"{wanted}@{name}"
             options = _options(wanted)
             refine = "refine" in options
@@ -51,6 +52,8 @@ def load_codecs(
                     if len(folders) == 1 or not refine:
                         raise
                     left_out[called] = str(error)
+    if rdo is None:
+        return {f"{name}{RDO if codec.prefers_rdo else ''}": codec for name, codec in plain.items()}, left_out
     chosen = {f"{name}{RDO}": codec for name, codec in plain.items() if rdo and codec.sees_past}
     return plain | chosen, left_out
 
