@@ -335,6 +335,8 @@ def test_the_tool_prints_the_tables_and_says_where_the_figures_are(
         "quality.jpeg=[30]",
         "device=cpu",
         f"other_models=[{other}]",
+        "temporal=[none,lstm,transformer]",
+        "rdo=true",
     ]
     done = run_tool("evaluate", *command)
     assert done.returncode == 0, done.stderr

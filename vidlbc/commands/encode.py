@@ -39,6 +39,7 @@ from vidlbc.shards import (
     watch,
     write_scripts,
 )
+from vidlbc.shards.forecast import forecast
 
 
 @dataclass
@@ -65,6 +66,7 @@ class Options:
 
     input: str = required("folder of videos, annotation list, or one video")
     output: str = required("folder for the shards; the same command again resumes")
+    plan: bool = option(False, "only tell what would be done: labels, splits, files, about how long and how many bytes")
     labels: str | None = option(None, "annotations that lie apart from the videos: a list, or a folder of them")
     fold: int = option(1, "which split of UCF101 or HMDB51")
     form: str = option(
@@ -151,6 +153,12 @@ def main(config: DictConfig) -> None:
     )
     codec.kept(settings.variant)  # an unknown one is told before anything is read
     settings = replace(settings, rdo=choice_of_rdo(config.rdo, config.output, codec.prefers_rdo))
+    if config.plan:
+        print(corpus.label_map())
+        if config.holdout and corpus.classes and not corpus.splits:
+            print(f"{config.holdout:.0%} would be held out as test, by group; who, their content decides")
+        print(forecast(corpus, codec, settings).told(config.processes if config.launcher == "local" else 1))
+        return
     contents = hashed(corpus, config.output)
     if config.holdout and corpus.classes and not corpus.splits:
         corpus = split_corpus(corpus, test=config.holdout, contents=contents)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from vidlbc.errors import InputError
 from vidlbc.pipeline import EvaluationSettings, JobSettings, TrainSettings, run_job
+from vidlbc.pipeline.plan import plan_of_job
 from vidlbc.run.options import option, required, section
 from vidlbc.shards import RaySettings, require_ray
 from vidlbc.train.data.video_data import ClipSettings
@@ -122,6 +123,7 @@ class Options:
 
     data: DataOptions = section(DataOptions)
     out: str = required("folder for everything the run makes")
+    plan: bool = option(False, "only tell what would be done: labels, splits, files, about how long and how many bytes")
     image_stage: str = option("default", "shipped model or model folder; frozen")
     temporal: str = option("transformer", "transformer, lstm or none")
     qp: int = option(32, "quality, 0 (smallest) to 63 (best)")
@@ -231,4 +233,8 @@ def settings_of(config: DictConfig) -> JobSettings:
 
 
 def main(config: DictConfig) -> None:
-    run_job(settings_of(config))
+    settings = settings_of(config)
+    if config.plan:
+        print(plan_of_job(settings))
+    else:
+        run_job(settings)

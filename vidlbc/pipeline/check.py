@@ -33,7 +33,7 @@ class Checked:
 
 def check_job(settings: JobSettings) -> Checked:
     """The corpus with its splits. Raises InputError with one line for whatever stands in the way."""
-    _check_values(settings)
+    check_values(settings)
     pick_device(settings.device)
     if not (settings.model / "trained.json").is_file():
         models.load_image_stage(models.find_model(settings.image_stage) / "image_stage")
@@ -108,7 +108,7 @@ def shard_settings(settings: JobSettings) -> Settings:
     )
 
 
-def _check_values(settings: JobSettings) -> None:
+def check_values(settings: JobSettings) -> None:
     """A value that would only be met after an hour of training is met here."""
     check_qp(settings.qp)
     check_switch("rdo", settings.rdo)

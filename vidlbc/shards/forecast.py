@@ -1,0 +1,123 @@
+"""What an encoding run would take, from a few of its files: told before anything is hashed, encoded or written."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidlbc.codec.codec import Codec
+from vidlbc.data.content import local_file
+from vidlbc.data.corpus import Corpus, locate
+from vidlbc.errors import VideoError
+from vidlbc.shards.settings import Settings
+from vidlbc.video import VideoReader, probe
+
+_PROBED, _CODED, _FRAMES = 8, 2, 16
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """`files`: of the corpus, `source_bytes` on disk; `frames` to code; the rest of coding them, all but `files` about.
+
+    `seconds`: of one process. `unread`: of those looked at, why they could not be read.
+    """
+
+    files: int
+    source_bytes: int
+    looked_at: int
+    unread: tuple[str, ...]
+    frames: int
+    size: str
+    shard_bytes: int
+    seconds: float
+
+    def told(self, processes: int = 1) -> str:
+        """Lines for people."""
+        mb, of = self.shard_bytes / 1e6, self.source_bytes / 1e6
+        lines = [f"{self.files} files, {of:.1f} MB; {self.looked_at} of them looked at"]
+        lines += [f"  not readable: {text}" for text in self.unread]
+        if self.frames:
+            rate = self.frames / self.seconds * processes
+            times = f"{of / mb:.1f} times less" if mb < of else f"{mb / of:.1f} times MORE; a lower qp= would help"
+            here = "one process" if processes == 1 else f"{processes} processes"
+            lines += [
+                f"about {self.frames:,} frames to code, {self.size}",
+                f"shards: about {mb:.1f} MB, {times} than the files",
+                f"time: about {_span(self.seconds / processes)} at {rate:.1f} frames/s, {here} here",
+            ]
+        return "\n".join([*lines, "nothing was hashed, encoded or written: plan=true only tells"])
+
+
+def forecast(corpus: Corpus, codec: Codec, settings: Settings) -> Forecast:
+    """From the headers of a few files, evenly spread, and the first frames of some, coded here and thrown away."""
+    paths = list(dict.fromkeys(item.path for item in corpus.items))
+    archives = {locate(corpus.root, path)[0] for path in paths}
+    chosen = [paths[round(i)] for i in np.linspace(0, len(paths) - 1, min(_PROBED, len(paths)))]
+    counts: list[float] = []
+    sizes: list[str] = []
+    unread: list[str] = []
+    coded: list[tuple[float, float]] = []
+    with tempfile.TemporaryDirectory(prefix="vidlbc-") as scratch:
+        for path in chosen:
+            try:
+                with local_file(corpus.root, path, Path(scratch) / "file") as file:
+                    info = probe(file, settings.backend, settings.deadline_s)
+                    claimed = info.frames or (info.duration or 0.0) * float(info.fps)
+                    counts.append(max(1.0, claimed / settings.step))
+                    sizes.append(f"{info.width}x{info.height}")
+                    if len(coded) < _CODED:
+                        coded.append(_cost(_first_frames(file, settings), codec, settings, float(info.fps)))
+            except VideoError as error:
+                unread.append(str(error))
+    frames = round(statistics.fmean(counts) * len(paths)) if counts else 0
+    seconds, size = (statistics.fmean(values) for values in zip(*coded, strict=True)) if coded else (0.0, 0.0)
+    return Forecast(
+        len(paths),
+        sum(file.stat().st_size for file in archives if file.is_file()),
+        len(chosen),
+        tuple(unread),
+        frames,
+        _sizes(sizes),
+        round(size * frames),
+        seconds * frames,
+    )
+
+
+def _first_frames(file: Path, settings: Settings) -> np.ndarray:
+    stop = _FRAMES * settings.step
+    reader = VideoReader(
+        file, stop=stop, max_side=settings.max_side, backend=settings.backend, deadline_s=settings.deadline_s
+    )
+    blocks = list(reader.blocks())
+    if not blocks:
+        raise VideoError(f"{file}: {reader.verdict}")
+    return np.concatenate(blocks)[:: settings.step]
+
+
+def _cost(frames: np.ndarray, codec: Codec, settings: Settings, fps: float) -> tuple[float, float]:
+    """Seconds and bytes of a frame. The first frames of a network's life are slower: they are coded once before."""
+    how = replace(settings, bpp_per_db=None)
+    told: dict[str, Any] = {"context": how.context, "fps": fps or 25.0, "variant": how.variant, "rdo": how.rdo}
+    aims: dict[str, Any] = {"psnr": how.psnr, "bitrate": how.bitrate}
+    codec.compress(frames[:2], how.qp, **told)
+    began = time.perf_counter()
+    data = codec.compress(frames, how.qp, **told, **aims)
+    return (time.perf_counter() - began) / len(frames), len(data) / len(frames)
+
+
+def _sizes(sizes: Sequence[str]) -> str:
+    different = list(dict.fromkeys(sizes))
+    return ", ".join(different[:3]) + (", ..." if len(different) > 3 else "")
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
