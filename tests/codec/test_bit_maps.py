@@ -14,8 +14,8 @@ from tests.codec.small_models import noisy_frames, save_small_model
 from vidlbc.codec.bitstream import Reader, unpack_modes
 from vidlbc.codec.codec import Codec
 from vidlbc.codec.entropy import coder
+from vidlbc.codec.entropy.distribution import Distribution
 from vidlbc.codec.entropy.tables import tables
-from vidlbc.codec.prior.topdown import Distribution
 from vidlbc.errors import WeightsMismatch
 from vidlbc.evaluate.rate_distortion.bit_maps import CELL, bit_maps
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from vidlbc.codec.entropy import coder
+from vidlbc.codec.entropy.distribution import Distribution
 from vidlbc.codec.entropy.tables import tables
-from vidlbc.codec.prior.topdown import Distribution, symbol_bits
+from vidlbc.codec.prior.topdown import symbol_bits
 from vidlbc.errors import BitstreamError
 
 

@@ -14,9 +14,10 @@ from torch import Tensor
 from vidlbc.codec.bitstream import Header, Packet, end_bytes, pack_modes
 from vidlbc.codec.coding.priors import Priors
 from vidlbc.codec.entropy import coder
+from vidlbc.codec.entropy.distribution import Distribution
 from vidlbc.codec.entropy.tables import TAIL_SHARE
 from vidlbc.codec.prior.grid import require_exact_products
-from vidlbc.codec.prior.topdown import Distribution, symbol_probability
+from vidlbc.codec.prior.topdown import symbol_probability
 from vidlbc.codec.temporal_stage import Maps, State
 from vidlbc.codec.traced import Traced
 

@@ -47,6 +47,7 @@ from vidlbc.codec.coding.rdo import Rule, choose_level
 from vidlbc.codec.coding.refining import LARGEST, Aim, refined_inter, refined_key
 from vidlbc.codec.coding.visible import Visible
 from vidlbc.codec.entropy import coder
+from vidlbc.codec.entropy.distribution import Distribution
 from vidlbc.codec.image_stage.base import QPS_A_FOLD
 from vidlbc.codec.motion.brightness import Brightness, brightened, brightness_between
 from vidlbc.codec.motion.choosing import Cheapest
@@ -55,7 +56,7 @@ from vidlbc.codec.motion.prior import Asked, Code, Wanted
 from vidlbc.codec.motion.search import DEFAULT, Effort, blocks_of, displacements, search
 from vidlbc.codec.motion.warp import shown
 from vidlbc.codec.prior.grid import require_exact_products
-from vidlbc.codec.prior.topdown import Distribution, Gains
+from vidlbc.codec.prior.topdown import Gains
 
 LIFT = 24
 PRICE = 30.0  # of a symbol's error (vidlbc.codec.coding.rdo): more than in frames of which nothing is copied on

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vidlbc.codec.coding.priors import Priors, dequantised
 from vidlbc.codec.entropy import coder
+from vidlbc.codec.entropy.distribution import Distribution
 from vidlbc.codec.frame_pool import FramePool
 from vidlbc.codec.models import ImageModel
 from vidlbc.codec.motion.copies import ASKING as COPY_ASKING
@@ -18,7 +19,7 @@ from vidlbc.codec.motion.copies import with_copies
 from vidlbc.codec.motion.prior import ASKING, STEPS, Code, Wanted
 from vidlbc.codec.motion.stage import Prediction
 from vidlbc.codec.motion.warp import shown
-from vidlbc.codec.prior.topdown import Distribution, Gains
+from vidlbc.codec.prior.topdown import Gains
 from vidlbc.codec.temporal_stage import Memory
 from vidlbc.codec.temporal_stage.moved import MovedStage
 from vidlbc.codec.traced import Traced, uncompiled

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from vidlbc.codec.bitstream import Header
 from vidlbc.codec.entropy import coder
+from vidlbc.codec.entropy.distribution import Distribution
 from vidlbc.codec.frame_pool import FramePool
 from vidlbc.codec.models import ImageModel
 from vidlbc.codec.prior.grid import to_grid
-from vidlbc.codec.prior.topdown import Distribution, Gains, TopDownPrior
+from vidlbc.codec.prior.topdown import Gains, TopDownPrior
 from vidlbc.codec.temporal_stage import Maps, Memory, State, TemporalStage
 from vidlbc.codec.traced import Traced, uncompiled
 from vidlbc.errors import InputError

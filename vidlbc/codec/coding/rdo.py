@@ -30,7 +30,7 @@ from vidlbc.codec.coding.encoding import NEAR_INTRA, Known, ideal_bits
 from vidlbc.codec.coding.priors import Priors
 from vidlbc.codec.coding.visible import Visible
 from vidlbc.codec.entropy import coder
-from vidlbc.codec.prior.topdown import Distribution
+from vidlbc.codec.entropy.distribution import Distribution
 from vidlbc.codec.traced import Traced
 
 ERROR_PRICE = 20.0

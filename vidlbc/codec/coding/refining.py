@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from vidlbc.codec.coding.priors import dequantised
+from vidlbc.codec.entropy.distribution import Distribution
 from vidlbc.codec.image_stage.base import qp_lambda
 from vidlbc.codec.motion.copies import copied_at, copied_symbols
 from vidlbc.codec.motion.networks import ReferenceSynthesis
 from vidlbc.codec.motion.stage import Prediction
 from vidlbc.codec.motion.warp import CONTRAST, seen
-from vidlbc.codec.prior.topdown import Distribution, Gains, TopDownPrior, symbol_bits
+from vidlbc.codec.prior.topdown import Gains, TopDownPrior, symbol_bits
 from vidlbc.codec.temporal_stage import Memory, MovedStage
 
 _RATE = 0.02  # of Adam, in symbols

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from vidlbc.codec.entropy import tables as t
-from vidlbc.codec.prior.topdown import Distribution
+from vidlbc.codec.entropy.distribution import Distribution
 from vidlbc.errors import BitstreamError
 
 SYMBOL_LIMIT = 2**15 - 1

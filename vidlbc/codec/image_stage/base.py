@@ -3,7 +3,7 @@
     frame --pad--> analysis --> y_l --> q_l = round(gain_l[qp] * y_l) ==> coded by *any* prior
     frame <--crop-- synthesis <-- y^_l = q_l / gain_l[qp] <==
 
-The symbols sit on a fixed grid: swapping the prior changes bits, never pixels (DESIGN section 4). Lists are fine to
+The symbols sit on a fixed grid: swapping the prior changes bits, never pixels. Lists are fine to
 coarse; tensors (B, C, H, W).
 """
 

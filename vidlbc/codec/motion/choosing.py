@@ -15,10 +15,11 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from vidlbc.codec.entropy.distribution import Distribution
 from vidlbc.codec.motion.field import BLOCK, commonest
 from vidlbc.codec.motion.prior import Asked
 from vidlbc.codec.motion.search import Blocks, price_of_bits
-from vidlbc.codec.prior.topdown import Distribution, symbol_bits
+from vidlbc.codec.prior.topdown import symbol_bits
 from vidlbc.codec.traced import Traced
 
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidlbc.codec.entropy.distribution import Distribution
 from vidlbc.codec.motion.field import LIMIT, commonest, enlarged, moved_cells, neighbours
 from vidlbc.codec.motion.prior import Asked, Code, Network, Run, passes_of
 from vidlbc.codec.prior.grid import snap
-from vidlbc.codec.prior.topdown import Distribution
 
 BLOCK = 16  # pixels
 # Of a block: its flag of the frame before and those around, whether its vectors differ, which of its neighbours' differ

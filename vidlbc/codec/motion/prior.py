@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidlbc.codec.entropy.distribution import Distribution
 from vidlbc.codec.motion.field import LIMIT, commonest, enlarged, neighbours
 from vidlbc.codec.prior.grid import Linear, snap
-from vidlbc.codec.prior.topdown import Distribution, QPTable
+from vidlbc.codec.prior.topdown import QPTable
 
 # Steps in blocks of 16x16, offsets of the pass's blocks, and where their known neighbours are.
 _DIAGONAL, _ACROSS = ((-1, -1), (-1, 1), (1, -1), (1, 1)), ((-1, 0), (1, 0), (0, -1), (0, 1))

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidlbc.codec.entropy.distribution import Distribution
 from vidlbc.codec.prior.grid import Block, Linear, depth_to_space, snap, space_to_depth
 
 NUM_QP = 64
@@ -50,14 +51,6 @@ class Level:
         """Dequantised latents (B, H, W, C) as the priors take them in: scaled, on their grid, folded."""
         seen = snap(latent * 2.0**-self.view_bits)
         return space_to_depth(seen, self.fold) if self.fold > 1 else seen
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """Logistic distribution of every symbol of one level: mean and log2(scale), (B, H_l, W_l, C_l), in symbol units."""
-
-    mean: Tensor
-    log2_scale: Tensor
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vidlbc.codec.entropy.distribution import Distribution
 from vidlbc.codec.prior.grid import Block, Linear, depth_to_space, snap
-from vidlbc.codec.prior.topdown import Context, Distribution, Gains, Level, TopDownPrior, levels_at
+from vidlbc.codec.prior.topdown import Context, Gains, Level, TopDownPrior, levels_at
 
 Maps = dict[int, Tensor]
 State = dict[int, tuple[Tensor, ...]]

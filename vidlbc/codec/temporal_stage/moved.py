@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidlbc.codec.entropy.distribution import Distribution
 from vidlbc.codec.motion.copies import copied_at
 from vidlbc.codec.motion.field import moved_cells, pyramid
 from vidlbc.codec.motion.stage import MotionStage, Prediction
 from vidlbc.codec.prior.grid import Block, Linear, RMSNorm, snap, space_to_depth
-from vidlbc.codec.prior.topdown import Context, Distribution, Expected, Gains, Level
+from vidlbc.codec.prior.topdown import Context, Expected, Gains, Level
 from vidlbc.codec.temporal_stage.base import Features, Memory, State, TemporalStage
 from vidlbc.codec.temporal_stage.lstm import ConvLSTMCell
 from vidlbc.codec.temporal_stage.transformer import attention_weights

@@ -101,7 +101,7 @@ def _vidlbc(symbols: _Symbols) -> tuple[str, Callable[[], Any], Callable[[Any], 
     import torch
 
     from vidlbc.codec.entropy import coder
-    from vidlbc.codec.prior.topdown import Distribution
+    from vidlbc.codec.entropy.distribution import Distribution
 
     parameters = [
         coder.quantise(Distribution(torch.from_numpy(mean), torch.from_numpy(log2_scale)))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from vidlbc.codec.coding.copying import lasting, worth_copying
 from vidlbc.codec.coding.rdo import Rule, choose_level
+from vidlbc.codec.entropy.distribution import Distribution
 from vidlbc.codec.image_stage.base import channels_last, qp_lambda
 from vidlbc.codec.models import ImageModel
 from vidlbc.codec.motion.choosing import Cheapest
@@ -28,7 +29,7 @@ from vidlbc.codec.motion.copies import copied_at, copied_symbols, with_copies
 from vidlbc.codec.motion.search import DEFAULT, Effort, blocks_of, search
 from vidlbc.codec.motion.stage import Prediction
 from vidlbc.codec.motion.warp import CONTRAST, seen, shown
-from vidlbc.codec.prior.topdown import NUM_QP, Distribution, Gains, Level, TopDownPrior, symbol_bits
+from vidlbc.codec.prior.topdown import NUM_QP, Gains, Level, TopDownPrior, symbol_bits
 from vidlbc.codec.temporal_stage import Memory, State
 from vidlbc.codec.temporal_stage.moved import MovedStage
 from vidlbc.train.objectives.video import RATE_EXPONENT
