@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from vidlbc.codec.image_stage import build_image_stage
-from vidlbc.experiments.learning_by_compression.joint import (
+from vidlbc.experiments.machine_perception.encoder import frames_alone
+from vidlbc.experiments.machine_perception.joint import (
     JointBatch,
     JointModel,
     RateDistortionUtility,
     TaskBatch,
     Utility,
 )
-from vidlbc.experiments.machine_perception.encoder import frames_alone
 from vidlbc.heads.clip_resnet import ClipResNet
 from vidlbc.heads.resnet import ResNetSettings
 from vidlbc.train.loop import Settings, fit

@@ -28,7 +28,7 @@ from vidlbc.codec.image_stage.cost import match_widths, multiply_adds
 from vidlbc.codec.inputs import pick_device
 from vidlbc.errors import InputError
 from vidlbc.evaluate.rate_distortion.bjontegaard import bd_rate
-from vidlbc.experiments.transfer.figures import plot_lines
+from vidlbc.experiments.figures import plot_lines
 from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.request import keep_request
 from vidlbc.run.tables import format_table

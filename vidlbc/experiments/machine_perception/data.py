@@ -15,7 +15,7 @@ from torch import Tensor
 from vidlbc.codec.prior.topdown import NUM_QP
 from vidlbc.errors import InputError
 from vidlbc.experiments.clips import ClipSet, moved
-from vidlbc.experiments.learning_by_compression.joint import TaskBatch
+from vidlbc.experiments.machine_perception.joint import TaskBatch
 from vidlbc.run.progress import progress_bar
 from vidlbc.train.data.image_data import CropSampler
 from vidlbc.train.data.pictures import Source, find_files, read_pictures

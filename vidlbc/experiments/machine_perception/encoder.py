@@ -19,14 +19,14 @@ from vidlbc.codec import models
 from vidlbc.codec.image_stage import ImageStage, build_image_stage
 from vidlbc.errors import InputError
 from vidlbc.experiments.clips import ClipSet
-from vidlbc.experiments.learning_by_compression.joint import (
+from vidlbc.experiments.machine_perception.data import TaskClips, TaskSettings, compression_crops
+from vidlbc.experiments.machine_perception.joint import (
     JointBatch,
     JointModel,
     RateDistortionUtility,
     TaskBatch,
     Utility,
 )
-from vidlbc.experiments.machine_perception.data import TaskClips, TaskSettings, compression_crops
 from vidlbc.heads.clip_resnet import ClipResNet
 from vidlbc.heads.resnet import ResNetSettings
 from vidlbc.run.atomic_files import dump_json, write_atomic

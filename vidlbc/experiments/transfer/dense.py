@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidlbc.evaluate import bootstrap_ci
-from vidlbc.experiments.transfer.figures import save_picture
+from vidlbc.experiments.figures import save_picture
 from vidlbc.experiments.transfer.matching import boundary_score, f_measure, match_counts, thin
 from vidlbc.experiments.transfer.pictures import crops_of, degrade, klt_pictures
 from vidlbc.experiments.transfer.start import Contestant, EncoderDecoder, starting_stage

@@ -20,9 +20,9 @@ from vidlbc.codec.inputs import check_qp
 from vidlbc.errors import InputError
 from vidlbc.evaluate import bootstrap_ci
 from vidlbc.experiments.clips import ClipSettings, load_clips
+from vidlbc.experiments.figures import plot_grid, plot_lines
 from vidlbc.experiments.transfer.classes import ClassSettings, ClassTask
 from vidlbc.experiments.transfer.dense import BoundaryTask, DenseSettings, ResolutionTask
-from vidlbc.experiments.transfer.figures import plot_grid, plot_lines
 from vidlbc.experiments.transfer.pictures import read_all, read_with_boundaries
 from vidlbc.experiments.transfer.start import Contestant, load_pretrained
 from vidlbc.run.atomic_files import dump_json, write_atomic
