@@ -17,7 +17,8 @@ from vidlbc.shards import Settings, encode_corpus, make_plan, read_annotations
 REPO = Path(__file__).resolve().parent.parent
 TEXT = (REPO / "README.md").read_text()
 CARDS = sorted((REPO / "vidlbc" / "weights").glob("*/README.md"))
-PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md")), *CARDS]
+EXPERIMENTS = sorted((REPO / "vidlbc" / "experiments").glob("*/README.md"))
+PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md")), *CARDS, *EXPERIMENTS]
 SHOWN = [page for page in PAGES if page.name in ("README.md", "results.md", "experiments.md", "training.md")]
 TOLD = "\n".join(page.read_text() for page in SHOWN)
 COMMANDS = sorted(set(re.findall(r"(?<![\w/])vidlbc [a-z][^`\n#]*=[^`\n#]+", TOLD)))
