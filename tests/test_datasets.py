@@ -26,7 +26,7 @@ def motions():
 @pytest.fixture(scope="module")
 def corpus(motions, tmp_path_factory):
     folder = tmp_path_factory.mktemp("motions")
-    assert motions.make(folder, motions.Settings(groups=6, frames=8, size=48)) == 48
+    assert motions.make(folder, motions.MotionsSettings(groups=6, frames=8, size=48)) == 48
     return folder
 
 
@@ -64,10 +64,10 @@ def test_every_file_decodes_to_the_frames_asked_for(corpus):
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_pixels(motions, corpus, tmp_path):
-    motions.make(tmp_path, motions.Settings(groups=6, frames=8, size=48))
+    motions.make(tmp_path, motions.MotionsSettings(groups=6, frames=8, size=48))
     assert digests(tmp_path) == digests(corpus)
     first, other = (
-        np.stack(list(motions.render(motions.Settings(groups=6, frames=8, size=48, seed=seed), 0, "left")))
+        np.stack(list(motions.render(motions.MotionsSettings(groups=6, frames=8, size=48, seed=seed), 0, "left")))
         for seed in (0, 1)
     )
     assert np.abs(first.astype(int) - other).mean() > 5
@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_pixels(motion
 
 @pytest.mark.slow
 def test_a_second_run_does_nothing_and_an_interrupted_one_is_completed(motions, corpus, tmp_path):
-    settings = motions.Settings(groups=5, frames=8, size=32)
+    settings = motions.MotionsSettings(groups=5, frames=8, size=32)
     assert motions.make(tmp_path, settings) == 40
     whole = digests(tmp_path)
     assert motions.make(tmp_path, settings) == 0
@@ -133,7 +133,7 @@ def ridge_accuracy(train, train_labels, test, test_labels, strength):
 @pytest.mark.slow
 def test_one_frame_classifies_at_chance_and_motion_does_not(motions):
     """Ridge regression on a random frame's pixels against the same on where frame differences lie over time."""
-    settings = motions.Settings(groups=40, frames=12, size=32)
+    settings = motions.MotionsSettings(groups=40, frames=12, size=32)
     rng = np.random.default_rng(0)
     single, moving, labels, training = [], [], [], []
     for group in range(settings.groups):

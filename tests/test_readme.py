@@ -12,7 +12,7 @@ import vidlbc
 from tests.codec.small_models import noisy_frames, save_small_model
 from tests.commands import spoken
 from vidlbc.commands import compose
-from vidlbc.shards import Settings, encode_corpus, make_plan, read_annotations
+from vidlbc.shards import EncodingSettings, encode_corpus, make_plan, read_annotations
 
 REPO = Path(__file__).resolve().parent.parent
 TEXT = (REPO / "README.md").read_text()
@@ -56,7 +56,7 @@ def test_the_python_example_runs(tmp_path, monkeypatch, make_clip, capsys):
         make_clip(tmp_path / "videos" / "train" / "ab"[number] / f"{number}.mp4", frames=3, size=(32, 48), seed=number)
     monkeypatch.chdir(tmp_path)
     codec = vidlbc.load(model, "cpu")
-    plan = make_plan(read_annotations("videos"), "out/shards", codec, Settings(model=str(model)))
+    plan = make_plan(read_annotations("videos"), "out/shards", codec, EncodingSettings(model=str(model)))
     encode_corpus(plan, codec=codec)
     names = {"frames": noisy_frames(60, 32, 48)}
     exec(code.replace('"default"', repr(str(model))), names)

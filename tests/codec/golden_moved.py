@@ -20,7 +20,7 @@ from torch import Tensor
 import vidlbc
 from tests.codec.golden_streams import FPS, QP, all_symbols, write
 from tests.codec.small_models import noisy_frames, raw_bits, wild_field
-from vidlbc.codec.coding.moved_encoding import MovedChooser, Source
+from vidlbc.codec.coding.moved_encoding import MovedChooser, SourceFrames
 from vidlbc.codec.coding.moving import Past
 from vidlbc.codec.motion.brightness import Brightness
 from vidlbc.codec.moved_codec import MovedCodec
@@ -85,7 +85,7 @@ def encode(model: Path, name: str) -> bytes:
         pictures[6] = pictures[5]
         steps = [gains.step for gains in codec._gains(QP)]
         y = [(q + (7 * q % 15 - 7) / 16.0) * step for q, step in zip(symbols(), steps, strict=True)]
-        frames = codec._chooser(header, True).packets([Source(y, torch.from_numpy(pictures))])
+        frames = codec._chooser(header, True).packets([SourceFrames(y, torch.from_numpy(pictures))])
         codec._finish(frames, sink, header, None, lambda symbols: None)
         return sink.getvalue()
 

@@ -14,7 +14,7 @@ from tests.codec.small_models import kinds_of, save_small_model
 from vidlbc.codec.coding.moving import FrameKind
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.qa.soak import Conditions, SoakSettings, all_conditions, run, run_soak
-from vidlbc.qa.soak.worker import Request
+from vidlbc.qa.soak.worker import SoakRequest
 
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -56,7 +56,7 @@ def test_kinds_that_have_vectors(settings: SoakSettings, tmp_path: Path, monkeyp
     """Two rounds of this seed have far vectors; their decoders take the clips one by one and as a batch."""
     honest, kinds = run._in_process, set()
 
-    def note(request: Request, conditions: Conditions) -> list[tuple[str, int]]:
+    def note(request: SoakRequest, conditions: Conditions) -> list[tuple[str, int]]:
         entries = honest(request, conditions)
         if request.video:
             assert request.far
@@ -81,7 +81,7 @@ def test_a_symbol_that_differs_is_counted_and_its_bitstream_kept(
     """A decoder that gets one of the two clips wrong."""
     honest = run._in_process
 
-    def decode_wrongly(request: Request, conditions: object) -> list[tuple[str, int]]:
+    def decode_wrongly(request: SoakRequest, conditions: object) -> list[tuple[str, int]]:
         entries = honest(request, conditions)  # type: ignore[arg-type]
         return entries if request.video else [*entries[:1], ("another digest", entries[1][1])]
 

@@ -21,7 +21,7 @@ from vidlbc.errors import InputError
 from vidlbc.evaluate.plots import plot_accuracy_curve
 from vidlbc.experiments.accuracy_curve import media as accuracy_curve_media
 from vidlbc.experiments.accuracy_curve.media import videos_of
-from vidlbc.experiments.accuracy_curve.points import Point, differences
+from vidlbc.experiments.accuracy_curve.points import CurvePoint, differences
 from vidlbc.experiments.accuracy_curve.report import tables
 from vidlbc.experiments.accuracy_curve.study import CurveSettings, run_curve
 from vidlbc.shards import LatentShards
@@ -270,10 +270,12 @@ def test_bad_input_is_one_line(
     assert capsys.readouterr().err.splitlines()[-1] == "error: " + line.format(model=model)
 
 
-def made_point(medium: str, source: str, size: float, correct: str, qp: int | None = 8) -> Point:
+def made_point(medium: str, source: str, size: float, correct: str, qp: int | None = 8) -> CurvePoint:
     right = {str(i): int(c) for i, c in enumerate(correct)}
     top1 = sum(right.values()) / len(right)
-    return Point(medium, source, "linear", qp, size, 0.1, 1.0, top1, (0, 1), 1, top1, len(right), 0, 1, 0.05, right)
+    return CurvePoint(
+        medium, source, "linear", qp, size, 0.1, 1.0, top1, (0, 1), 1, top1, len(right), 0, 1, 0.05, right
+    )
 
 
 def test_x264_of_other_bytes_is_not_compared() -> None:
@@ -303,19 +305,19 @@ def test_a_plot_needs_points(tmp_path: Path) -> None:
 def test_rates_without_a_frame_rate_are_unknown() -> None:
     videos = accuracy_curve_media.Videos({"a": 10}, {"a": 99}, {"a": 40}, {"a": float("nan")}, {"a": "test"})
     result = {"top1": 1.0, "top1_ci95": [1, 1], "top5": 1, "mean_class": 1, "n_videos": 1, "n_failed": 0, "correct": {}}
-    point = Point.of("x", "x", "linear", 8, {"a": 10}, videos, "test", result)
+    point = CurvePoint.of("x", "x", "linear", 8, {"a": 10}, videos, "test", result)
     assert (point.kbps, point.bpp, point.source_bytes_ratio) == (None, 2.0, 10 / 99)
 
 
 def test_frames_between_are_left_out(make_clip: Callable[..., Path], model: Path, tmp_path: Path) -> None:
     """`every` in shards: the frames, their rate, spans across clips, and what the sources give again."""
     from vidlbc.pipeline.sources import source_frames
-    from vidlbc.shards import Settings, encode_corpus, make_plan, read_annotations
+    from vidlbc.shards import EncodingSettings, encode_corpus, make_plan, read_annotations
     from vidlbc.video import VideoReader
 
     make_clip(tmp_path / "videos" / "a.mp4", frames=20, size=(32, 48), fps=24)
     codec = vidlbc.load(model, "cpu", "none")
-    how = Settings(qp=40, every=3, clip_frames=4, block=8)
+    how = EncodingSettings(qp=40, every=3, clip_frames=4, block=8)
     plan = make_plan(read_annotations(tmp_path / "videos"), tmp_path / "out", codec, how)
     assert plan.identity != make_plan(read_annotations(tmp_path / "videos"), tmp_path / "out", codec).identity
     encode_corpus(plan, codec=codec, bar=False)

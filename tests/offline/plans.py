@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vidlbc.offline.plan import Plan, plan_of, with_calls
+from vidlbc.offline.plan import OfflinePlan, plan_of, with_calls
 from vidlbc.offline.state import Call, Root
 from vidlbc.run.atomic_files import dump_json
 
@@ -44,14 +44,14 @@ if given.get("stay"):
 """
 
 
-def make_plan(*steps: dict[str, Any], minutes: float = 10, **more: Any) -> Plan:
+def make_plan(*steps: dict[str, Any], minutes: float = 10, **more: Any) -> OfflinePlan:
     """Steps are trainers where they do not say otherwise; each ends a minute after the one before."""
     usual = {"run": "tools/pretrain_image.py", "closing": 0.0}
     whole = [{**usual, "until": number + 1, **step} for number, step in enumerate(steps)]
     return with_calls(plan_of({"name": "tested", "minutes": minutes, "steps": whole, **more}, "tested"), 10)
 
 
-def make_root(folder: Path, plan: Plan, began: float, needs: dict[str, list[int]] | None = None) -> Root:
+def make_root(folder: Path, plan: OfflinePlan, began: float, needs: dict[str, list[int]] | None = None) -> Root:
     """What start.py and the first call leave, with the stand-in as the project's code."""
     tools = folder / "code" / "tools"
     tools.mkdir(parents=True)

@@ -13,7 +13,7 @@ import pytest
 from tests.offline.plans import args, logged, make_plan, make_root
 from vidlbc.errors import InputError
 from vidlbc.offline.call import CallSettings, make_call
-from vidlbc.offline.plan import Plan
+from vidlbc.offline.plan import OfflinePlan
 from vidlbc.offline.results import Limits, newest
 from vidlbc.offline.runner import hold
 from vidlbc.offline.state import DONE, Root
@@ -26,7 +26,7 @@ def settings(root: Root, results: Path, **changes: Any) -> CallSettings:
     return CallSettings(root.path, results, Limits(1 << 20, 8, 8 << 20), **{**usual, **changes})
 
 
-def two_steps() -> Plan:
+def two_steps() -> OfflinePlan:
     return make_plan({"name": "a", "until": 5, "args": args(100)}, {"name": "b", "until": 9, "args": args(2)})
 
 

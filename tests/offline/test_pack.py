@@ -17,7 +17,7 @@ from vidlbc.errors import InputError
 from vidlbc.offline.commands import commands
 from vidlbc.offline.pack import pack
 from vidlbc.offline.packing import Packs, PackSettings, describe, make_packs
-from vidlbc.offline.plan import Plan, plan_of, read_plan, with_calls
+from vidlbc.offline.plan import OfflinePlan, plan_of, read_plan, with_calls
 
 REPO = Path(__file__).resolve().parents[2]
 PLANS = REPO / "configs" / "offline"
@@ -48,7 +48,7 @@ def code_size(tmp_path_factory: pytest.TempPathFactory, data: Path) -> int:
     return packed.packed.parts[0].bytes - 15 * FILE + (1 << 16)
 
 
-def two_steps(**second: object) -> Plan:
+def two_steps(**second: object) -> OfflinePlan:
     steps = [
         {
             "name": "image",
@@ -68,7 +68,7 @@ def two_steps(**second: object) -> Plan:
     return with_calls(plan_of({"name": "two", "minutes": 20, "steps": steps, "lists": lists}, "two"), 10)
 
 
-def packed_as(plan: Plan, data: Path, out: Path, part: int) -> Packs:
+def packed_as(plan: OfflinePlan, data: Path, out: Path, part: int) -> Packs:
     settings = PackSettings(
         data=data,
         out=out,

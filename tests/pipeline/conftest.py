@@ -17,7 +17,7 @@ import torch
 from tests.processes import ScriptProcess
 from vidlbc.codec import models
 from vidlbc.codec.image_stage import build_image_stage
-from vidlbc.data.motions import Settings, make
+from vidlbc.data.motions import MotionsSettings, make
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -70,7 +70,7 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def motions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An annotation list of three classes of the generated motions: 9 train, 3 val, 3 test videos of 8 frames."""
     folder = tmp_path_factory.mktemp("motions")
-    make(folder, Settings(groups=5, frames=8, size=48))
+    make(folder, MotionsSettings(groups=5, frames=8, size=48))
     rows = list(csv.DictReader((folder / "labels.csv").read_text().splitlines()))
     kept = [row for row in rows if row["label"] in ("left", "right", "up")]
     with open(folder / "three.csv", "w", newline="") as file:

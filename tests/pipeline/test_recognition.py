@@ -18,7 +18,7 @@ from vidlbc.evaluate import FeatureSet
 from vidlbc.pipeline.recognition import INPUTS, features_of, labelled_videos, recognise
 from vidlbc.pipeline.settings import EvaluationSettings
 from vidlbc.pipeline.sources import source_frames, source_frames_at
-from vidlbc.shards import LatentShards, Settings, encode_corpus, make_plan, read_annotations
+from vidlbc.shards import EncodingSettings, LatentShards, encode_corpus, make_plan, read_annotations
 
 Clip = Callable[..., Path]
 
@@ -39,7 +39,7 @@ def corpus(make_clip: Clip, tmp_path: Path) -> Path:
 
 
 def encoded(corpus: Path, out: Path, codec: Codec, clip_frames: int) -> LatentShards:
-    plan = make_plan(read_annotations(corpus), out, codec, Settings(clip_frames=clip_frames))
+    plan = make_plan(read_annotations(corpus), out, codec, EncodingSettings(clip_frames=clip_frames))
     encode_corpus(plan, codec=codec, bar=False)
     return LatentShards(out, "test", codec=codec)
 

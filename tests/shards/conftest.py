@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.shards.fakes import FakeCodec, FakeReader
-from vidlbc.shards import LatentShards, Manifest, Plan, Settings, encode_corpus, make_plan, read_annotations
+from vidlbc.shards import EncodingSettings, LatentShards, Manifest, Plan, encode_corpus, make_plan, read_annotations
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def encode_fake(fake_corpus: Path, tmp_path: Path) -> Callable[..., tuple[Plan, 
         out: str = "shards", codec: FakeCodec | None = None, shard_videos: int = 4, **settings: object
     ) -> tuple[Plan, Manifest]:
         codec = codec or FakeCodec()
-        chosen = Settings(**{"clip_frames": 5, "block": 2, **settings})  # type: ignore[arg-type]
+        chosen = EncodingSettings(**{"clip_frames": 5, "block": 2, **settings})  # type: ignore[arg-type]
         plan = make_plan(read_annotations(fake_corpus), tmp_path / out, codec, chosen, shard_videos=shard_videos)
         manifest, _ = encode_corpus(plan, codec=codec, open_reader=FakeReader, bar=False)
         return plan, manifest

@@ -23,7 +23,7 @@ import numpy as np
 
 from vidlbc.errors import BitstreamError, InputError
 from vidlbc.run.stage_clock import StageClock
-from vidlbc.shards import Plan, Settings, Source, encode_task
+from vidlbc.shards import EncodingSettings, Plan, PlannedFile, encode_task
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class FakeCodec:
 
 
 class FakeReader:
-    def __init__(self, path: Path, source: Source, settings: Settings) -> None:
+    def __init__(self, path: Path, source: PlannedFile, settings: EncodingSettings) -> None:
         self.path, self.start, self.stop, self.block = path, source.start or 0, source.stop, settings.block
         self.info: Any = None
         self.spent = 0.0
@@ -125,7 +125,7 @@ class FakeReader:
         self.verdict = _verdict("damaged", end, "bits flipped") if damaged else _verdict("ok", end, "")
 
 
-def open_hostile(path: Path, source: Source, settings: Settings) -> Any:
+def open_hostile(path: Path, source: PlannedFile, settings: EncodingSettings) -> Any:
     """A fake video as ever; but see above."""
     text = path.read_text()
     if text == "deadly":
@@ -188,6 +188,6 @@ if __name__ == "__main__":  # python -m tests.shards.fakes CORPUS OUT PROCESSES:
     from vidlbc.shards import encode_corpus, make_plan, read_annotations
 
     root, out, processes = sys.argv[1:]
-    settings = Settings(clip_frames=5, block=2, deadline_s=2.0)
+    settings = EncodingSettings(clip_frames=5, block=2, deadline_s=2.0)
     plan = make_plan(read_annotations(root), out, FakeCodec(), settings, shard_videos=3)
     encode_corpus(plan, processes=int(processes), load=load_fake, open_reader=open_hostile, bar=False)

@@ -15,7 +15,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from tests.shards.fakes import FakeCodec, load_fake, open_hostile
-from vidlbc.shards import RayEngine, RaySettings, Settings, launch, make_plan, read_annotations
+from vidlbc.shards import EncodingSettings, RayEngine, RaySettings, launch, make_plan, read_annotations
 
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
 
@@ -36,7 +36,7 @@ def main(corpus: str, out: str) -> None:
             time.sleep(0.02)
 
     threading.Thread(target=kill, daemon=True).start()
-    settings = Settings(clip_frames=5, block=2, deadline_s=2.0)
+    settings = EncodingSettings(clip_frames=5, block=2, deadline_s=2.0)
     plan = make_plan(read_annotations(corpus), out, FakeCodec(), settings, shard_videos=3)
     began = time.monotonic()
     launch(plan, RayEngine(RaySettings(), load=load_fake, open_reader=open_hostile), bar=False)

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from tests.shards.fakes import FakeCodec, FakeReader, fake_frames, load_dying, load_fake
 from vidlbc.errors import InputError, ShardError
 from vidlbc.shards import (
+    EncodingSettings,
     LatentShards,
     Manifest,
     Plan,
-    Settings,
     encode_corpus,
     encode_shard,
     known_contents,
@@ -171,7 +171,7 @@ def test_another_corpus_needs_another_folder(encode_fake: Encode, fake_corpus: P
 
 def test_content_is_hashed_once_and_checked_when_encoded(fake_corpus: Path, tmp_path: Path) -> None:
     corpus = read_annotations(fake_corpus)
-    plan = make_plan(corpus, tmp_path / "out", FakeCodec(), Settings(block=2))
+    plan = make_plan(corpus, tmp_path / "out", FakeCodec(), EncodingSettings(block=2))
     plan.save()
     assert len(known_contents(tmp_path / "out", corpus)) == len(corpus.items)
     (fake_corpus / "train" / "a" / "clip 02.mp4").write_text("4 16 18 9")
@@ -193,7 +193,9 @@ def test_same_content_under_two_labels_keeps_two_samples(tmp_path: Path) -> None
 def test_frame_ranges_and_missing_files(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("12 16 16 1")
     (tmp_path / "list.csv").write_text("path,start,stop\na.mp4,2,9\na.mp4,9,\ngone.mp4,,\n")
-    plan = make_plan(read_annotations(tmp_path / "list.csv"), tmp_path / "out", FakeCodec(), Settings(clip_frames=4))
+    plan = make_plan(
+        read_annotations(tmp_path / "list.csv"), tmp_path / "out", FakeCodec(), EncodingSettings(clip_frames=4)
+    )
     manifest, _ = encode_corpus(plan, codec=FakeCodec(), open_reader=FakeReader, bar=False)
     assert [(f["path"], f["reason"]) for f in manifest.troubled] == [("gone.mp4", "no such file")]
     spans = sorted((s["meta"]["start"], s["meta"]["stop"]) for s in LatentShards(tmp_path / "out"))
@@ -275,9 +277,9 @@ def test_wrong_codec_index_and_values(fake_corpus: Path, tmp_path: Path) -> None
     with pytest.raises(ShardError, match="shard 9: the plan of .* has shards 0 to 1"):
         encode_shard(plan, 9, FakeCodec())
     with pytest.raises(InputError, match="qp=64: expected a whole number from 0 to 63"):
-        Settings(qp=64)
+        EncodingSettings(qp=64)
     with pytest.raises(InputError, match="clip_frames=0: expected at least 1"):
-        Settings(clip_frames=0)
+        EncodingSettings(clip_frames=0)
     with pytest.raises(InputError, match="processes=0"):
         encode_corpus(plan, processes=0)
     with pytest.raises(InputError, match="shard_videos=0"):

@@ -19,7 +19,7 @@ from tests.shards.launchers.test_launchers import QUARANTINED, calm, comparable,
 from vidlbc.errors import ShardError
 from vidlbc.run.lanes import in_lanes
 from vidlbc.run.stage_clock import OF_MOTION, STAGES, stage_table
-from vidlbc.shards import Manifest, Settings, encode_corpus, encode_shard, make_plan, read_annotations
+from vidlbc.shards import EncodingSettings, Manifest, encode_corpus, encode_shard, make_plan, read_annotations
 from vidlbc.video import write_mp4
 
 
@@ -113,7 +113,7 @@ def test_a_codec_in_lanes(tmp_path: Path, kind: str, rdo: bool) -> None:
     for seed in range(5):
         write_mp4(tmp_path / "videos" / f"{seed}.mp4", noisy_frames(5 + seed, 32, 48, seed), 25)
     codec = vidlbc.load(model, device="cpu", temporal=kind)
-    settings = Settings(clip_frames=4, model=str(model), temporal=kind, rdo=rdo)
+    settings = EncodingSettings(clip_frames=4, model=str(model), temporal=kind, rdo=rdo)
     plan = make_plan(read_annotations(tmp_path / "videos"), tmp_path / "1", codec, settings)
     reports = {}
     for lanes in (1, 3):

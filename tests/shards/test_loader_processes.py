@@ -30,13 +30,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, model: Path, make_clip: Callable[..., Path]) -> Path:
-    from vidlbc.shards import Settings, encode_corpus, make_plan, read_annotations
+    from vidlbc.shards import EncodingSettings, encode_corpus, make_plan, read_annotations
 
     place = tmp_path_factory.mktemp("shards")
     for number in range(CLIPS):
         make_clip(place / "videos" / "ab"[number % 2] / f"{number}.mp4", frames=3, size=(48, 48), seed=number)
     codec = vidlbc.load(model, "cpu")
-    settings = Settings(model=str(model), temporal="lstm")
+    settings = EncodingSettings(model=str(model), temporal="lstm")
     plan = make_plan(read_annotations(place / "videos"), place / "out", codec, settings)
     encode_corpus(plan, codec=codec, bar=False)
     return place / "out"

@@ -13,7 +13,7 @@ import vidlbc
 from tests.codec.small_models import save_small_model
 from vidlbc.errors import InputError
 from vidlbc.run.outputs import RECORD, Outputs
-from vidlbc.shards import LatentShards, Settings, decode_shards, encode_corpus, make_plan, read_annotations
+from vidlbc.shards import EncodingSettings, LatentShards, decode_shards, encode_corpus, make_plan, read_annotations
 from vidlbc.shards.decode import FORMATS
 from vidlbc.shards.maintain.export import EXPORTS, export_shards
 
@@ -36,7 +36,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[..., Pa
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory, model: Path, videos: Path) -> LatentShards:
     codec = vidlbc.load(model, "cpu")
-    settings = Settings(model=str(model), temporal="none", clip_frames=2)
+    settings = EncodingSettings(model=str(model), temporal="none", clip_frames=2)
     plan = make_plan(read_annotations(videos), tmp_path_factory.mktemp("shards") / "out", codec, settings)
     encode_corpus(plan, codec=codec, bar=False)
     return LatentShards(plan.output, codec=codec)

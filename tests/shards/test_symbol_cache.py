@@ -15,7 +15,7 @@ from tests.codec.retired import CHUNK_HEADER, RETIRED
 from tests.codec.small_models import save_small_model
 from vidlbc.codec.codec import Codec
 from vidlbc.errors import BitstreamError, InputError
-from vidlbc.shards import LatentShards, Settings, encode_corpus, make_plan, read_annotations
+from vidlbc.shards import EncodingSettings, LatentShards, encode_corpus, make_plan, read_annotations
 from vidlbc.shards.symbol_cache import SymbolCache
 
 # A folder for all examples of a property is what the cache is for.
@@ -56,7 +56,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[..., P
         make_clip(root / "videos" / f"{number}.mp4", frames=5, size=(48, 80), seed=number)
     model = save_small_model(root / "model", kinds=("lstm",))
     codec = vidlbc.load(model, "cpu", temporal="lstm")
-    options = Settings(model=str(model), temporal="lstm")
+    options = EncodingSettings(model=str(model), temporal="lstm")
     encode_corpus(make_plan(read_annotations(root / "videos"), root / "shards", codec, options), codec=codec, bar=False)
     return LatentShards(root / "shards"), codec
 

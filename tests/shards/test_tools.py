@@ -15,7 +15,7 @@ from PIL import Image
 import vidlbc
 from tests.codec.small_models import save_small_model
 from tests.shards.fakes import FakeCodec
-from vidlbc.shards import LatentShards, Settings, decode_shards, encode_corpus, make_plan, read_annotations
+from vidlbc.shards import EncodingSettings, LatentShards, decode_shards, encode_corpus, make_plan, read_annotations
 from vidlbc.video import examine, read_blocks
 
 Tool = Callable[..., subprocess.CompletedProcess[str]]
@@ -130,7 +130,7 @@ def test_a_bitstream_larger_than_memory_is_read_packet_by_packet(run_tool: Tool,
 def test_hostile_files_all_get_a_verdict(shared_data: Path, tmp_path: Path) -> None:
     """86 broken, odd and unusual files through the real reader; the fake codec, since pictures are not the matter."""
     corpus = read_annotations(shared_data / "hostile")
-    settings = Settings(max_side=64, deadline_s=20)
+    settings = EncodingSettings(max_side=64, deadline_s=20)
     plan = make_plan(corpus, tmp_path / "out", FakeCodec(), settings, shard_videos=100)
     manifest, _ = encode_corpus(plan, codec=FakeCodec(), bar=False)
     assert manifest.n_videos == len(list((shared_data / "hostile").iterdir())) - 1
@@ -151,7 +151,7 @@ def test_memory_does_not_grow_with_length(make_clip: Clip, tmp_path: Path) -> No
         path = make_clip(tmp_path / f"{frames}.mp4", frames=frames, size=(48, 48))
         codec = FakeCodec()
         out = tmp_path / f"out{len(peaks)}"
-        plan = make_plan(read_annotations(path), out, codec, Settings(clip_frames=1000, block=7))
+        plan = make_plan(read_annotations(path), out, codec, EncodingSettings(clip_frames=1000, block=7))
         tracemalloc.start()
         manifest, _ = encode_corpus(plan, codec=codec, bar=False)
         peaks.append(tracemalloc.get_traced_memory()[1])

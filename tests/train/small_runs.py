@@ -14,7 +14,7 @@ from tests.codec.small_models import fill, raw_bits, save_small_model, small_ima
 from vidlbc.codec import models
 from vidlbc.codec.image_stage import ImageStage
 from vidlbc.codec.temporal_stage import TemporalStage
-from vidlbc.train.loop import Outcome, Settings, fit
+from vidlbc.train.loop import LoopSettings, Outcome, fit
 from vidlbc.train.objectives.image import RateDistortion
 from vidlbc.train.objectives.video import SymbolRate
 from vidlbc.train.schedule import Budget
@@ -56,9 +56,9 @@ def temporal_run(folder: Path, kind: str) -> tuple[TemporalStage, SymbolRate, Ca
     return temporal.requires_grad_(True), SymbolRate(image), clip_batch
 
 
-def settings(steps: int, **changes: Any) -> Settings:
-    return Settings(**{"budget": Budget(steps=steps), "lr": 1e-3, "log_every": 1, "save_seconds": 0.0, **changes})
+def settings(steps: int, **changes: Any) -> LoopSettings:
+    return LoopSettings(**{"budget": Budget(steps=steps), "lr": 1e-3, "log_every": 1, "save_seconds": 0.0, **changes})
 
 
-def train(run: tuple[nn.Module, Loss, Callable[[int], Any]], folder: Path, chosen: Settings) -> Outcome:
+def train(run: tuple[nn.Module, Loss, Callable[[int], Any]], folder: Path, chosen: LoopSettings) -> Outcome:
     return fit(*run, chosen, folder)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from vidlbc.errors import InputError
-from vidlbc.train.data.mixed_data import MixedSampler, MixedSource, Task
+from vidlbc.train.data.mixed_data import LabelTask, MixedSampler, MixedSource
 
 CPU = torch.device("cpu")
 SIZE = 16
@@ -83,7 +83,7 @@ def rows_of(sampler, steps):
 @pytest.mark.slow
 def test_labels_weights_and_tasks_are_those_of_the_source(data):
     sampler = mixed(data)
-    assert sampler.tasks == (Task("clips", ("down", "up")), Task("weak", ("ape", "cow")))
+    assert sampler.tasks == (LabelTask("clips", ("down", "up")), LabelTask("weak", ("ape", "cow")))
     seen = Counter(rows_of(sampler, 40))
     assert set(seen) == {
         (10, 1, 1.0, 0),
@@ -194,7 +194,7 @@ def test_sources_of_the_same_classes_share_a_task_in_any_order(tmp_path):
     (tmp_path / "two" / "classes.txt").write_text("right\nleft\n")
     entries = [{"path": str(tmp_path / name / "labels.csv"), "labels": "full"} for name in ("one", "two")]
     sampler = sampler_of(*entries)
-    assert sampler.tasks == (Task("one", ("left", "right")),)
+    assert sampler.tasks == (LabelTask("one", ("left", "right")),)
     assert {(value, label) for value, label, _, _ in rows_of(sampler, 10)} == {(10, 0), (11, 1), (50, 1), (51, 0)}
 
 

@@ -16,7 +16,7 @@ from vidlbc.codec.bitstream import Header, Reader
 from vidlbc.codec.codec import Codec, Decoded, Keep
 from vidlbc.codec.coding import EncodeReport, OnLevel, Priors
 from vidlbc.codec.coding.moved_decoding import decode_moved
-from vidlbc.codec.coding.moved_encoding import PRICE, MovedChooser, MovedFrame, MovedSettings, MovedWriter, Source
+from vidlbc.codec.coding.moved_encoding import PRICE, MovedChooser, MovedFrame, MovedSettings, MovedWriter, SourceFrames
 from vidlbc.codec.coding.moved_priors import MovedPriors
 from vidlbc.codec.models import ImageModel
 from vidlbc.codec.motion.search import EFFORTS
@@ -62,10 +62,10 @@ class MovedCodec(Codec):
         self, packets: Iterable[Tensor], sink: BinaryIO, header: Header, variant: str | None, rdo: bool, keep: Keep
     ) -> EncodeReport:
         if rdo:
-            sources = (Source(self.unquantised(packet), self._padded(packet)) for packet in packets)
+            sources = (SourceFrames(self.unquantised(packet), self._padded(packet)) for packet in packets)
         else:
             rounded = (self.analyse(packet, header.qp, variant) for packet in packets)
-            sources = (Source([q.float() for q in packet]) for packet in rounded)
+            sources = (SourceFrames([q.float() for q in packet]) for packet in rounded)
         return self._finish(self._chooser(header, rdo).packets(sources), sink, header, variant, keep)
 
     def _padded(self, frames: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class MovedCodec(Codec):
     def _write_symbols(
         self, packets: Iterable[Sequence[Tensor]], sink: BinaryIO, header: Header, variant: str | None
     ) -> EncodeReport:
-        sources = (Source([q.float() for q in packet]) for packet in packets)
+        sources = (SourceFrames([q.float() for q in packet]) for packet in packets)
         return self._finish(self._chooser(header, False).packets(sources), sink, header, variant, lambda symbols: None)
 
     def _finish(

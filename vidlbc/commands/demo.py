@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vidlbc.commands import pretrain_video
-from vidlbc.data.motions import Settings, make
+from vidlbc.data.motions import MotionsSettings, make
 from vidlbc.errors import InputError
 
 Options = pretrain_video.Options
@@ -18,7 +18,7 @@ GIVEN = ("experiment=demo", "data.root=out/demo/videos", "out=out/demo/run")
 def main(config: DictConfig) -> None:
     settings = pretrain_video.settings_of(config)  # what is wrong is told before anything is written
     try:
-        make(Path(config.data.root), Settings())
+        make(Path(config.data.root), MotionsSettings())
     except ValueError as error:
         raise InputError(str(error)) from None
     pretrain_video.run_job(settings)

@@ -18,12 +18,12 @@ from vidlbc.run.stage_clock import stage_table
 from vidlbc.shards import (
     Content,
     Corpus,
+    EncodingSettings,
     Engine,
     LocalEngine,
     Plan,
     RayEngine,
     RaySettings,
-    Settings,
     SlurmSettings,
     choice_of_rdo,
     contents_of,
@@ -123,7 +123,7 @@ class Options:
 
 
 def main(config: DictConfig) -> None:
-    settings = Settings(
+    settings = EncodingSettings(
         qp=config.qp,
         context=config.context,
         clip_frames=config.clip_frames,

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from vidlbc.commands import compose
 from vidlbc.errors import InputError
-from vidlbc.offline.plan import Plan, read_plan, scaled, with_calls
+from vidlbc.offline.plan import OfflinePlan, read_plan, scaled, with_calls
 from vidlbc.run.configs import checkout, configs_folder
 from vidlbc.run.options import option
 
@@ -112,7 +112,7 @@ def main(config: DictConfig) -> None:
     command(config)
 
 
-def _plan(config: DictConfig) -> Plan:
+def _plan(config: DictConfig) -> OfflinePlan:
     plan = with_calls(read_plan(config.plan, configs_folder() / "offline"), config.call_minutes)
     return plan if config.scale is None else scaled(plan, config.scale, config.least_s)
 

@@ -46,7 +46,7 @@ ORBIT = 0.16  # radius of the circle, in units of the picture's side
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class MotionsSettings:
     """`size` in pixels (square, even, at least 32); `frames` at least 8; `groups` of eight clips each."""
 
     groups: int = 30
@@ -145,7 +145,7 @@ def draw_blob(rng: np.random.Generator, brightness: tuple[float, float]) -> Blob
     return Blob(texture, rng.uniform(0, 2 * np.pi), int(rng.integers(2, 6)), rng.uniform(0.05, 0.25))
 
 
-def render(settings: Settings, group: int, motion: str) -> Iterator[np.ndarray]:
+def render(settings: MotionsSettings, group: int, motion: str) -> Iterator[np.ndarray]:
     """The clip's frames, uint8 (size, size, 3)."""
     look = np.random.default_rng([settings.seed, group])  # the same for the eight clips of the group
     background = draw_texture(look, (60, 115), cycles=6, waves=10)
@@ -177,7 +177,7 @@ def split_of(group: int, groups: int) -> str:
     return "test" if group >= groups - test else "val" if group >= groups - test - val else "train"
 
 
-def write_video(path: Path, frames: Iterator[np.ndarray], settings: Settings) -> None:
+def write_video(path: Path, frames: Iterator[np.ndarray], settings: MotionsSettings) -> None:
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +193,7 @@ def write_video(path: Path, frames: Iterator[np.ndarray], settings: Settings) ->
         container.mux(stream.encode(None))
 
 
-def make(folder: Path, settings: Settings) -> int:
+def make(folder: Path, settings: MotionsSettings) -> int:
     """Write the corpus into `folder`; returns the number of clips written, 0 where it is already there."""
     record = folder / "motions.json"
     clips = [(group, motion) for group in range(settings.groups) for motion in MOTIONS]
@@ -227,7 +227,7 @@ def _ours(folder: Path) -> bool:
 
 
 def main() -> int:
-    default = Settings()
+    default = MotionsSettings()
     parser = argparse.ArgumentParser(description="Generate the demo corpus: short clips whose classes are motions.")
     parser.add_argument("folder", type=Path, help="where to write it")
     parser.add_argument("--groups", type=int, default=default.groups, help="8 clips a group (default %(default)s)")
@@ -238,7 +238,7 @@ def main() -> int:
     given = vars(parser.parse_args())
     folder = given.pop("folder")
     try:
-        written = make(folder, Settings(**given))
+        written = make(folder, MotionsSettings(**given))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

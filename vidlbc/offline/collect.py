@@ -18,7 +18,7 @@ from safetensors.torch import save
 from vidlbc.codec import models
 from vidlbc.errors import VidlbcError
 from vidlbc.offline import weights
-from vidlbc.offline.plan import Plan
+from vidlbc.offline.plan import OfflinePlan
 from vidlbc.offline.results import Entry, Group, Limits, write_generation
 from vidlbc.offline.state import Call, Record, Root
 from vidlbc.run.atomic_files import dump_json, write_atomic
@@ -56,7 +56,7 @@ def _in_order(trained: Mapping[str, tuple[str, Path]], images: Mapping[str, byte
     return list(dict.fromkeys(order))
 
 
-def _state(plan: Plan, call: Call, commit: str, records: dict[str, Record]) -> dict[str, Any]:
+def _state(plan: OfflinePlan, call: Call, commit: str, records: dict[str, Record]) -> dict[str, Any]:
     return {
         "plan": plan.as_json(),
         "commit": commit,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vidlbc.errors import InputError
 from vidlbc.offline.pack import START, Part
-from vidlbc.offline.plan import Plan
+from vidlbc.offline.plan import OfflinePlan
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Command:
 
 
 def commands(
-    plan: Plan, parts: Sequence[Part], root: str, results: str, options: Mapping[str, object], most_chars: int
+    plan: OfflinePlan, parts: Sequence[Part], root: str, results: str, options: Mapping[str, object], most_chars: int
 ) -> list[Command]:
     """One for each of the plan's calls. `root`, `results`: as the node's shell is to read them; `options`: of
     `vidlbc offline run`. Raises InputError where a command is too long.
@@ -41,7 +41,7 @@ def commands(
     return found
 
 
-def late(plan: Plan, parts: Sequence[Part]) -> list[str]:
+def late(plan: OfflinePlan, parts: Sequence[Part]) -> list[str]:
     """What comes after the minute that it is wanted in: the step waits for it."""
     begins = [sum(plan.calls[:number]) for number in range(len(parts))]
     return [

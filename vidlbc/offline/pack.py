@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vidlbc import offline
 from vidlbc.errors import InputError
-from vidlbc.offline.plan import Plan, Step
+from vidlbc.offline.plan import OfflinePlan, Step
 from vidlbc.offline.sources import Compose, list_text, needs_of
 from vidlbc.run.atomic_files import dump_json
 
@@ -61,7 +61,9 @@ class Packed:
     changed: int
 
 
-def pack(plan: Plan, data: Path, wheels: Sequence[Path], out: Path, repo: Path, compose: Compose, limit: int) -> Packed:
+def pack(
+    plan: OfflinePlan, data: Path, wheels: Sequence[Path], out: Path, repo: Path, compose: Compose, limit: int
+) -> Packed:
     """Write `out`; `limit`: bytes of a tar. Raises InputError where the sources are no such thing or do not fit.
 
     `repo`: a git checkout of this project, whose tracked files travel, weights aside.
@@ -114,7 +116,7 @@ def _code(repo: Path) -> list[Member]:
     ]
 
 
-def _in_order_of_need(plan: Plan, data: Path, repo: Path, compose: Compose) -> list[tuple[str, list[Member]]]:
+def _in_order_of_need(plan: OfflinePlan, data: Path, repo: Path, compose: Compose) -> list[tuple[str, list[Member]]]:
     """[(step, everything that it reads)]."""
     made = {name: list_text(sets, data) for name, sets in plan.lists.items()}
     groups = []
@@ -140,7 +142,7 @@ def _weights(step: Step, repo: Path) -> list[Member]:
 
 
 def _fill(
-    plan: Plan, fixed: list[Member], groups: list[tuple[str, list[Member]]], limit: int
+    plan: OfflinePlan, fixed: list[Member], groups: list[tuple[str, list[Member]]], limit: int
 ) -> list[tuple[list[Member], float]]:
     """Parts in the order of need: [(members, minute at which they are first wanted)]. Raises InputError."""
     starts = dict(zip([s.name for s in plan.steps], [0.0, *[s.until for s in plan.steps]], strict=False))

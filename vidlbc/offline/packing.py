@@ -7,7 +7,7 @@ from pathlib import Path
 from vidlbc.errors import InputError
 from vidlbc.offline.commands import Command, commands, late
 from vidlbc.offline.pack import Packed, pack
-from vidlbc.offline.plan import Plan
+from vidlbc.offline.plan import OfflinePlan
 from vidlbc.offline.sources import Compose
 from vidlbc.offline.wheels import find_wheels
 from vidlbc.run.tables import format_table
@@ -36,13 +36,13 @@ class PackSettings:
 class Packs:
     """What `make_packs` made."""
 
-    plan: Plan
+    plan: OfflinePlan
     packed: Packed
     wheels: int
     commands: tuple[Command, ...]
 
 
-def make_packs(plan: Plan, settings: PackSettings) -> Packs:
+def make_packs(plan: OfflinePlan, settings: PackSettings) -> Packs:
     """`plan`: with its calls (plan.with_calls). Raises InputError for whatever stands in the way."""
     if not settings.data.is_dir():
         raise InputError(f"data={settings.data}: no such folder")

@@ -30,7 +30,7 @@ from typing import Any
 
 from vidlbc.errors import InputError
 
-Source = str | dict[str, Any]
+ListedSource = str | dict[str, Any]
 RESERVED = ("data", "out", "until", "device")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -61,14 +61,14 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Plan:
+class OfflinePlan:
     """See the module."""
 
     name: str
     minutes: float
     steps: tuple[Step, ...]
     calls: tuple[float, ...] = ()
-    lists: Mapping[str, Mapping[str, Sequence[Source]]] = field(default_factory=dict)
+    lists: Mapping[str, Mapping[str, Sequence[ListedSource]]] = field(default_factory=dict)
     small: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Plan:
         return json.loads(json.dumps(asdict(self)))
 
 
-def read_plan(name: str, folder: Path) -> Plan:
+def read_plan(name: str, folder: Path) -> OfflinePlan:
     """A plan of `folder` by its name, or a YAML file. Raises InputError naming the choices, or what is wrong in it."""
     from omegaconf import OmegaConf
 
@@ -95,13 +95,13 @@ def read_plan(name: str, folder: Path) -> Plan:
     return plan_of({"name": path.stem, **{str(key): value for key, value in values.items()}}, str(path))
 
 
-def plan_of(values: Mapping[str, Any], where: str) -> Plan:
+def plan_of(values: Mapping[str, Any], where: str) -> OfflinePlan:
     """From what YAML or JSON holds. Raises InputError with one line."""
     entries = values.get("steps")
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{where}: expected a list of steps")
     steps = tuple(_step(entry, f"{where}, step {number + 1}") for number, entry in enumerate(entries))
-    plan = _build(Plan, {**values, "steps": steps}, where)
+    plan = _build(OfflinePlan, {**values, "steps": steps}, where)
     small = {str(key): _texts(value, f"{where}, small") for key, value in (plan.small or {}).items()}
     plan = replace(plan, small=small, lists=plan.lists or {}, calls=tuple(plan.calls or ()))
     _check(plan, where)
@@ -138,7 +138,7 @@ def _texts(values: Any, where: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _check(plan: Plan, where: str) -> None:
+def _check(plan: OfflinePlan, where: str) -> None:
     before, names = 0.0, list(RESERVED)
     for step in plan.steps:
         place = f"{where}, step {step.name}"
@@ -187,7 +187,7 @@ def merged(args: Sequence[str], more: Sequence[str]) -> list[str]:
     return [text for text in args if "=" not in text or text.partition("=")[0] not in keys] + list(more)
 
 
-def with_calls(plan: Plan, call_minutes: float) -> Plan:
+def with_calls(plan: OfflinePlan, call_minutes: float) -> OfflinePlan:
     """The plan with its calls told: its own, else as few of equal length as `call_minutes` allows.
 
     Raises InputError where its own are too long, or do not reach the end of its last step.
@@ -203,7 +203,7 @@ def with_calls(plan: Plan, call_minutes: float) -> Plan:
     return plan
 
 
-def scaled(plan: Plan, scale: float, least_s: float) -> Plan:
+def scaled(plan: OfflinePlan, scale: float, least_s: float) -> OfflinePlan:
     """A rehearsal: every step takes `scale` of its minutes, at least `least_s` seconds, with the arguments of `small`;
     calls begin at the same point of the same step.
 

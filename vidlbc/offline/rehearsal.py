@@ -22,7 +22,7 @@ from vidlbc.offline.commands import Command
 from vidlbc.offline.join import join
 from vidlbc.offline.measure import both_ways, read_clips, sides
 from vidlbc.offline.packing import PackSettings, describe, make_packs
-from vidlbc.offline.plan import Plan
+from vidlbc.offline.plan import OfflinePlan
 from vidlbc.offline.runner import hold
 from vidlbc.offline.state import Root
 from vidlbc.run.tables import format_table
@@ -40,7 +40,7 @@ class Made:
     told: str
 
 
-def rehearse(plan: Plan, settings: PackSettings, out: Path, python: str) -> str:
+def rehearse(plan: OfflinePlan, settings: PackSettings, out: Path, python: str) -> str:
     """What happened, in words. `plan`: with its calls, scaled; `python`: the node's `python3`.
 
     Raises InputError or VidlbcError where the chain breaks.

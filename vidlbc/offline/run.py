@@ -7,7 +7,7 @@ from typing import Any
 
 from vidlbc.errors import InputError
 from vidlbc.offline import weights
-from vidlbc.offline.plan import Plan, Step, plan_of
+from vidlbc.offline.plan import OfflinePlan, Step, plan_of
 from vidlbc.offline.results import Generation, newest
 from vidlbc.offline.state import Record
 
@@ -18,7 +18,7 @@ class Run:
 
     generation: Generation
     state: dict[str, Any]
-    plan: Plan
+    plan: OfflinePlan
 
     @property
     def records(self) -> dict[str, Record]:

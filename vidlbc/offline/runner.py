@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from vidlbc.errors import InputError, VidlbcError, one_line
 from vidlbc.offline import process, weights
-from vidlbc.offline.plan import Choice, Plan, Step, fill, merged, placeholders
+from vidlbc.offline.plan import Choice, OfflinePlan, Step, fill, merged, placeholders
 from vidlbc.offline.state import CUT, DONE, ENDED, FAILED, RUNNING, SKIPPED, Call, Record, Root
 from vidlbc.run.atomic_files import write_atomic
 
@@ -169,7 +169,7 @@ def end_of(step: Step, call: Call) -> float:
     return min(call.began + 60 * step.until, call.deadline)
 
 
-def arguments(plan: Plan, step: Step, record: Record, values: Mapping[str, str]) -> list[str]:
+def arguments(plan: OfflinePlan, step: Step, record: Record, values: Mapping[str, str]) -> list[str]:
     """Those of the attempt, filled in; what has no value stays in braces."""
     variant = next((other.variant for other in plan.steps if other.name == record.chosen), step.variant)
     args = merged(step.args, variant)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vidlbc.data.corpus import locate
 from vidlbc.errors import InputError
-from vidlbc.offline.plan import Plan, Source, Step, fill, merged
+from vidlbc.offline.plan import ListedSource, OfflinePlan, Step, fill, merged
 from vidlbc.shards import read_annotations
 from vidlbc.train.data import pictures
 
@@ -31,7 +31,7 @@ class Needs:
     weights: tuple[str, ...]
 
 
-def needs_of(plan: Plan, step: Step, data: Path, compose: Compose) -> Needs:
+def needs_of(plan: OfflinePlan, step: Step, data: Path, compose: Compose) -> Needs:
     """`compose`: of the tools' options. Raises InputError for an option that the step's tool does not have, or a source
     that is not there."""
     found: dict[str, Path] = {}
@@ -45,7 +45,7 @@ def needs_of(plan: Plan, step: Step, data: Path, compose: Compose) -> Needs:
     return Needs(dict(sorted(found.items())), step.weights)
 
 
-def _variants(plan: Plan, step: Step) -> list[tuple[str, ...]]:
+def _variants(plan: OfflinePlan, step: Step) -> list[tuple[str, ...]]:
     """All argument changes that may come to be, one by one."""
     chosen = step.choose.of if step.choose else ()
     variants = [other.variant for other in plan.steps if other.name in chosen] or [step.variant]
@@ -53,8 +53,8 @@ def _variants(plan: Plan, step: Step) -> list[tuple[str, ...]]:
 
 
 def _sources(
-    plan: Plan, step: Step, variant: Sequence[str], data: Path, compose: Compose
-) -> Iterator[tuple[pictures.Source, bool]]:
+    plan: OfflinePlan, step: Step, variant: Sequence[str], data: Path, compose: Compose
+) -> Iterator[tuple[pictures.PictureSource, bool]]:
     """(source, whether all splits of a list count)."""
     tool, *words = step.run.split()
     if tool == "-m":
@@ -73,21 +73,21 @@ def _sources(
             yield entry, step.run != _TRAIN_ONLY
 
 
-def _below(value: Any, root: str) -> Iterator[pictures.Source]:
+def _below(value: Any, root: str) -> Iterator[pictures.PictureSource]:
     """Every path below `root` in a config, with what `every` stands beside it."""
     if isinstance(value, Mapping):
         if set(value) <= {"path", "every"} and str(value.get("path", "")).startswith(root):
-            yield pictures.Source.of(value)
+            yield pictures.PictureSource.of(value)
             return
         value = list(value.values())
     if isinstance(value, list):
         for item in value:
             yield from _below(item, root)
     elif isinstance(value, str) and (value == root or value.startswith(root.rstrip("/") + "/")):
-        yield pictures.Source(value)
+        yield pictures.PictureSource(value)
 
 
-def _files(source: pictures.Source, all_splits: bool, data: Path) -> list[Path]:
+def _files(source: pictures.PictureSource, all_splits: bool, data: Path) -> list[Path]:
     """The media of a source, and the list that names them, if any."""
     path = Path(source.path)
     lists = [path] if path.is_file() and path.suffix.lower() in (".csv", ".txt") else []
@@ -100,7 +100,7 @@ def _files(source: pictures.Source, all_splits: bool, data: Path) -> list[Path]:
     return [*lists, *pictures.find_files([source])]
 
 
-def listed_files(sets: Mapping[str, Sequence[Source]], data: Path) -> dict[str, list[Path]]:
+def listed_files(sets: Mapping[str, Sequence[ListedSource]], data: Path) -> dict[str, list[Path]]:
     """{split: files} of a list that the plan describes; sources are below `data`. Raises InputError."""
     listed: dict[str, list[Path]] = {}
     for split, entries in sets.items():
@@ -108,12 +108,12 @@ def listed_files(sets: Mapping[str, Sequence[Source]], data: Path) -> dict[str, 
         for entry in pictures.sources(entries):
             if Path(entry.path).is_absolute() or ".." in Path(entry.path).parts:
                 raise InputError(f"lists: {entry.path} is not below data=")
-            sources.append(pictures.Source(str(data / entry.path), entry.every))
+            sources.append(pictures.PictureSource(str(data / entry.path), entry.every))
         listed[str(split)] = pictures.find_files(sources)
     return listed
 
 
-def list_text(sets: Mapping[str, Sequence[Source]], data: Path) -> bytes:
+def list_text(sets: Mapping[str, Sequence[ListedSource]], data: Path) -> bytes:
     """The list as it lies on the node, beside the folders of its files: path,label,group,split.
 
     A file of several splits belongs to the last: what is held out is not trained on.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlbc.errors import InputError
-from vidlbc.offline.plan import Plan, plan_of
+from vidlbc.offline.plan import OfflinePlan, plan_of
 from vidlbc.run.atomic_files import dump_json, write_atomic
 
 WAITING, RUNNING, DONE, CUT, FAILED, SKIPPED = "waiting", "running", "done", "cut", "failed", "skipped"
@@ -52,7 +52,7 @@ class Root:
 
     path: Path
 
-    def pack(self) -> tuple[Plan, dict[str, list[int]], str]:
+    def pack(self) -> tuple[OfflinePlan, dict[str, list[int]], str]:
         """The plan, the parts that each step needs, the commit. Raises InputError."""
         place = self.path / "pack.json"
         try:
@@ -71,7 +71,7 @@ class Root:
     def write_call(self, call: Call) -> None:
         write_atomic(self.path / "call.json", dump_json(asdict(call), indent=1))
 
-    def records(self, plan: Plan) -> dict[str, Record]:
+    def records(self, plan: OfflinePlan) -> dict[str, Record]:
         """By step, in the order of the plan."""
         place = self.path / "state.json"
         held = json.loads(place.read_text()) if place.is_file() else {}

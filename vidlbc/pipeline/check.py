@@ -15,8 +15,8 @@ from vidlbc.errors import InputError, check_switch
 from vidlbc.heads import build_head
 from vidlbc.pipeline.settings import JobSettings
 from vidlbc.pipeline.train import started_from
-from vidlbc.shards import Content, Corpus, Settings, contents_of, known_contents, read_annotations, split_corpus
-from vidlbc.train.data.pictures import Source, find_files
+from vidlbc.shards import Content, Corpus, EncodingSettings, contents_of, known_contents, read_annotations, split_corpus
+from vidlbc.train.data.pictures import PictureSource, find_files
 
 _MINIMUM_FREE = 200 * 2**20
 
@@ -92,9 +92,9 @@ def _labels(corpus: Corpus, split: str) -> list[int]:
     return [item.label for item in corpus.select(split).items if item.label is not None]
 
 
-def shard_settings(settings: JobSettings) -> Settings:
+def shard_settings(settings: JobSettings) -> EncodingSettings:
     """How the corpus is encoded. Raises InputError for values out of range."""
-    return Settings(
+    return EncodingSettings(
         qp=settings.qp,
         clip_frames=settings.clip_frames,
         max_side=settings.max_side,
@@ -153,7 +153,7 @@ def check_values(settings: JobSettings) -> None:
     if not 0 <= train.ema < 1:
         raise InputError(f"train.ema={train.ema}: expected a number from 0 to below 1")
     require_number("train.picture_share", clips.picture_share, 0)
-    find_files([Source(source) for source in train.pictures])
+    find_files([PictureSource(source) for source in train.pictures])
     shard_settings(settings)
 
 

@@ -36,8 +36,8 @@ from vidlbc.run.request import keep_request
 from vidlbc.run.wandb_log import start_wandb
 from vidlbc.shards import Corpus
 from vidlbc.train.data.clip_reading import read_clips, whole_clips
-from vidlbc.train.data.pictures import Source, find_files, read_pictures
-from vidlbc.train.loop import Settings
+from vidlbc.train.data.pictures import PictureSource, find_files, read_pictures
+from vidlbc.train.loop import LoopSettings
 from vidlbc.train.objectives.motion import MotionRate
 from vidlbc.train.objectives.video import SymbolRate
 from vidlbc.train.validation import ClipValidation
@@ -212,7 +212,7 @@ def train_parts(temporal: MovedStage, parts: Sequence[str] | None, known: bool =
 
 def _pictures(sources: Sequence[str]) -> list[np.ndarray]:
     """Raises InputError where a source is missing or holds none."""
-    return [read_pictures(path, 1)[0] for path in find_files([Source(source) for source in sources])]
+    return [read_pictures(path, 1)[0] for path in find_files([PictureSource(source) for source in sources])]
 
 
 def _validation(rate: SymbolRate | MotionRate, corpus: Corpus, settings: JobSettings) -> ClipValidation | None:
@@ -243,7 +243,7 @@ def _fit(settings: JobSettings, corpus: Corpus, image: models.ImageModel, tempor
     image = image.to(device)
     temporal.to(device)
     logger = start_wandb(settings.wandb, settings.out)
-    loop = Settings(
+    loop = LoopSettings(
         train.budget,
         lr=train.lr,
         weight_decay=train.weight_decay,

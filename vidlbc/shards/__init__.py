@@ -19,10 +19,10 @@ from vidlbc.shards.launchers.slurm import SlurmSettings, encode_task, gather_fin
 from vidlbc.shards.loader import ShardLoader
 from vidlbc.shards.manifest import Manifest, gather, write_manifest
 from vidlbc.shards.order import Permutation
-from vidlbc.shards.plan import Plan, Source, make_plan
+from vidlbc.shards.plan import Plan, PlannedFile, make_plan
 from vidlbc.shards.reader import LatentShards
 from vidlbc.shards.resume import choice_of_rdo, known_contents
-from vidlbc.shards.settings import Settings
+from vidlbc.shards.settings import EncodingSettings
 from vidlbc.shards.sources import FileVerdict
 
 __all__ = [
@@ -39,11 +39,11 @@ __all__ = [
     "Plan",
     "RayEngine",
     "RaySettings",
-    "Settings",
+    "EncodingSettings",
     "ShardLoader",
     "ShardReport",
     "SlurmSettings",
-    "Source",
+    "PlannedFile",
     "TimeSpent",
     "choice_of_rdo",
     "contents_of",

@@ -23,7 +23,7 @@ _SIZE = 200  # bytes of a note: one write of one size leaves the old note or the
 
 
 @dataclass(frozen=True)
-class InHand:
+class Claim:
     """State of an unfinished shard. `sources`: places in `plan.sources` of the files that are open.
 
     `files` counts those finished, `failed` the unreadable ones of them, `frames` all frames so far.
@@ -45,10 +45,10 @@ class Notes:
     Several threads may call it.
     """
 
-    def __init__(self, work: Path, progress: Callable[[InHand], None] | None = None) -> None:
+    def __init__(self, work: Path, progress: Callable[[Claim], None] | None = None) -> None:
         self._path = work / "in_hand"
         self._progress = progress
-        self._state = InHand()
+        self._state = Claim()
         self._written = 0.0
         self._lock = threading.Lock()
         self._stopped = False
@@ -99,10 +99,10 @@ class Notes:
         self._written = time.monotonic()
 
 
-def read_in_hand(files: ShardFiles) -> InHand | None:
+def read_claim(files: ShardFiles) -> Claim | None:
     """The note of an unfinished shard; None where nobody began it, or it is finished."""
     try:
-        note = InHand(**json.loads((files.work / "in_hand").read_text(encoding="utf-8")))
+        note = Claim(**json.loads((files.work / "in_hand").read_text(encoding="utf-8")))
         return replace(note, sources=tuple(note.sources))
     except (OSError, ValueError, TypeError):
         return None

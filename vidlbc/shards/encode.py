@@ -18,10 +18,10 @@ from typing import Any
 
 from vidlbc.errors import ShardError
 from vidlbc.run.lanes import in_lanes
-from vidlbc.shards.claims import InHand, Notes
+from vidlbc.shards.claims import Claim, Notes
 from vidlbc.shards.layout import ShardFiles, read_stats, workspace
 from vidlbc.shards.plan import Plan
-from vidlbc.shards.sources import Codec, FileVerdict, OpenReader, encode_source, open_video
+from vidlbc.shards.sources import ClipCodec, FileVerdict, OpenReader, encode_source, open_video
 from vidlbc.shards.writer import add_clip, finish_shard, open_tar
 
 # A file whose worker died this often is not opened again. No setting: the verdict is part of the shard's bytes.
@@ -46,12 +46,12 @@ class ShardReport:
     stages: dict[str, float] = field(default_factory=dict)
 
 
-def load_codec(plan: Plan, device: str = "auto") -> Codec:
+def load_codec(plan: Plan, device: str = "auto") -> ClipCodec:
     """The plan's codec, by its name."""
     import vidlbc
 
     settings = plan.settings
-    codec: Codec = vidlbc.load(
+    codec: ClipCodec = vidlbc.load(
         settings.model, device, settings.temporal, settings.precision, effort=settings.effort, keyint=settings.keyint
     )
     return codec
@@ -68,10 +68,10 @@ def is_done(plan: Plan, index: int) -> bool:
 def encode_shard(
     plan: Plan,
     index: int,
-    codec: Codec | None = None,
+    codec: ClipCodec | None = None,
     *,
     open_reader: OpenReader = open_video,
-    progress: Callable[[InHand], None] | None = None,
+    progress: Callable[[Claim], None] | None = None,
     quarantined: Collection[int] = (),
     lanes: int | None = None,
 ) -> ShardReport:
@@ -108,7 +108,7 @@ def _write_shard(
     plan: Plan,
     files: ShardFiles,
     work: Path,
-    codec: Codec,
+    codec: ClipCodec,
     open_reader: OpenReader,
     notes: Notes,
     quarantined: Collection[int],

@@ -16,7 +16,7 @@ from vidlbc.codec.codec import Codec
 from vidlbc.data.content import local_file
 from vidlbc.data.corpus import Corpus, locate
 from vidlbc.errors import VideoError
-from vidlbc.shards.settings import Settings
+from vidlbc.shards.settings import EncodingSettings
 from vidlbc.video import VideoReader, probe
 
 _PROBED, _CODED, _FRAMES = 8, 2, 16
@@ -55,7 +55,7 @@ class Forecast:
         return "\n".join([*lines, "nothing was hashed, encoded or written: plan=true only tells"])
 
 
-def forecast(corpus: Corpus, codec: Codec, settings: Settings) -> Forecast:
+def forecast(corpus: Corpus, codec: Codec, settings: EncodingSettings) -> Forecast:
     """From the headers of a few files, evenly spread, and the first frames of some, coded here and thrown away."""
     paths = list(dict.fromkeys(item.path for item in corpus.items))
     archives = {locate(corpus.root, path)[0] for path in paths}
@@ -90,7 +90,7 @@ def forecast(corpus: Corpus, codec: Codec, settings: Settings) -> Forecast:
     )
 
 
-def _first_frames(file: Path, settings: Settings) -> np.ndarray:
+def _first_frames(file: Path, settings: EncodingSettings) -> np.ndarray:
     stop = _FRAMES * settings.step
     reader = VideoReader(
         file, stop=stop, max_side=settings.max_side, backend=settings.backend, deadline_s=settings.deadline_s
@@ -101,7 +101,7 @@ def _first_frames(file: Path, settings: Settings) -> np.ndarray:
     return np.concatenate(blocks)[:: settings.step]
 
 
-def _cost(frames: np.ndarray, codec: Codec, settings: Settings, fps: float) -> tuple[float, float]:
+def _cost(frames: np.ndarray, codec: Codec, settings: EncodingSettings, fps: float) -> tuple[float, float]:
     """Seconds and bytes of a frame. The first frames of a network's life are slower: they are coded once before."""
     how = replace(settings, bpp_per_db=None)
     told: dict[str, Any] = {"context": how.context, "fps": fps or 25.0, "variant": how.variant, "rdo": how.rdo}

@@ -22,7 +22,7 @@ from vidlbc.errors import RETIRED, InputError, ShardError, one_line
 from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.typed_json import check_text, typed
 from vidlbc.shards.layout import MANIFEST
-from vidlbc.shards.settings import Settings
+from vidlbc.shards.settings import EncodingSettings
 
 FORMAT = 1
 
@@ -35,7 +35,7 @@ class HasFingerprint(Protocol):
 
 
 @dataclass(frozen=True)
-class Source:
+class PlannedFile:
     """One item of the corpus with its content. `repeat_of`: an earlier item of the same bytes, label and split.
 
     `occurrence` counts items of the same bytes that differ in label or split: each of those keeps a sample of its own.
@@ -99,9 +99,9 @@ class Plan:
     output: str
     form: str
     fingerprint: str
-    settings: Settings
+    settings: EncodingSettings
     classes: tuple[str, ...]
-    sources: tuple[Source, ...]
+    sources: tuple[PlannedFile, ...]
     shards: tuple[ShardRange, ...]
     additions: tuple[Addition, ...] = ()
 
@@ -142,7 +142,7 @@ class Plan:
         ranges = [asdict(shard) for shard in self.shards]
         return _hash(FORMAT, self.fingerprint, self.settings.visible(), list(self.classes), listed, ranges)
 
-    def key(self, source: Source, start: int, stop: int) -> str:
+    def key(self, source: PlannedFile, start: int, stop: int) -> str:
         """The dot-free name of the clip of frames `[start, stop)` of `source`: content, span, codec, settings."""
         visible = self.settings.visible()
         del visible["clip_frames"]  # the span says it
@@ -173,9 +173,9 @@ class Plan:
                 output=str(output),
                 form=data["form"],
                 fingerprint=data["fingerprint"],
-                settings=typed(Settings, data["settings"]),
+                settings=typed(EncodingSettings, data["settings"]),
                 classes=tuple(data["classes"]),
-                sources=tuple(typed(Source, source) for source in data["sources"]),
+                sources=tuple(typed(PlannedFile, source) for source in data["sources"]),
                 shards=tuple(typed(ShardRange, shard) for shard in data["shards"]),
                 additions=tuple(typed(Addition, addition) for addition in data.get("additions", ())),
             )
@@ -222,11 +222,11 @@ def make_plan(
     corpus: Corpus,
     output: str | Path,
     codec: HasFingerprint,
-    settings: Settings | None = None,
+    settings: EncodingSettings | None = None,
     *,
     shard_videos: int = 32,
     contents: Mapping[str, Content] | None = None,
-    earlier: Iterable[Source] = (),
+    earlier: Iterable[PlannedFile] = (),
 ) -> Plan:
     """Plan a run. `contents`: `contents_of(corpus)`, where it is at hand already. Raises InputError for bad values.
 
@@ -237,11 +237,11 @@ def make_plan(
     """
     if shard_videos < 1:
         raise InputError(f"shard_videos={shard_videos}: expected at least 1")
-    settings = settings or Settings()
+    settings = settings or EncodingSettings()
     contents = contents_of(corpus) if contents is None else contents
     ranks = {split: rank for rank, split in enumerate((*SPLITS, None))}
     items = sorted(corpus.items, key=lambda item: (ranks[item.split], _hash(item.path, item.start, item.stop)))
-    listed = [Source(**asdict(item), **asdict(contents[item.path])) for item in items]
+    listed = [PlannedFile(**asdict(item), **asdict(contents[item.path])) for item in items]
     sources = mark_repeats(listed, earlier)
     shards = []
     for split in (*SPLITS, None):
@@ -261,9 +261,9 @@ def make_plan(
     )
 
 
-def mark_repeats(sources: Iterable[Source], earlier: Iterable[Source] = ()) -> list[Source]:
+def mark_repeats(sources: Iterable[PlannedFile], earlier: Iterable[PlannedFile] = ()) -> list[PlannedFile]:
     """The sources with `repeat_of` and `occurrence` as the sources before them, and `earlier` ones, decide."""
-    first: dict[tuple[Any, ...], Source] = {}
+    first: dict[tuple[Any, ...], PlannedFile] = {}
     occurrences: dict[tuple[Any, ...], int] = {}
     for source in earlier:
         if source.sha256 and source.repeat_of is None:

@@ -10,7 +10,7 @@ from vidlbc.data.corpus import Corpus, locate
 from vidlbc.errors import ShardError, check_switch
 from vidlbc.shards.layout import MANIFEST
 from vidlbc.shards.plan import Plan
-from vidlbc.shards.settings import INVISIBLE, Settings
+from vidlbc.shards.settings import INVISIBLE, EncodingSettings
 
 
 def begin(plan: Plan) -> Plan:
@@ -39,7 +39,7 @@ def differences(there: Plan, here: Plan) -> list[str]:
     found = []
     if there.fingerprint != here.fingerprint:
         found.append(f"codec weights {there.fingerprint[:8]} there, {here.fingerprint[:8]} here")
-    for field in fields(Settings):
+    for field in fields(EncodingSettings):
         old, new = getattr(there.settings, field.name), getattr(here.settings, field.name)
         if old != new and field.name not in INVISIBLE:
             found.append(f"{field.name}={old} there, {field.name}={new} here")

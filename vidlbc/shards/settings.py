@@ -9,7 +9,7 @@ from vidlbc.errors import InputError
 
 
 @dataclass(frozen=True)
-class Settings:
+class EncodingSettings:
     """What, besides source and weights, decides the bytes (but for those in `INVISIBLE`)."""
 
     qp: int = 32
@@ -65,7 +65,11 @@ class Settings:
     def visible(self) -> dict[str, Any]:
         """The settings that show in the bytes; those of _LATER only where set, so that older shards keep their keys."""
         shown = {name: value for name, value in asdict(self).items() if name not in INVISIBLE}
-        return {name: value for name, value in shown.items() if name not in _LATER or value != getattr(Settings, name)}
+        return {
+            name: value
+            for name, value in shown.items()
+            if name not in _LATER or value != getattr(EncodingSettings, name)
+        }
 
 
 # `model` and `temporal` say where the weights were found; the fingerprint says what they are.

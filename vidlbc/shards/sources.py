@@ -18,8 +18,8 @@ from vidlbc.data.content import content_of, local_file
 from vidlbc.errors import VideoError, VidlbcError
 from vidlbc.run.stage_clock import StageClock
 from vidlbc.shards.clips import Block, cut_clips, thinned
-from vidlbc.shards.plan import Plan, Source
-from vidlbc.shards.settings import Settings
+from vidlbc.shards.plan import Plan, PlannedFile
+from vidlbc.shards.settings import EncodingSettings
 
 Progress = Callable[[int], None]  # frames finished since the last call
 
@@ -43,7 +43,7 @@ class EncodeReport(Protocol):
     def base_bytes(self) -> int | None: ...
 
 
-class Codec(Protocol):
+class ClipCodec(Protocol):
     """The part of a vidlbc codec that writing shards needs."""
 
     @property
@@ -67,7 +67,7 @@ class Codec(Protocol):
     ) -> EncodeReport: ...
 
 
-class Reader(Protocol):
+class ClipReader(Protocol):
     """The part of `vidlbc.video.VideoReader` that writing shards needs: `verdict` is there once `blocks` has ended."""
 
     def blocks(self) -> Iterator[Block]: ...
@@ -81,7 +81,7 @@ class Reader(Protocol):
         ...
 
 
-OpenReader = Callable[[Path, Source, Settings], Reader]
+OpenReader = Callable[[Path, PlannedFile, EncodingSettings], ClipReader]
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,11 @@ class FileVerdict:
     decoder_version: str
 
 
-def open_video(path: Path, source: Source, settings: Settings) -> Reader:
+def open_video(path: Path, source: PlannedFile, settings: EncodingSettings) -> ClipReader:
     """The default reader: decoding in a worker process that is killed at its deadline."""
     from vidlbc.video import VideoReader
 
-    reader: Reader = VideoReader(
+    reader: ClipReader = VideoReader(
         path,
         start=source.start or 0,
         stop=source.stop,
@@ -123,7 +123,7 @@ def open_video(path: Path, source: Source, settings: Settings) -> Reader:
 
 
 def encode_source(
-    plan: Plan, source: Source, work: Path, codec: Codec, open_reader: OpenReader, progress: Progress
+    plan: Plan, source: PlannedFile, work: Path, codec: ClipCodec, open_reader: OpenReader, progress: Progress
 ) -> tuple[list[tuple[dict[str, Any], Path]], FileVerdict]:
     """The clips of one file as (row, bitstream file), and the file's verdict. A file's trouble never leaves here."""
     clips: list[tuple[dict[str, Any], Path]] = []
@@ -166,7 +166,7 @@ def encode_source(
     )
 
 
-def _check_content(plan: Plan, source: Source) -> None:
+def _check_content(plan: Plan, source: PlannedFile) -> None:
     """The key names the content: make sure that it is still the content that was planned."""
     if source.problem:
         raise VideoError(source.problem)
@@ -178,7 +178,7 @@ def _check_content(plan: Plan, source: Source) -> None:
 
 
 def _encode_clips(
-    plan: Plan, source: Source, work: Path, codec: Codec, reader: Reader, progress: Progress
+    plan: Plan, source: PlannedFile, work: Path, codec: ClipCodec, reader: ClipReader, progress: Progress
 ) -> list[tuple[dict[str, Any], Path]]:
     def counted(blocks: Iterator[Block]) -> Iterator[Block]:
         while True:
@@ -232,7 +232,7 @@ def _encode_clips(
 
 
 def _compress(
-    codec: Codec, clip: Iterator[Block], sink: BinaryIO, settings: Settings, fps: float | Fraction
+    codec: ClipCodec, clip: Iterator[Block], sink: BinaryIO, settings: EncodingSettings, fps: float | Fraction
 ) -> tuple[EncodeReport, float | None]:
     """What was written, and what a target reached. A target needs the whole clip in memory: up to `clip_frames`."""
     if settings.target is None:
@@ -240,17 +240,18 @@ def _compress(
             clip, sink, qp=settings.qp, context=settings.context, fps=fps, variant=settings.variant, rdo=settings.rdo
         )
         return told, None
-    from vidlbc.codec.codec import Codec as VidlbcCodec
-    from vidlbc.codec.rate_control import Target, compress_to_target
+    from vidlbc.codec.rate_control import RateControlled, Target, compress_to_target
 
     target = Target(*settings.target)
     target.check_rate(fps)
-    frames, searching = np.concatenate(list(clip)), cast(VidlbcCodec, codec)
+    frames, searching = np.concatenate(list(clip)), cast(RateControlled, codec)
     report = compress_to_target(searching, frames, sink, target, settings.context, fps, rdo=settings.rdo)
     return report, round(report.reached, 4)
 
 
-def _describe(clips: list[tuple[dict[str, Any], Path]], reader: Reader, verdict: str, settings: Settings) -> None:
+def _describe(
+    clips: list[tuple[dict[str, Any], Path]], reader: ClipReader, verdict: str, settings: EncodingSettings
+) -> None:
     """Complete the rows with what is known only once the file has been read to its end."""
     decoder, version = _decoder(reader)
     rate = _rate(reader, settings)
@@ -258,14 +259,14 @@ def _describe(clips: list[tuple[dict[str, Any], Path]], reader: Reader, verdict:
         row |= {"fps": str(rate) if rate else None, "verdict": verdict, "decoder": decoder, "decoder_version": version}
 
 
-def _rate(reader: Reader, settings: Settings) -> Fraction | None:
+def _rate(reader: ClipReader, settings: EncodingSettings) -> Fraction | None:
     """Coded frames per second; known once the first block has been read."""
     if not reader.info or not reader.info.fps:
         return None
     return Fraction(reader.info.fps).limit_denominator(1_000_000) / settings.step
 
 
-def _decoder(reader: Reader) -> tuple[str, str]:
+def _decoder(reader: ClipReader) -> tuple[str, str]:
     verdict = getattr(reader, "verdict", None)
     return (verdict.backend or "", verdict.backend_version or "") if verdict is not None else ("", "")
 

@@ -31,10 +31,10 @@ from vidlbc.run.request import keep_request
 from vidlbc.run.tables import format_table
 from vidlbc.run.wandb_log import start_wandb
 from vidlbc.train.data.clip_reading import read_clips, whole_clips
-from vidlbc.train.data.pictures import Source, find_files, read_pictures
+from vidlbc.train.data.pictures import PictureSource, find_files, read_pictures
 from vidlbc.train.data.video_data import ClipSettings
 from vidlbc.train.image_validation import spread
-from vidlbc.train.loop import Outcome, Settings
+from vidlbc.train.loop import LoopSettings, Outcome
 from vidlbc.train.objectives.refinement import RefinementDistortion
 from vidlbc.train.schedule import Budget
 from vidlbc.train.with_bar import train
@@ -48,7 +48,7 @@ class DecoderJobSettings:
     """`options`: of the network; `val`: videos to measure at the end, `eval_frames` of each at `eval_qps`."""
 
     model: str
-    train: tuple[Source, ...]
+    train: tuple[PictureSource, ...]
     out: Path
     budget: Budget
     options: dict[str, Any] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class DecoderJobSettings:
     cuts: float = 0.15
     bf16: bool = False
     seed: int = 0
-    val: tuple[Source, ...] = ()
+    val: tuple[PictureSource, ...] = ()
     eval_qps: tuple[int, ...] = (8, 20, 32, 44, 56)
     eval_videos: int = 12
     eval_frames: int = 24
@@ -170,7 +170,7 @@ def _fit(
     image = image.to(device)
     image.stage.to(memory_format=torch.channels_last)
     logger = start_wandb(settings.wandb, settings.out)
-    loop = Settings(
+    loop = LoopSettings(
         settings.budget,
         lr=settings.lr,
         weight_decay=settings.weight_decay,

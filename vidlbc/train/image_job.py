@@ -28,10 +28,10 @@ from vidlbc.run.progress import progress_bar
 from vidlbc.run.request import keep_request
 from vidlbc.run.wandb_log import start_wandb
 from vidlbc.train.data.image_data import CropSampler, CropSettings, PooledCrops
-from vidlbc.train.data.pictures import Source, find_files, read_pictures
+from vidlbc.train.data.pictures import PictureSource, find_files, read_pictures
 from vidlbc.train.image_start import Start, start_from, train_only
 from vidlbc.train.image_validation import PictureRate, measure_pictures, spread, table
-from vidlbc.train.loop import Outcome, Settings
+from vidlbc.train.loop import LoopSettings, Outcome
 from vidlbc.train.objectives.image import RateDistortion
 from vidlbc.train.schedule import Budget
 from vidlbc.train.validation import PictureValidation
@@ -45,7 +45,7 @@ _KLT_MULTIPLE = 32
 class ImageJobSettings:
     """`family` and `options`: the stage to build; `val`: pictures to code at the end, at `eval_qps`."""
 
-    train: tuple[Source, ...]
+    train: tuple[PictureSource, ...]
     out: Path
     family: str
     options: dict[str, Any]
@@ -61,7 +61,7 @@ class ImageJobSettings:
     grow: bool = False
     checkpoint: str | None = None
     part: str = "all"
-    val: tuple[Source, ...] = ()
+    val: tuple[PictureSource, ...] = ()
     eval_qps: tuple[int, ...] = (8, 24, 32, 40, 56)
     eval_pictures: int = 12
     device: str = "auto"
@@ -151,7 +151,7 @@ def _train(
             start.stage.start_from(sample(0)[0].cpu())
     stage = start.stage.to(device).to(memory_format=torch.channels_last)
     logger = start_wandb(settings.wandb, settings.out)
-    loop = Settings(
+    loop = LoopSettings(
         settings.budget,
         lr=settings.lr,
         weight_decay=settings.weight_decay,

@@ -34,7 +34,7 @@ _VALIDATION = 0.1
 
 
 @dataclass(frozen=True)
-class Settings:
+class LoopSettings:
     """`save_seconds`: between checkpoints; `val_seconds`: between validations; `bf16`: autocast of the loss; `tf32`:
     see vidlbc.train.precision, which callers apply; `step`: see vidlbc.train.captured."""
 
@@ -76,7 +76,7 @@ def fit(
     module: nn.Module,
     loss_fn: Loss,
     batches: Callable[[int], Any],
-    settings: Settings,
+    settings: LoopSettings,
     folder: Path,
     on_log: Callable[[int, float, dict[str, float]], None] | None = None,
     validate: Callable[[nn.Module], Mapping[str, Any]] | None = None,
@@ -120,7 +120,7 @@ class _Run:
     def __init__(
         self,
         training: TrainingStep,
-        settings: Settings,
+        settings: LoopSettings,
         folder: Path,
         state: _State,
         on_log: Callable[[int, float, dict[str, float]], None] | None,

@@ -9,7 +9,7 @@ from torch import nn
 
 from vidlbc.errors import VidlbcError
 from vidlbc.run.progress import progress_bar
-from vidlbc.train.loop import Outcome, Settings, fit
+from vidlbc.train.loop import LoopSettings, Outcome, fit
 from vidlbc.train.precision import training_precision
 from vidlbc.train.step import Loss
 
@@ -19,7 +19,7 @@ def train(
     module: nn.Module,
     objective: Loss,
     batches: Callable[[int], Any],
-    settings: Settings,
+    settings: LoopSettings,
     folder: Path,
     on_figures: Callable[[dict[str, float]], None] | None = None,
     silent: bool | None = None,

@@ -20,7 +20,7 @@ from vidlbc.errors import InputError
 from vidlbc.pipeline.settings import EvaluationSettings, JobSettings, TrainSettings
 from vidlbc.pipeline.train import train_temporal
 from vidlbc.shards import read_annotations
-from vidlbc.train.data.pictures import Source
+from vidlbc.train.data.pictures import PictureSource
 from vidlbc.train.data.video_data import ClipSettings
 from vidlbc.train.decoder_job import DecoderJobSettings, run_decoder_job
 from vidlbc.train.objectives.refinement import RefinementDistortion
@@ -50,7 +50,7 @@ def settings_for(model: Path, videos: Path, tmp_path: Path) -> Callable[..., Dec
     def settings(out: str = "out", **changes: object) -> DecoderJobSettings:
         given = {
             "model": str(model),
-            "train": (Source(str(videos / "labels.csv")),),
+            "train": (PictureSource(str(videos / "labels.csv")),),
             "out": tmp_path / out,
             "budget": Budget(steps=4),
             "options": OPTIONS,
@@ -186,7 +186,7 @@ def test_bad_requests_are_told_before_anything_is_written(settings_for, model, v
     for changes, message in (
         ({"model": "nothing"}, "no model 'nothing'"),
         ({"out": model}, "is the model itself: choose another out="),
-        ({"train": (Source(str(tmp_path / "empty")),)}, "holds no picture and no video"),
+        ({"train": (PictureSource(str(tmp_path / "empty")),)}, "holds no picture and no video"),
         ({"clips": ClipSettings(size=40)}, "expected at least 1, at least 2 and a multiple of 32"),
         ({"clips": ClipSettings(size=64, frames=1)}, "train.frames=1, train.size=64: expected"),
         ({"options": {"colour": 3}}, "video decoder: .*colour"),

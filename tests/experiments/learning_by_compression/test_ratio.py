@@ -17,7 +17,7 @@ from vidlbc.experiments.learning_by_compression.held_out import HeldOutSource, r
 from vidlbc.experiments.learning_by_compression.ratio import FrameSet, measure
 from vidlbc.experiments.learning_by_compression.schedules import Ramp
 from vidlbc.run.atomic_files import dump_json
-from vidlbc.train.data.mixed_data import Task
+from vidlbc.train.data.mixed_data import LabelTask
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_bytes_are_those_of_the_file_and_quality_that_of_what_it_decodes_to(mode
 
 def test_held_out_frames_carry_the_labels_of_the_trainings_tasks(corpus):
     sources = [HeldOutSource(str(corpus / "val")), HeldOutSource(str(corpus / "labels.csv"), split="val", weight=0.5)]
-    held_out = read_held_out(sources, 64, [Task("other", ("a",)), Task("motion", ("right", "down"))])
+    held_out = read_held_out(sources, 64, [LabelTask("other", ("a",)), LabelTask("motion", ("right", "down"))])
     assert held_out.frames.shape == (4, 64, 64, 3) and held_out.frames.dtype == np.uint8
     told = dict(zip(held_out.names, held_out.marks.label.tolist(), strict=True))
     assert told["right/2.mp4"] == 0 and told["down/2.mp4"] == 1
@@ -87,4 +87,4 @@ def test_held_out_frames_carry_the_labels_of_the_trainings_tasks(corpus):
 
 def test_held_out_labels_of_no_task_are_refused(corpus):
     with pytest.raises(InputError, match="its classes are those of no labelled source"):
-        read_held_out([HeldOutSource(str(corpus / "labels.csv"), split="val")], 64, [Task("other", ("a", "b"))])
+        read_held_out([HeldOutSource(str(corpus / "labels.csv"), split="val")], 64, [LabelTask("other", ("a", "b"))])

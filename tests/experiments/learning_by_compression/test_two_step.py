@@ -18,10 +18,10 @@ from vidlbc.commands import compose
 from vidlbc.errors import InputError
 from vidlbc.experiments.learning_by_compression.command import settings_of
 from vidlbc.experiments.learning_by_compression.study import StudySettings, run_study
-from vidlbc.experiments.learning_by_compression.two_step import LoopSettings, plan
+from vidlbc.experiments.learning_by_compression.two_step import TwoStepSettings, plan
 
 REPO = Path(__file__).resolve().parents[3]
-SETTINGS = LoopSettings(first=100, raising=40, holding=60, keep_earlier=0.5)
+SETTINGS = TwoStepSettings(first=100, raising=40, holding=60, keep_earlier=0.5)
 
 
 def test_the_plan_holds_then_raises_variant_after_variant():

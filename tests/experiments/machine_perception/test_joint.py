@@ -16,7 +16,7 @@ from vidlbc.experiments.machine_perception.joint import (
 )
 from vidlbc.heads.clip_resnet import ClipResNet
 from vidlbc.heads.resnet import ResNetSettings
-from vidlbc.train.loop import Settings, fit
+from vidlbc.train.loop import LoopSettings, fit
 from vidlbc.train.objectives.image import RateDistortion
 from vidlbc.train.schedule import Budget
 
@@ -92,7 +92,7 @@ def test_a_head_trained_alone_leaves_the_codec_as_it_is(model, tmp_path):
     head = {name: value.clone() for name, value in model.heads.state_dict().items()}
     model.stage.requires_grad_(False)
     losses = []
-    settings = Settings(Budget(steps=12), lr=3e-3, ema=0.5, seed=0, log_every=1)
+    settings = LoopSettings(Budget(steps=12), lr=3e-3, ema=0.5, seed=0, log_every=1)
     fit(model, Utility("action"), lambda step: task(), settings, tmp_path, lambda s, p, f: losses.append(f["loss"]))
     assert losses[-1] < losses[0]
     assert all(torch.equal(value, before[name]) for name, value in model.stage.state_dict().items())

@@ -21,7 +21,7 @@ from vidlbc.experiments.machine_perception.lowshot import LowShotSettings
 from vidlbc.experiments.machine_perception.probe import ProbeSettings
 from vidlbc.experiments.machine_perception.study import StudySettings, run_study
 from vidlbc.heads.resnet import ResNetSettings
-from vidlbc.train.data.pictures import Source
+from vidlbc.train.data.pictures import PictureSource
 from vidlbc.train.schedule import Budget
 
 
@@ -44,7 +44,7 @@ def settings(corpus: Path, tmp_path: Path) -> StudySettings:
     encoder = EncoderSettings(
         "codevilla",
         {"N": 8, "z_stride": 64, "prior_widths": [8, 8], "prior_blocks": 1},
-        (Source(str(corpus)),),
+        (PictureSource(str(corpus)),),
         Budget(steps=2),
         size=64,
         batch=2,
@@ -156,12 +156,12 @@ def test_crops_come_from_pictures_and_from_task_clips(clips, tmp_path):
     from PIL import Image
 
     Image.fromarray(np.zeros((70, 90, 3), np.uint8)).save(tmp_path / "a.png")
-    crops = compression_crops([Source(str(tmp_path))], clips, 2, 64, 4, 0)
+    crops = compression_crops([PictureSource(str(tmp_path))], clips, 2, 64, 4, 0)
     assert len(crops.pictures) == 1 + 2 * len(clips)
     frames, qp = crops(0)
     assert frames.shape == (4, 3, 64, 64) and qp.shape == (4,)
     with pytest.raises(InputError, match="as large as train.size=128"):
-        compression_crops([Source(str(tmp_path))], clips, 2, 128, 4, 0)
+        compression_crops([PictureSource(str(tmp_path))], clips, 2, 128, 4, 0)
 
 
 def test_copies_are_changed_alike_over_a_clip_and_always_the_same(clips):

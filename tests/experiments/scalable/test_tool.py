@@ -15,7 +15,7 @@ from vidlbc.experiments.scalable.command import settings_of
 from vidlbc.experiments.scalable.report import Measured, compare
 from vidlbc.experiments.scalable.settings import ANCHORS, PartSettings, ScalableSettings
 from vidlbc.experiments.scalable.study import run_scalable_study
-from vidlbc.train.data.pictures import Source
+from vidlbc.train.data.pictures import PictureSource
 
 SMALL = [
     "image_stage.N=8",
@@ -105,7 +105,7 @@ def test_the_experiment_runs_resumes_and_refuses_another_request(data, tmp_path,
 def settings(data: Path, out: Path, **changes) -> ScalableSettings:
     return ScalableSettings(
         actions=data / "actions/labels_coarse.csv",
-        pictures=(Source(str(data / "images/imagenet")),),
+        pictures=(PictureSource(str(data / "images/imagenet")),),
         out=out,
         clips=ClipSettings(64, 6, 1),
         cache=data / "cache",

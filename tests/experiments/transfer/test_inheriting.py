@@ -13,7 +13,7 @@ from vidlbc.errors import InputError
 from vidlbc.experiments.transfer.dense import DenseSettings, balanced_cross_entropy, gradient_magnitude
 from vidlbc.experiments.transfer.pictures import crops_of, degrade, read_all, read_with_boundaries
 from vidlbc.experiments.transfer.start import Contestant, EncoderDecoder, load_pretrained, starting_stage
-from vidlbc.train.data.pictures import Source
+from vidlbc.train.data.pictures import PictureSource
 from vidlbc.train.loop import fit
 from vidlbc.video.distortion import psnr
 
@@ -112,7 +112,7 @@ def test_quantised_latents_are_coarser_at_a_low_qp_and_still_train_the_encoder(s
 
 
 def test_boundaries_are_those_of_the_picture(data):
-    read = read_with_boundaries([Source(str(data / "train"))], data / "segmentation")
+    read = read_with_boundaries([PictureSource(str(data / "train"))], data / "segmentation")
     assert [p.shape for p in read] == [(70, 84 + i, 4) for i in range(4)]
     for seed, picture in enumerate(read):
         truth = np.array(Image.open(data / "segmentation" / f"train_{seed}_boundaries.png"))
@@ -126,16 +126,16 @@ def test_boundaries_are_those_of_the_picture(data):
 
 def test_missing_boundaries_are_told(data, tmp_path):
     with pytest.raises(InputError, match="holds no train_0_boundaries.png, expected one for every picture"):
-        read_with_boundaries([Source(str(data / "train"))], tmp_path)
+        read_with_boundaries([PictureSource(str(data / "train"))], tmp_path)
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "train_0_boundaries.png")
     with pytest.raises(InputError, match=r"\(9, 9\) pixels, expected \(84, 70\)"):
-        read_with_boundaries([Source(str(data / "train"))], tmp_path)
+        read_with_boundaries([PictureSource(str(data / "train"))], tmp_path)
 
 
 def test_pictures_too_small_are_told(data):
-    assert len(read_all([Source(str(data / "val"))], 70, 1)) == 1
+    assert len(read_all([PictureSource(str(data / "val"))], 70, 1)) == 1
     with pytest.raises(InputError, match="no picture of at least 71 pixels a side"):
-        read_all([Source(str(data / "val"))], 71)
+        read_all([PictureSource(str(data / "val"))], 71)
     with pytest.raises(InputError, match="size=71: no training picture"):
         crops_of([np.zeros((70, 90, 3), np.uint8)], 71, 1, 0)
 

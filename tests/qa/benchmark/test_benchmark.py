@@ -11,7 +11,7 @@ from tests.codec.small_models import save_small_model
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.qa.benchmark.clip import generated_clip, read_clip
 from vidlbc.qa.benchmark.contestants import OTHERS, X265, Contestant, Vidlbc, build_others
-from vidlbc.qa.benchmark.memory import Task, measure
+from vidlbc.qa.benchmark.memory import MemoryTask, measure
 from vidlbc.qa.benchmark.race import race
 from vidlbc.qa.benchmark.range_coder import CHUNK, draw_symbols, race_coders
 from vidlbc.qa.benchmark.report import table
@@ -144,7 +144,7 @@ def test_range_coders_agree_with_the_entropy_of_the_symbols():
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_clip(tiny_model):
-    short, long = (measure(Task(str(tiny_model), None, "cpu", 1, 32, 64, frames)) for frames in (16, 160))
+    short, long = (measure(MemoryTask(str(tiny_model), None, "cpu", 1, 32, 64, frames)) for frames in (16, 160))
     assert short.frames == 16 and long.frames == 160 and long.bytes > 5 * short.bytes
     # 144 more frames are 1.8 MB of pixels and 7 MB of floats.
     assert long.peak_mb < short.peak_mb * 1.05
@@ -153,7 +153,7 @@ def test_memory_does_not_grow_with_the_clip(tiny_model):
 @pytest.mark.slow
 def test_a_child_that_fails_says_why():
     with pytest.raises(VidlbcError, match=r"memory measurement of 4 frames failed: .*no model 'nowhere'"):
-        measure(Task("nowhere", None, "cpu", 1, 32, 64, 4))
+        measure(MemoryTask("nowhere", None, "cpu", 1, 32, 64, 4))
 
 
 def test_vidlbc_races(tiny_model):

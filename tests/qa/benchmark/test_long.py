@@ -8,7 +8,7 @@ import pytest
 from tests.codec.small_models import save_small_model
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.qa.benchmark.clip import generated_clip
-from vidlbc.qa.benchmark.long import Container, LongFigures, LongSettings, Run, measure_long, write_loop
+from vidlbc.qa.benchmark.long import Container, LongFigures, LongRun, LongSettings, measure_long, write_loop
 from vidlbc.qa.benchmark.long_report import summary, table
 from vidlbc.qa.benchmark.long_worker import Sample
 from vidlbc.video import read_blocks
@@ -70,7 +70,7 @@ def run_of(frames, cost_ms, mb, clips=1):
     """Costs and memory at ten equal steps; functions of the frames done."""
     steps = [round(frames * clips * k / 10) for k in range(11)]
     spent = np.cumsum([0] + [cost_ms(n) * (n - m) / 1000 for m, n in zip(steps, steps[1:], strict=False)])
-    return Run(frames, clips, [Sample(n, s, 0, 2 * s, mb(n), 50, mb(n)) for n, s in zip(steps, spent, strict=True)])
+    return LongRun(frames, clips, [Sample(n, s, 0, 2 * s, mb(n), 50, mb(n)) for n, s in zip(steps, spent, strict=True)])
 
 
 def test_what_grows_is_found():

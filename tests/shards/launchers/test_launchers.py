@@ -23,11 +23,11 @@ from tests.shards.test_crash import REPO, finish, start
 from tests.shards.test_encode import shard_bytes
 from vidlbc.errors import InputError, ShardError
 from vidlbc.shards import (
+    EncodingSettings,
     LatentShards,
     Plan,
     RayEngine,
     RaySettings,
-    Settings,
     SlurmSettings,
     encode_corpus,
     encode_task,
@@ -46,7 +46,7 @@ QUARANTINED = "its worker died 2 times: quarantined"
 
 
 def planned(corpus: Path, out: Path, **settings: object) -> Plan:
-    chosen = Settings(**{"clip_frames": 5, "block": 2, "deadline_s": 2.0, **settings})  # type: ignore[arg-type]
+    chosen = EncodingSettings(**{"clip_frames": 5, "block": 2, "deadline_s": 2.0, **settings})  # type: ignore[arg-type]
     return make_plan(read_annotations(corpus), out, FakeCodec(), chosen, shard_videos=3)
 
 

@@ -18,7 +18,7 @@ from tests.shards.fakes import FakeCodec, FakeReader, fake_frames
 from tests.shards.test_encode import shard_bytes
 from tests.shards.test_stock_tools import _BLOCK, _WEBDATASET
 from vidlbc.errors import InputError, ShardError, VidlbcError
-from vidlbc.shards import LatentShards, Manifest, Plan, Settings, encode_corpus, make_plan, read_annotations
+from vidlbc.shards import EncodingSettings, LatentShards, Manifest, Plan, encode_corpus, make_plan, read_annotations
 from vidlbc.shards.maintain.add import Added, add_videos
 from vidlbc.shards.maintain.folder import verify_folder
 from vidlbc.shards.maintain.merge import Merged, merge_folders
@@ -156,7 +156,7 @@ def test_the_same_bytes_in_another_split_are_told(folder: Path, fake_corpus: Pat
 
 
 def encoded(root: Path, out: Path, **settings: Any) -> Path:
-    chosen = Settings(**{"clip_frames": 5, "block": 2, **settings})
+    chosen = EncodingSettings(**{"clip_frames": 5, "block": 2, **settings})
     plan = make_plan(read_annotations(root), out, FakeCodec(), chosen, shard_videos=2)
     encode_corpus(plan, codec=FakeCodec(), open_reader=FakeReader, bar=False)
     return out

@@ -15,7 +15,7 @@ from tests.codec.small_models import save_small_model
 from tests.shards.fakes import FakeCodec
 from vidlbc.commands import run_command
 from vidlbc.errors import InputError
-from vidlbc.shards import LatentShards, Manifest, Plan, Settings, encode_corpus, make_plan, read_annotations
+from vidlbc.shards import EncodingSettings, LatentShards, Manifest, Plan, encode_corpus, make_plan, read_annotations
 from vidlbc.shards.maintain.export import export_shards
 from vidlbc.shards.maintain.inventory import list_clips, list_shards, statistics
 from vidlbc.video import examine
@@ -122,7 +122,7 @@ def test_every_command_by_its_tool(
     codec = vidlbc.load(str(model), "cpu")
 
     def encode(name: str) -> Path:
-        settings = Settings(model=str(model), clip_frames=3)
+        settings = EncodingSettings(model=str(model), clip_frames=3)
         plan = make_plan(read_annotations(tmp_path / name), tmp_path / f"{name}-shards", codec, settings)
         encode_corpus(plan, codec=codec, bar=False)
         return Path(plan.output)

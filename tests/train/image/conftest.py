@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vidlbc.train.data.image_data import CropSettings
-from vidlbc.train.data.pictures import Source
+from vidlbc.train.data.pictures import PictureSource
 from vidlbc.train.image_job import ImageJobSettings
 from vidlbc.train.schedule import Budget
 
@@ -58,7 +58,7 @@ def settings_for(corpus: Path, tmp_path: Path) -> Callable[..., ImageJobSettings
 
     def settings(out: str = "model", steps: int = 4, **changes: Any) -> ImageJobSettings:
         given: dict[str, Any] = {
-            "train": (Source(str(corpus / "train")),),
+            "train": (PictureSource(str(corpus / "train")),),
             "out": tmp_path / out,
             "family": "lbc",
             "options": TINY,

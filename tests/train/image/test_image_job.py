@@ -21,7 +21,7 @@ from vidlbc.codec.image_stage import build_image_stage
 from vidlbc.codec.image_stage.compressai_families import import_compressai
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.train.data.image_data import CropSettings
-from vidlbc.train.data.pictures import Source
+from vidlbc.train.data.pictures import PictureSource
 from vidlbc.train.image_job import run_image_job
 from vidlbc.train.objectives.image import RateDistortion
 from vidlbc.train.schedule import Budget
@@ -286,7 +286,7 @@ def test_bad_data_is_one_line_from_the_tool(run_tool, tmp_path):
 def test_bad_data_and_budgets(settings_for, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: holds no picture and no video"):
-        run_image_job(settings_for(train=(Source(str(tmp_path / "empty")),)))
+        run_image_job(settings_for(train=(PictureSource(str(tmp_path / "empty")),)))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file/model: cannot make the folder"):
         run_image_job(settings_for("file/model"))
@@ -297,4 +297,4 @@ def test_bad_data_and_budgets(settings_for, tmp_path):
     with pytest.raises(InputError, match="train.minutes=-1: expected more than 0"):
         Budget(minutes=-1)
     with pytest.raises(InputError, match="every=0, expected an integer of at least 1"):
-        Source.of({"path": "a", "every": 0})
+        PictureSource.of({"path": "a", "every": 0})

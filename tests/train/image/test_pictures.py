@@ -12,13 +12,13 @@ from PIL import Image
 from tests.train.image.conftest import texture
 from vidlbc.errors import InputError
 from vidlbc.train.data.image_data import CropSampler, CropSettings, PooledCrops
-from vidlbc.train.data.pictures import Source, find_files, read_pictures
+from vidlbc.train.data.pictures import PictureSource, find_files, read_pictures
 
 CPU = torch.device("cpu")
 
 
 def names(*sources):
-    return [path.name for path in find_files([Source.of(source) for source in sources])]
+    return [path.name for path in find_files([PictureSource.of(source) for source in sources])]
 
 
 def test_folders_files_and_patterns(corpus):
@@ -62,7 +62,7 @@ def large(tmp_path_factory):
     folder = tmp_path_factory.mktemp("large")
     for seed in range(9):
         Image.fromarray(texture(512, 683, seed)).save(folder / f"{seed}.png")
-    return find_files([Source(str(folder))])
+    return find_files([PictureSource(str(folder))])
 
 
 def pooled(files, rank=0, world=1, **changes):
@@ -104,10 +104,10 @@ def test_one_pool_where_everything_fits(large):
 
 
 def test_what_is_no_use_is_named(corpus):
-    crops = pooled(find_files([Source(str(corpus / "train"))]), pool_mb=64)
+    crops = pooled(find_files([PictureSource(str(corpus / "train"))]), pool_mb=64)
     crops(0)
     assert [path.name for path in crops.skipped] == ["broken.jpg"]  # a smaller picture is mirrored
-    crops = pooled(find_files([Source(str(corpus / "train"))]), pool_mb=64, size=66)
+    crops = pooled(find_files([PictureSource(str(corpus / "train"))]), pool_mb=64, size=66)
     crops(0)
     assert sorted(path.name for path in crops.skipped) == ["broken.jpg", "small.png"]  # not to less than half a crop
     with pytest.raises(InputError, match="none of 2 files gives a picture of at least 33 pixels a side; .*broken"):

@@ -83,16 +83,16 @@ class MovedSettings:
     weights: tuple[float, float] | None = None
 
 
-class Source(NamedTuple):
+class SourceFrames(NamedTuple):
     """Frames to be coded: y, float (n, H_l, W_l, C_l) a level, or symbols as such numbers where none are chosen; and
     what is shown, uint8 (n, H, W, 3), padded, where blocks may be copied."""
 
     levels: Sequence[Tensor]
     pictures: Tensor | None = None
 
-    def frame(self, t: int) -> "Source":
+    def frame(self, t: int) -> "SourceFrames":
         pictures = None if self.pictures is None else self.pictures[t : t + 1]
-        return Source([y[t : t + 1] for y in self.levels], pictures)
+        return SourceFrames([y[t : t + 1] for y in self.levels], pictures)
 
 
 # Codes what it is given last, and gives it: MovedPriors.vectors or .flags with all else that they need.
@@ -164,7 +164,7 @@ class _Known(NamedTuple):
 class _Next(NamedTuple):
     """A frame, and what is known of it."""
 
-    frame: Source
+    frame: SourceFrames
     known: _Known
 
 
@@ -214,12 +214,12 @@ class MovedChooser:
         self._intra_bits = 0.0  # of the last frame that the intra prior was tried on, at the header's QP
         self._before: MovedFrame | None = None
 
-    def packets(self, packets: Iterable[Source]) -> Iterator[list[MovedFrame]]:
+    def packets(self, packets: Iterable[SourceFrames]) -> Iterator[list[MovedFrame]]:
         """Packets of frames, one packet ahead of the caller."""
         return self._priors.pool.one_ahead(self._choose, packets)
 
     @torch.inference_mode()
-    def _choose(self, source: Source) -> list[MovedFrame]:
+    def _choose(self, source: SourceFrames) -> list[MovedFrame]:
         require_exact_products()
         frames = [source.frame(t) for t in range(len(source.levels[0]))]
         if not self._header.context:
@@ -238,7 +238,7 @@ class MovedChooser:
         row = torch.tensor([qp], device=self._priors.pool.device)
         return _At(qp, row, self._priors.image.gains(row))
 
-    def _scaled(self, frame: Source, at: _At) -> Sequence[Tensor]:
+    def _scaled(self, frame: SourceFrames, at: _At) -> Sequence[Tensor]:
         """gain * y, which is rounded to symbols, or the symbols that were given."""
         if self._rule is None:
             return frame.levels
@@ -246,7 +246,7 @@ class MovedChooser:
         pairs = zip(frame.levels, at.gains, strict=True)
         return [(y.to(g.gain.device) * g.gain).clamp_(-limit, limit) for y, g in pairs]
 
-    def _look_ahead(self, frames: Sequence[Source]) -> Iterator[_Known]:
+    def _look_ahead(self, frames: Sequence[SourceFrames]) -> Iterator[_Known]:
         """What is known of each frame, found while those before are coded."""
         coming: deque[Future[_Known]] = deque()
         for frame in frames:
@@ -258,7 +258,7 @@ class MovedChooser:
         while coming:
             yield coming.popleft().result()
 
-    def _know(self, frame: Source, last: "Future[_Known] | None") -> _Known:
+    def _know(self, frame: SourceFrames, last: "Future[_Known] | None") -> _Known:
         before = None if last is None else last.result()
         given = None if frame.pictures is None else frame.pictures.to(self._still.device)
         if before is not None and given is not None and torch.equal(given, before.picture):
@@ -277,7 +277,7 @@ class MovedChooser:
         return _Known(alone, picture, found, False, light)
 
     def _frame(
-        self, frame: Source, known: _Known | None, following: _Next | None = None, single: bool = True
+        self, frame: SourceFrames, known: _Known | None, following: _Next | None = None, single: bool = True
     ) -> MovedFrame:
         """`following`: the next one, None where it is not known yet; `single`: whether there is none."""
         keyint = self._settings.keyint
@@ -309,11 +309,11 @@ class MovedChooser:
         self._since_key += 1
         return MovedFrame(FrameKind.REPEATED, self._before.qp, self._before.symbols, None, copied=1.0)
 
-    def _final_key(self, frame: Source, following: _Next | None, single: bool) -> _Choice:
+    def _final_key(self, frame: SourceFrames, following: _Next | None, single: bool) -> _Choice:
         """A key frame that will be coded so: it is worth some time."""
         return self._key(frame, 0 if single or not self._lift else self.lift(frame, following), final=True)
 
-    def lift(self, frame: Source, following: _Next | None) -> int:
+    def lift(self, frame: SourceFrames, following: _Next | None) -> int:
         """QPs that a key frame has more than those after it: any decode.
 
         A block that is copied on has its error in each frame that shows it. Were that n times the error of a frame, the
@@ -336,14 +336,14 @@ class MovedChooser:
         shown_there = self._visible.blocks
         return float((copied if shown_there is None else copied[shown_there]).float().mean())
 
-    def _key(self, frame: Source, lift: int, final: bool = False) -> _Choice:
+    def _key(self, frame: SourceFrames, lift: int, final: bool = False) -> _Choice:
         """`final`: symbols are worth some time."""
         at = self._at(min(self._base.number + lift, MAX_QP)) if lift else self._base
         symbols, coded, cost = self._under(frame, at, None, self._refined(frame, at, None) if final else None)
         self._intra_bits = coded.bits * _BITS_A_QP ** (self._base.number - at.number)
         return _Choice(MovedFrame(FrameKind.KEY, at.number, symbols, coded), None, cost)
 
-    def _refined(self, frame: Source, at: _At, given: Look | None) -> list[Tensor] | None:
+    def _refined(self, frame: SourceFrames, at: _At, given: Look | None) -> list[Tensor] | None:
         """Symbols by gradient; None: as they are. `given`: as of `_under`."""
         steps = self._key_steps if given is None else self._frame_steps
         if not steps or frame.pictures is None:
@@ -360,7 +360,7 @@ class MovedChooser:
         with priors.clock.stage("gradients"):
             return refined_inter(priors.temporal, memory, given.seen.picture, prediction, aim, steps)
 
-    def _motion(self, frame: Source, known: _Known, past: Past, after_key: bool) -> _Motion:
+    def _motion(self, frame: SourceFrames, known: _Known, past: Past, after_key: bool) -> _Motion:
         """`past`: as bright as the frame."""
         priors = self._priors
         with priors.clock.stage("motion search"):
@@ -373,7 +373,7 @@ class MovedChooser:
             copied = self.copies(frame, known, seen, lasting(past.copied, after_key, field))
         return _Motion(field, vectors if bool(field.any()) else None, seen, copied)
 
-    def _inter(self, frame: Source, known: _Known, past: Past) -> _Choice | None:
+    def _inter(self, frame: SourceFrames, known: _Known, past: Past) -> _Choice | None:
         """None: the frame shows what the one before shows."""
         priors, at, light = self._priors, self._base, known.brightness
         past = past.brightened(light)
@@ -400,7 +400,7 @@ class MovedChooser:
         found = search(picture, reference, qp, past.field, self._settings.effort, displaced)
         return Cheapest(qp, found.clamp(-LIMIT, LIMIT), blocks_of(picture, reference))
 
-    def copies(self, frame: Source, known: _Known, seen: Seen, lasts: Tensor) -> Tensor:
+    def copies(self, frame: SourceFrames, known: _Known, seen: Seen, lasts: Tensor) -> Tensor:
         """Flags of a frame's copied blocks: any decode; `lasts`: as worth_copying takes it."""
         at, latents = self._base, seen.prediction.latents
         scaled = self._scaled(frame, at)
@@ -418,7 +418,7 @@ class MovedChooser:
         )
 
     def _under(
-        self, frame: Source, at: _At, given: Look | None, scaled: Sequence[Tensor] | None = None
+        self, frame: SourceFrames, at: _At, given: Look | None, scaled: Sequence[Tensor] | None = None
     ) -> tuple[list[Tensor], CodedFrame, float]:
         """Symbols under the prior that is given the past, or under the image stage's own; their bits; their cost, where
         that of copied blocks is as if they were coded. `scaled`: gain * y, where it is not the frame's own."""

@@ -14,7 +14,7 @@ TENTH = 0.1  # of the source files' bytes
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """Top-1 of `head` on `medium` and its true rate.
 
     `source`: the probe's name; kinds that share symbols share it. `bytes`: mean of a video of the evaluated split (for
@@ -50,11 +50,11 @@ class Point:
         videos: Videos,
         split: str,
         result: Mapping[str, Any],
-    ) -> "Point":
+    ) -> "CurvePoint":
         """`sizes`: bytes by video; `result`: of Probes."""
         some = [name for name in videos.of(split) if name in sizes]
         total, seconds = sum(sizes[name] for name in some), sum(videos.seconds[name] for name in some)
-        return Point(
+        return CurvePoint(
             medium=medium,
             source=source,
             head=head,
@@ -78,7 +78,7 @@ class Point:
         return {name: value for name, value in asdict(self).items() if name not in ("correct", "source")}
 
 
-def differences(points: Sequence[Point]) -> list[dict[str, Any]]:
+def differences(points: Sequence[CurvePoint]) -> list[dict[str, Any]]:
     """Top-1 of each probe on latents less that on every other input of its head, over the videos that both read.
 
     Beside decoded frames of the same bitstreams and x264 at their bytes: at the same QP. `bytes_ratio`: the other's
@@ -111,12 +111,12 @@ def differences(points: Sequence[Point]) -> list[dict[str, Any]]:
     return found
 
 
-def _is_first(point: Point, points: Sequence[Point]) -> bool:
+def _is_first(point: CurvePoint, points: Sequence[CurvePoint]) -> bool:
     """Is its kind the one that was encoded? The others share its probe."""
     return next(p for p in points if (p.source, p.head) == (point.source, point.head)) is point
 
 
-def _comparable(ours: Point, other: Point) -> bool:
+def _comparable(ours: CurvePoint, other: CurvePoint) -> bool:
     if other.qp is None:
         return True
     same_shards = other.source == ours.source.replace(LATENTS, DECODED, 1)

@@ -37,7 +37,7 @@ from vidlbc.experiments.accuracy_curve.media import (
     Videos,
     videos_of,
 )
-from vidlbc.experiments.accuracy_curve.points import NAMES, Point, differences
+from vidlbc.experiments.accuracy_curve.points import NAMES, CurvePoint, differences
 from vidlbc.experiments.accuracy_curve.probes import Probes
 from vidlbc.experiments.accuracy_curve.report import write_curve
 from vidlbc.heads.build import HEAD_KINDS
@@ -52,7 +52,16 @@ from vidlbc.pipeline.reading_speed import reading_speed
 from vidlbc.pipeline.report import environment
 from vidlbc.pipeline.settings import EvaluationSettings
 from vidlbc.run.request import alone, keep_request
-from vidlbc.shards import Content, Corpus, LatentShards, Settings, contents_of, encode_corpus, known_contents, make_plan
+from vidlbc.shards import (
+    Content,
+    Corpus,
+    EncodingSettings,
+    LatentShards,
+    contents_of,
+    encode_corpus,
+    known_contents,
+    make_plan,
+)
 
 
 @dataclass(frozen=True)
@@ -117,10 +126,10 @@ class CurveSettings:
                 require_number(name, each, 0)
         self.shards("transformer", self.qps[0])
 
-    def shards(self, kind: str, qp: int) -> Settings:
+    def shards(self, kind: str, qp: int) -> EncodingSettings:
         """How the corpus is encoded."""
         folder = Path(self.model)
-        return Settings(
+        return EncodingSettings(
             qp=qp,
             clip_frames=self.clip_frames,
             max_side=self.max_side,
@@ -263,13 +272,13 @@ class _Curve:
         for name, features in self.media.coded(names, self._shards(qp), others).items():
             self._fit(name, features)
 
-    def _points(self) -> list[Point]:
+    def _points(self) -> list[CurvePoint]:
         """By head and medium, in rising order of QP; source pixels last."""
         s, first, points = self.settings, self.main, []
 
         def add(medium: str, source: str, head: str, qp: int | None, sizes: Mapping[str, int]) -> None:
             found = self.probes.result(source, head)
-            points.append(Point.of(medium, source, head, qp, sizes, self.videos, self.split, found))
+            points.append(CurvePoint.of(medium, source, head, qp, sizes, self.videos, self.split, found))
 
         for head in s.heads:
             for qp in s.qps:

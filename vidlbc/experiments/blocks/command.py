@@ -15,7 +15,7 @@ from vidlbc.errors import InputError
 from vidlbc.experiments.blocks.study import BlockStudySettings, run_block_study
 from vidlbc.run.options import Many, option, required, section
 from vidlbc.train.data.image_data import CropSettings
-from vidlbc.train.data.pictures import Source
+from vidlbc.train.data.pictures import PictureSource
 
 
 @dataclass
@@ -138,8 +138,8 @@ def _chosen(names: list[str], blocks: dict[str, Any]) -> dict[str, Any]:
     return {name: blocks[name] for name in names}
 
 
-def _sources(entries: Any) -> tuple[Source, ...]:
-    return tuple(Source.of(entry) for entry in (entries if isinstance(entries, list) else [entries]))
+def _sources(entries: Any) -> tuple[PictureSource, ...]:
+    return tuple(PictureSource.of(entry) for entry in (entries if isinstance(entries, list) else [entries]))
 
 
 def main(config: DictConfig) -> None:

@@ -33,7 +33,7 @@ from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.request import keep_request
 from vidlbc.run.tables import format_table
 from vidlbc.train.data.image_data import CropSettings
-from vidlbc.train.data.pictures import Source
+from vidlbc.train.data.pictures import PictureSource
 from vidlbc.train.image_job import ImageJobSettings, run_image_job
 from vidlbc.train.objectives.image import RateDistortion
 from vidlbc.train.schedule import Budget
@@ -49,8 +49,8 @@ class BlockStudySettings:
     not below `floor`. `stage`: options that all share. `steps`: of every training.
     """
 
-    train: tuple[Source, ...]
-    val: tuple[Source, ...]
+    train: tuple[PictureSource, ...]
+    val: tuple[PictureSource, ...]
     out: Path
     contestants: Mapping[str, Mapping[str, Any]]
     widths: tuple[int, ...] = (48, 128, 192, 256)

@@ -24,7 +24,7 @@ from vidlbc.experiments.learning_by_compression.objective import LossWeights
 from vidlbc.experiments.learning_by_compression.ratio import element_table
 from vidlbc.experiments.learning_by_compression.schedules import Ramp
 from vidlbc.experiments.learning_by_compression.study import RecogniserSettings, StudySettings, run_study
-from vidlbc.experiments.learning_by_compression.two_step import LoopSettings
+from vidlbc.experiments.learning_by_compression.two_step import TwoStepSettings
 from vidlbc.run.options import Many, option, section
 from vidlbc.train.data.mixed_data import MixedSource
 
@@ -212,7 +212,7 @@ def settings_of(config: DictConfig) -> StudySettings:
             loss["temperature"],
         ),
         degradation=Degradation(**values["degradation"]),
-        loop=LoopSettings(**values["loop"]),
+        loop=TwoStepSettings(**values["loop"]),
         recogniser=RecogniserSettings(**{**recogniser, "widths": tuple(recogniser["widths"])}),
         size=training["size"],
         batch=training["batch"],

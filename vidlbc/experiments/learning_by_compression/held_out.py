@@ -12,7 +12,7 @@ from vidlbc.errors import InputError, VideoError
 from vidlbc.experiments.learning_by_compression.evaluator import Marks
 from vidlbc.experiments.learning_by_compression.ratio import FrameSet
 from vidlbc.shards import read_annotations
-from vidlbc.train.data.mixed_data import Task
+from vidlbc.train.data.mixed_data import LabelTask
 from vidlbc.train.data.mixed_sources import Entry, Listed, MixedSource, list_source, read_entry
 
 # Frames read of a video, evenly spread; the middle one is kept.
@@ -39,7 +39,7 @@ class HeldOutSource:
             raise InputError(f"data.val {entry!r}: expected a path, or {{path:, split:, every:, weight:}}") from None
 
 
-def read_held_out(sources: Sequence[HeldOutSource], size: int, tasks: Sequence[Task]) -> FrameSet:
+def read_held_out(sources: Sequence[HeldOutSource], size: int, tasks: Sequence[LabelTask]) -> FrameSet:
     """One crop of `size` pixels, from the middle, of every file. Files that are smaller or unreadable are left out.
 
     Raises InputError where a source is missing, or none of its files gives a frame.
@@ -71,7 +71,7 @@ def read_held_out(sources: Sequence[HeldOutSource], size: int, tasks: Sequence[T
     return FrameSet(np.stack(frames), marks, tuple(names))
 
 
-def _listed(source: HeldOutSource, tasks: Sequence[Task]) -> tuple[Listed, int]:
+def _listed(source: HeldOutSource, tasks: Sequence[LabelTask]) -> tuple[Listed, int]:
     """The source's files, labels as those of a task, and which task; -1 is none."""
     if source.split is None:
         return list_source(MixedSource(source.path, every=source.every, frames_per_video=_SPREAD)), -1

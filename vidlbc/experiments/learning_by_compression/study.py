@@ -37,12 +37,12 @@ from vidlbc.experiments.learning_by_compression.recogniser import Recogniser, ac
 from vidlbc.experiments.learning_by_compression.report import plot_history, tables
 from vidlbc.experiments.learning_by_compression.schedules import Ramp
 from vidlbc.experiments.learning_by_compression.streams import check_streams
-from vidlbc.experiments.learning_by_compression.two_step import LoopSettings, TwoStep, plan
+from vidlbc.experiments.learning_by_compression.two_step import TwoStep, TwoStepSettings, plan
 from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.request import keep_request
 from vidlbc.run.tensor_files import load_tensors, save_tensors
 from vidlbc.train.data.mixed_data import MixedSampler, MixedSource
-from vidlbc.train.loop import Settings
+from vidlbc.train.loop import LoopSettings
 from vidlbc.train.schedule import Budget
 from vidlbc.train.with_bar import train
 
@@ -73,7 +73,7 @@ class StudySettings:
     carry: tuple[int, ...] = (3, 3, 4)
     weights: LossWeights = field(default_factory=LossWeights)
     degradation: Degradation = field(default_factory=Degradation)
-    loop: LoopSettings = field(default_factory=LoopSettings)
+    loop: TwoStepSettings = field(default_factory=TwoStepSettings)
     recogniser: RecogniserSettings = field(default_factory=RecogniserSettings)
     size: int = 128
     batch: int = 8
@@ -131,7 +131,7 @@ def run_study(settings: StudySettings) -> dict[str, Any]:
         codec = _codec(module.stage, settings.stage, variants, folder / "model")
         return {name: asdict(measure(codec, held_out, evaluator, settings.rq_qp, name)) for name in variants}
 
-    training = Settings(
+    training = LoopSettings(
         Budget(steps=1), lr=settings.lr, ema=settings.ema, seed=settings.seed, save_seconds=settings.save_seconds
     )
     loss = CompressionLoss(evaluator, settings.weights, settings.degradation, settings.seed)
@@ -199,7 +199,7 @@ def _recogniser(
     if done.is_file():
         recogniser.load_state_dict(load_tensors(done, device)[0])
     else:
-        training = Settings(
+        training = LoopSettings(
             Budget(steps=s.steps),
             lr=s.lr,
             weight_decay=0.05,

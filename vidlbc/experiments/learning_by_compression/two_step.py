@@ -22,7 +22,7 @@ from vidlbc.experiments.learning_by_compression.objective import CompressionLoss
 from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.tensor_files import load_tensors, save_tensors
 from vidlbc.train.data.mixed_data import MixedBatch
-from vidlbc.train.loop import Settings
+from vidlbc.train.loop import LoopSettings
 from vidlbc.train.schedule import Budget
 from vidlbc.train.with_bar import train
 
@@ -31,7 +31,7 @@ _ARRIVED = 0.75
 
 
 @dataclass(frozen=True)
-class LoopSettings:
+class TwoStepSettings:
     """Steps of the first phase, of each raise and of each later hold; share of the steps on earlier variants."""
 
     first: int = 600
@@ -76,7 +76,7 @@ class Phase:
         return self.kept
 
 
-def plan(variants: Mapping[str, tuple[int, ...]], settings: LoopSettings) -> list[Phase]:
+def plan(variants: Mapping[str, tuple[int, ...]], settings: TwoStepSettings) -> list[Phase]:
     """Every phase, in order. Raises InputError where a variant keeps more channels of a level than the one before."""
     phases: list[Phase] = []
     offset = 0
@@ -116,8 +116,8 @@ class TwoStep:
     loss: CompressionLoss
     batches: Callable[[int], MixedBatch]
     measure: Callable[[Learner, Mapping[str, tuple[int, ...]], Path], dict[str, dict[str, float]]]
-    settings: LoopSettings
-    training: Settings
+    settings: TwoStepSettings
+    training: LoopSettings
     folder: Path
 
     def run(self, learner: Learner, variants: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

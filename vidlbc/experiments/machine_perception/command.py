@@ -21,7 +21,7 @@ from vidlbc.experiments.machine_perception.probe import ProbeSettings
 from vidlbc.experiments.machine_perception.study import StudySettings, run_study
 from vidlbc.heads.resnet import ResNetSettings
 from vidlbc.run.options import Many, option, required, section
-from vidlbc.train.data.pictures import Source
+from vidlbc.train.data.pictures import PictureSource
 from vidlbc.train.schedule import Budget
 
 
@@ -177,7 +177,7 @@ def settings_of(config: DictConfig) -> StudySettings:
     encoder = EncoderSettings(
         family=stage.pop("family"),
         options=stage,
-        pictures=tuple(Source.of(entry) for entry in data["pictures"]),
+        pictures=tuple(PictureSource.of(entry) for entry in data["pictures"]),
         budget=Budget(train.pop("steps"), train.pop("minutes")),
         weight=task.pop("weight"),
         task=TaskSettings(**task),

@@ -18,7 +18,7 @@ from vidlbc.experiments.clips import ClipSet, moved
 from vidlbc.experiments.machine_perception.joint import TaskBatch
 from vidlbc.run.progress import progress_bar
 from vidlbc.train.data.image_data import CropSampler
-from vidlbc.train.data.pictures import Source, find_files, read_pictures
+from vidlbc.train.data.pictures import PictureSource, find_files, read_pictures
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,13 @@ def even_frames(length: int, count: int) -> list[int]:
 
 
 def compression_crops(
-    sources: Sequence[Source], clips: ClipSet, per_clip: int, size: int, batch: int, seed: int, per_video: int = 3
+    sources: Sequence[PictureSource],
+    clips: ClipSet,
+    per_clip: int,
+    size: int,
+    batch: int,
+    seed: int,
+    per_video: int = 3,
 ) -> CropSampler:
     """Crops of pictures, videos, and `per_clip` frames of each task clip (whose labels are not used here).
 

@@ -32,8 +32,8 @@ from vidlbc.heads.resnet import ResNetSettings
 from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.request import keep_request
 from vidlbc.train.data.image_data import CropSampler
-from vidlbc.train.data.pictures import Source
-from vidlbc.train.loop import Settings
+from vidlbc.train.data.pictures import PictureSource
+from vidlbc.train.loop import LoopSettings
 from vidlbc.train.objectives.image import RateDistortion
 from vidlbc.train.schedule import Budget
 from vidlbc.train.with_bar import train
@@ -80,7 +80,7 @@ class EncoderSettings:
 
     family: str
     options: dict[str, Any]
-    pictures: tuple[Source, ...]
+    pictures: tuple[PictureSource, ...]
     budget: Budget
     size: int = 128
     batch: int = 6
@@ -128,7 +128,7 @@ def train_encoder(name: str, settings: EncoderSettings, clips: ClipSet, base: Se
     def batches(step: int) -> JointBatch:
         return JointBatch(crops(step), {} if tasks is None else {task: tasks(step)})
 
-    loop = Settings(s.budget, lr=s.lr, ema=s.ema, bf16=s.bf16, seed=s.seed, log_every=20, save_seconds=60)
+    loop = LoopSettings(s.budget, lr=s.lr, ema=s.ema, bf16=s.bf16, seed=s.seed, log_every=20, save_seconds=60)
     weights = {name: s.weight for name in heads}
     outcome = train(name, model, RateDistortionUtility(weights, RateDistortion()), batches, loop, folder / "training")
     models.save_image_stage(stage, folder / "image_stage", {"family": s.family, "options": s.options})
@@ -156,7 +156,7 @@ def _train_head(name: str, task: str, s: EncoderSettings, model: JointModel, tas
         stacked = head.stack([latents[i] for i in model.levels])
     head.set_normalisation(stacked.mean((0, 2, 3)), stacked.std((0, 2, 3)))
     model.stage.requires_grad_(False)
-    loop = Settings(Budget(steps=s.task.head_steps), lr=s.lr, ema=s.ema, bf16=s.bf16, seed=s.seed + 3, log_every=20)
+    loop = LoopSettings(Budget(steps=s.task.head_steps), lr=s.lr, ema=s.ema, bf16=s.bf16, seed=s.seed + 3, log_every=20)
     # Steps before 0: other clips than those that then inform the encoder.
     train(f"{name}: head", model, Utility(task), lambda step: tasks(step - s.task.head_steps), loop, folder)
     model.stage.requires_grad_(True)

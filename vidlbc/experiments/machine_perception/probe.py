@@ -24,7 +24,7 @@ from vidlbc.experiments.machine_perception.encoder import HeadSettings
 from vidlbc.experiments.machine_perception.media import Medium
 from vidlbc.heads.clip_resnet import ClipResNet
 from vidlbc.run.request import keep_request
-from vidlbc.train.loop import Settings
+from vidlbc.train.loop import LoopSettings
 from vidlbc.train.schedule import Budget
 from vidlbc.train.with_bar import train
 
@@ -128,7 +128,7 @@ def fit_probe(
         model = head.build(medium.levels, classes)
         _normalise(model, medium, training[0])
         model = model.to(memory_format=torch.channels_last)
-        loop = Settings(
+        loop = LoopSettings(
             Budget(steps=s.steps),
             lr=lr,
             weight_decay=s.weight_decay,

@@ -22,7 +22,7 @@ from vidlbc.errors import InputError
 from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.tables import format_table
 from vidlbc.train.data.image_data import CropSettings
-from vidlbc.train.data.pictures import Source
+from vidlbc.train.data.pictures import PictureSource
 from vidlbc.train.image_job import ImageJobSettings, run_image_job
 from vidlbc.train.schedule import Budget
 
@@ -36,8 +36,8 @@ class RateStudySettings:
     `init`: a model for all QPs that every training goes on from; its options then hold.
     """
 
-    train: tuple[Source, ...]
-    val: tuple[Source, ...]
+    train: tuple[PictureSource, ...]
+    val: tuple[PictureSource, ...]
     out: Path
     qps: tuple[int, ...] = (16, 48)
     stage: Mapping[str, Any] = field(default_factory=dict)

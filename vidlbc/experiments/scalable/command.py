@@ -20,7 +20,7 @@ from vidlbc.experiments.scalable.study import run_scalable_study
 from vidlbc.experiments.scalable.task import TaskSettings
 from vidlbc.run.options import Many, option, required, section
 from vidlbc.train.data.image_data import CropSettings
-from vidlbc.train.data.pictures import Source
+from vidlbc.train.data.pictures import PictureSource
 
 
 @dataclass
@@ -131,7 +131,7 @@ def settings_of(config: DictConfig) -> ScalableSettings:
     pictures = data["pictures"] if isinstance(data["pictures"], list) else [data["pictures"]]
     return ScalableSettings(
         actions=Path(data["actions"]),
-        pictures=tuple(Source.of(entry) for entry in pictures),
+        pictures=tuple(PictureSource.of(entry) for entry in pictures),
         out=Path(config.out),
         stage=stage,
         phases=tuple(values["phases"]),

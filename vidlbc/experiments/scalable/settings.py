@@ -10,8 +10,8 @@ from vidlbc.experiments.clips import ClipSettings
 from vidlbc.experiments.scalable.objective import TaskStrength
 from vidlbc.experiments.scalable.task import TaskSettings
 from vidlbc.train.data.image_data import CropSettings
-from vidlbc.train.data.pictures import Source
-from vidlbc.train.loop import Settings
+from vidlbc.train.data.pictures import PictureSource
+from vidlbc.train.loop import LoopSettings
 from vidlbc.train.schedule import Budget
 
 PHASES = ("base", "enhancement", "alone", "evaluate")
@@ -27,8 +27,8 @@ class PartSettings:
     ema: float = 0.995
     weight_decay: float = 0.01
 
-    def loop(self, seed: int) -> Settings:
-        return Settings(
+    def loop(self, seed: int) -> LoopSettings:
+        return LoopSettings(
             Budget(steps=self.steps),
             lr=self.lr,
             ema=self.ema,
@@ -49,7 +49,7 @@ class ScalableSettings:
     """
 
     actions: Path
-    pictures: tuple[Source, ...]
+    pictures: tuple[PictureSource, ...]
     out: Path
     stage: dict[str, Any] = field(default_factory=dict)
     phases: tuple[str, ...] = PHASES

@@ -24,7 +24,7 @@ from vidlbc.evaluate import bootstrap_ci
 from vidlbc.experiments.clips import ClipSet
 from vidlbc.experiments.transfer.start import Contestant, feature_widths, starting_stage
 from vidlbc.heads.linear import CosineLinear
-from vidlbc.train.loop import Settings
+from vidlbc.train.loop import LoopSettings
 from vidlbc.train.schedule import Budget
 from vidlbc.train.with_bar import train
 
@@ -52,9 +52,9 @@ class ClassSettings:
         if not self.strides or not set(self.strides) <= set(STRIDES):
             raise InputError(f"classes.strides={list(self.strides)}: expected some of {list(STRIDES)}")
 
-    def loop(self, frozen: bool) -> Settings:
+    def loop(self, frozen: bool) -> LoopSettings:
         steps = self.steps if frozen else self.tuned_steps
-        return Settings(
+        return LoopSettings(
             Budget(steps=steps),
             lr=self.lr,
             weight_decay=self.weight_decay,

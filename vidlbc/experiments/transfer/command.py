@@ -23,7 +23,7 @@ from vidlbc.experiments.transfer.study import (
     run_transfer,
 )
 from vidlbc.run.options import Many, option, required, section
-from vidlbc.train.data.pictures import Source
+from vidlbc.train.data.pictures import PictureSource
 
 
 @dataclass
@@ -197,8 +197,8 @@ def _named(option: str, entries: Any) -> dict[str, Any]:
     return {name: place for entry in entries for name, place in entry.items()}
 
 
-def _sources(entries: Any) -> tuple[Source, ...]:
-    return tuple(Source.of(entry) for entry in (entries if isinstance(entries, list) else [entries]))
+def _sources(entries: Any) -> tuple[PictureSource, ...]:
+    return tuple(PictureSource.of(entry) for entry in (entries if isinstance(entries, list) else [entries]))
 
 
 def main(config: DictConfig) -> None:

@@ -23,7 +23,7 @@ from vidlbc.experiments.figures import save_picture
 from vidlbc.experiments.transfer.matching import boundary_score, f_measure, match_counts, thin
 from vidlbc.experiments.transfer.pictures import crops_of, degrade, klt_pictures
 from vidlbc.experiments.transfer.start import Contestant, EncoderDecoder, starting_stage
-from vidlbc.train.loop import Settings
+from vidlbc.train.loop import LoopSettings
 from vidlbc.train.schedule import Budget
 from vidlbc.train.with_bar import train
 from vidlbc.video.distortion import psnr
@@ -45,8 +45,8 @@ class DenseSettings:
     quantise: int | None = None
     seed: int = 0
 
-    def loop(self) -> Settings:
-        return Settings(
+    def loop(self) -> LoopSettings:
+        return LoopSettings(
             Budget(steps=self.steps),
             lr=self.lr,
             weight_decay=self.weight_decay,

@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from vidlbc.errors import InputError
 from vidlbc.train.data.image_data import CropSampler
-from vidlbc.train.data.pictures import Source, find_files, read_pictures
+from vidlbc.train.data.pictures import PictureSource, find_files, read_pictures
 
 _KLT_CROPS, _KLT_MULTIPLE = 128, 32
 _PREFIX = "bsds500_"
 
 
-def read_all(sources: Sequence[Source], least: int, count: int | None = None) -> list[NDArray[np.uint8]]:
+def read_all(sources: Sequence[PictureSource], least: int, count: int | None = None) -> list[NDArray[np.uint8]]:
     """uint8 (H, W, 3) of the pictures of at least `least` pixels a side; of them at most `count`, evenly spread.
 
     Raises InputError where a source is missing, a file cannot be read or none is left.
@@ -29,7 +29,7 @@ def read_all(sources: Sequence[Source], least: int, count: int | None = None) ->
 
 
 def read_with_boundaries(
-    sources: Sequence[Source], segmentation: Path, count: int | None = None
+    sources: Sequence[PictureSource], segmentation: Path, count: int | None = None
 ) -> list[NDArray[np.uint8]]:
     """uint8 (H, W, 4): RGB, and the mean of the annotators' boundaries of SEGMENTATION/NAME_boundaries.png.
 

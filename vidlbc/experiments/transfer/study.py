@@ -28,7 +28,7 @@ from vidlbc.experiments.transfer.start import Contestant, load_pretrained
 from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.request import keep_request
 from vidlbc.run.tables import format_table
-from vidlbc.train.data.pictures import Source
+from vidlbc.train.data.pictures import PictureSource
 
 _SHOWN_PIXELS = 256
 _LOSS_POINTS = 60
@@ -58,8 +58,8 @@ class BoundariesPart:
     """Pictures whose boundaries lie in `segmentation`; `pictures`: at most so many of `test`."""
 
     contestants: tuple[str, ...]
-    train: tuple[Source, ...]
-    test: tuple[Source, ...]
+    train: tuple[PictureSource, ...]
+    test: tuple[PictureSource, ...]
     segmentation: Path
     settings: DenseSettings = field(default_factory=lambda: DenseSettings(batch=4, size=160))
     pictures: int | None = None
@@ -70,8 +70,8 @@ class ResolutionPart:
     """`test`: sets of pictures by name, of each at most `pictures`. Raises InputError."""
 
     contestants: tuple[str, ...]
-    train: tuple[Source, ...]
-    test: Mapping[str, tuple[Source, ...]]
+    train: tuple[PictureSource, ...]
+    test: Mapping[str, tuple[PictureSource, ...]]
     scale: int = 2
     settings: DenseSettings = field(default_factory=lambda: DenseSettings(batch=8, size=96))
     pictures: int | None = None

@@ -72,7 +72,7 @@ def race_(cfg: DictConfig) -> None:
     import vidlbc
     from vidlbc.qa.benchmark.clip import generated_clip, read_clip
     from vidlbc.qa.benchmark.contestants import Vidlbc, build_others
-    from vidlbc.qa.benchmark.memory import Task, measure
+    from vidlbc.qa.benchmark.memory import MemoryTask, measure
     from vidlbc.qa.benchmark.race import race
     from vidlbc.qa.benchmark.range_coder import race_coders
     from vidlbc.qa.benchmark.report import table, write_json
@@ -92,7 +92,7 @@ def race_(cfg: DictConfig) -> None:
     peaks = []
     for length in cfg.memory_frames:
         say(f"peak memory of {length} frames")
-        task = Task(cfg.model, cfg.temporal, cfg.device, threads, cfg.qp, cfg.size, length)
+        task = MemoryTask(cfg.model, cfg.temporal, cfg.device, threads, cfg.qp, cfg.size, length)
         peaks.append(measure(task))
     say("")
     print(f"{cfg.frames} frames of {cfg.size}x{cfg.size}, {threads} threads, {codec.device}, qp {cfg.qp}\n")

@@ -27,7 +27,7 @@ import numpy as np
 
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.qa.benchmark.clip import generated_clip, read_clip
-from vidlbc.qa.benchmark.long_worker import CHILDREN, Sample, Task
+from vidlbc.qa.benchmark.long_worker import CHILDREN, LongTask, Sample
 
 LOOP_FRAMES = 100
 FPS = Fraction(250, 9)  # 100,000 frames are an hour
@@ -71,7 +71,7 @@ class LongSettings:
 
 
 @dataclass(frozen=True)
-class Run:
+class LongRun:
     """All samples of the process that coded one length in one direction: the first is of the warm process."""
 
     frames: int
@@ -130,8 +130,8 @@ class Container:
 class LongFigures:
     """Runs by length, shortest first."""
 
-    encode: list[Run]
-    decode: list[Run]
+    encode: list[LongRun]
+    decode: list[LongRun]
     container: Container
 
 
@@ -160,10 +160,10 @@ def write_loop(path: Path, loop: np.ndarray, frames: int) -> None:
     write_mp4(path, islice(cycle(loop), frames), FPS)
 
 
-def _run(settings: LongSettings, folder: Path, encode: bool, progress: Callable[[int], object]) -> list[Run]:
+def _run(settings: LongSettings, folder: Path, encode: bool, progress: Callable[[int], object]) -> list[LongRun]:
     """All lengths in one direction, in turns."""
     tasks = [
-        Task(
+        LongTask(
             encode,
             str(folder / f"{frames}.mp4"),
             str(folder / f"{frames}.vlbc"),
@@ -189,7 +189,7 @@ def _run(settings: LongSettings, folder: Path, encode: bool, progress: Callable[
                 before = worker.samples[-1].frames
                 worker.go(-(-worker.task.total * turn // _TURNS))
                 progress(worker.samples[-1].frames - before)
-        return [Run(w.task.frames, w.task.clips, w.samples) for w in workers]
+        return [LongRun(w.task.frames, w.task.clips, w.samples) for w in workers]
     finally:
         for worker in workers:
             worker.close()
@@ -198,7 +198,7 @@ def _run(settings: LongSettings, folder: Path, encode: bool, progress: Callable[
 class _Worker:
     """One process, from outside."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: LongTask) -> None:
         self.task = task
         self.samples: list[Sample] = []
         self._errors = tempfile.TemporaryFile()

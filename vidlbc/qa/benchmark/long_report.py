@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlbc.evaluate.plots import plot_long_clip
-from vidlbc.qa.benchmark.long import EARLY_FRAMES, LongFigures, Run
+from vidlbc.qa.benchmark.long import EARLY_FRAMES, LongFigures, LongRun
 from vidlbc.qa.benchmark.report import machine
 from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.run.tables import format_table
@@ -79,7 +79,7 @@ def plot_long(path: Path, figures: LongFigures) -> None:
     )
 
 
-def _directions(figures: LongFigures) -> dict[str, list[Run]]:
+def _directions(figures: LongFigures) -> dict[str, list[LongRun]]:
     return {"encode": figures.encode, "decode": figures.decode}
 
 

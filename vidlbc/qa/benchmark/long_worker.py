@@ -33,7 +33,7 @@ CHILDREN = Path(f"/proc/self/task/{os.getpid()}/children")
 
 
 @dataclass(frozen=True)
-class Task:
+class LongTask:
     """`clips` times a clip of `frames` frames: `video` into `bitstream` (encode), or `bitstream` into nothing."""
 
     encode: bool
@@ -141,7 +141,7 @@ def _resident_mb(pid: int) -> float:
         return 0.0
 
 
-def _encode(codec: Any, task: Task, pace: _Pace) -> int:
+def _encode(codec: Any, task: LongTask, pace: _Pace) -> int:
     """Codes one clip as shards do; its bytes."""
     from vidlbc.video import VideoReader
 
@@ -159,7 +159,7 @@ def _encode(codec: Any, task: Task, pace: _Pace) -> int:
     return int(report.bytes)
 
 
-def _decode(codec: Any, task: Task, pace: _Pace) -> int:
+def _decode(codec: Any, task: LongTask, pace: _Pace) -> int:
     """Decodes one clip; the checksum of its pixels."""
     done = checksum = 0
     with open(task.bitstream, "rb") as source:
@@ -178,7 +178,7 @@ def main() -> None:
     import vidlbc
     from vidlbc.video import read_blocks
 
-    task = Task(**json.loads(sys.argv[1]))
+    task = LongTask(**json.loads(sys.argv[1]))
     torch.set_num_threads(task.threads)
     codec = vidlbc.load(task.model, device=task.device, temporal=task.temporal)
     # Steps of the codec become graphs after some frames (vidlbc/codec/traced.py): that is no cost of a short clip.

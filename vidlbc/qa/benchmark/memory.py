@@ -26,7 +26,7 @@ BLOCK = 16
 
 
 @dataclass(frozen=True)
-class Task:
+class MemoryTask:
     """What a child process measures."""
 
     model: str
@@ -48,7 +48,7 @@ class Peak:
     bytes: int
 
 
-def measure(task: Task, timeout_s: float = 1800) -> Peak:
+def measure(task: MemoryTask, timeout_s: float = 1800) -> Peak:
     """Run `task` in a fresh process. Raises VidlbcError with the child's last line where it fails."""
     command = [sys.executable, "-m", "vidlbc.qa.benchmark.memory", json.dumps(asdict(task))]
     child = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
@@ -58,7 +58,7 @@ def measure(task: Task, timeout_s: float = 1800) -> Peak:
     return Peak(**json.loads(child.stdout.splitlines()[-1]))
 
 
-def _child(task: Task) -> Peak:
+def _child(task: MemoryTask) -> Peak:
     import torch
 
     import vidlbc
@@ -95,4 +95,4 @@ def _peak_mb() -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(_child(Task(**json.loads(sys.argv[1]))))))
+    print(json.dumps(asdict(_child(MemoryTask(**json.loads(sys.argv[1]))))))

@@ -30,7 +30,7 @@ from vidlbc.codec.entropy import coder
 from vidlbc.errors import InputError
 from vidlbc.qa.benchmark.clip import generated_clip
 from vidlbc.run.stage_clock import stage_table
-from vidlbc.shards import LatentShards, Settings, encode_corpus, make_plan, read_annotations
+from vidlbc.shards import EncodingSettings, LatentShards, encode_corpus, make_plan, read_annotations
 from vidlbc.shards.writer import member
 from vidlbc.video import VideoReader, write_mp4
 
@@ -87,7 +87,7 @@ def measure_pipeline(
 
     Raises InputError where one of them cannot be read to its end.
     """
-    settings = Settings(qp=qp, temporal=codec.kind, max_side=max_side)
+    settings = EncodingSettings(qp=qp, temporal=codec.kind, max_side=max_side)
     workers = ThreadPoolExecutor(threads, "bench", torch.set_num_threads, (1,))
     with tempfile.TemporaryDirectory(prefix="vidlbc-") as temporary, workers as pool:
         work = Path(temporary)

@@ -33,7 +33,7 @@ from vidlbc.shards.manifest import write_manifest
 from vidlbc.shards.plan import Plan, make_plan
 from vidlbc.shards.reader import LatentShards
 from vidlbc.shards.resume import begin
-from vidlbc.shards.settings import Settings
+from vidlbc.shards.settings import EncodingSettings
 from vidlbc.shards.symbol_cache import SymbolCache
 
 HEIGHT, WIDTH, FRAMES = 20, 37, 5
@@ -203,7 +203,7 @@ def _write_shards(folder: Path, codec: Codec) -> Plan:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_mp4(path, _frames(3, number)[:, :20, :36], 25)
     model, kind = _SHARDS
-    settings = Settings(qp=20, model=str(folder / "models" / model), temporal=kind)
+    settings = EncodingSettings(qp=20, model=str(folder / "models" / model), temporal=kind)
     plan = begin(make_plan(read_annotations(folder / "videos"), folder / "shards", codec, settings))
     for index in range(len(plan.shards)):
         encode_shard(plan, index, codec)

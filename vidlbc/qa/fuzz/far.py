@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vidlbc.codec.bitstream import Header
 from vidlbc.codec.codec import Codec
-from vidlbc.codec.coding.moved_encoding import PRICE, MovedChooser, MovedSettings, Source
+from vidlbc.codec.coding.moved_encoding import PRICE, MovedChooser, MovedSettings, SourceFrames
 from vidlbc.codec.coding.moved_priors import Seen
 from vidlbc.codec.coding.moving import Past
 from vidlbc.codec.moved_codec import MovedCodec
@@ -29,7 +29,7 @@ class _FarChooser(MovedChooser):
         before = past.field.cpu()
         return torch.where(part, -field, torch.where(still, before, field)).to(past.field.device)
 
-    def copies(self, frame: Source, known: Any, seen: Seen, lasts: Tensor) -> Tensor:
+    def copies(self, frame: SourceFrames, known: Any, seen: Seen, lasts: Tensor) -> Tensor:
         """Here and there a block, or the four of a cell of stride 32."""
         draw = np.random.Generator(np.random.Philox(int(seen.picture.sum() * 256) & 0xFFFFFFFF))
         rows, columns = lasts.shape[1:]

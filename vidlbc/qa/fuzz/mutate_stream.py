@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from vidlbc.codec.bitstream.container import pack_kinds, varint
-from vidlbc.qa.fuzz.records import VARINTS, Record, join, mended, parse, resized, value_of
+from vidlbc.qa.fuzz.records import VARINTS, StreamRecord, join, mended, parse, resized, value_of
 
 Draw = np.random.Generator
 _Made = TypeVar("_Made")
@@ -115,7 +115,7 @@ def _splice(draw: Draw, data: bytes, other: bytes) -> bytes:
 # -- fields and records ----------------------------------------------------------------------------------------------
 
 
-def _one_field(draw: Draw, records: list[Record], others: list[Record]) -> None:
+def _one_field(draw: Draw, records: list[StreamRecord], others: list[StreamRecord]) -> None:
     record = records[0 if draw.integers(2) else draw.integers(len(records))]
     place = int(draw.integers(len(record.fields)))
     name, value = record.fields[place]
@@ -145,14 +145,14 @@ def _other_bytes(draw: Draw, value: bytes) -> bytes:
     return _flip(draw, value, b"") if way == 3 else bytes([int(draw.integers(256))]) * len(value)
 
 
-def _size(draw: Draw, records: list[Record], others: list[Record]) -> None:
+def _size(draw: Draw, records: list[StreamRecord], others: list[StreamRecord]) -> None:
     """Another frame size, often one that decodes."""
     for name in ("height", "width"):
         if draw.integers(3):
             records[0].set(name, varint(SIDES[draw.integers(len(SIDES))]))
 
 
-def _payload(draw: Draw, records: list[Record], others: list[Record]) -> None:
+def _payload(draw: Draw, records: list[StreamRecord], others: list[StreamRecord]) -> None:
     packets = [record for record in records if record.tag == b"\x50"]
     if not packets:
         return
@@ -177,7 +177,7 @@ def _payload(draw: Draw, records: list[Record], others: list[Record]) -> None:
         packet.set("symbol_crc", zlib.crc32(payload).to_bytes(4, "little"))
 
 
-def _kinds(draw: Draw, records: list[Record], others: list[Record]) -> None:
+def _kinds(draw: Draw, records: list[StreamRecord], others: list[StreamRecord]) -> None:
     """Frames of other kinds, of a stream that has them: with a past that is not there, or vectors that are none."""
     packets = [record for record in records if record.get("kinds")]
     if not packets:
@@ -188,7 +188,7 @@ def _kinds(draw: Draw, records: list[Record], others: list[Record]) -> None:
     packet.set("kinds", pack_kinds(kinds))
 
 
-def _reorder(draw: Draw, records: list[Record], others: list[Record]) -> None:
+def _reorder(draw: Draw, records: list[StreamRecord], others: list[StreamRecord]) -> None:
     """Twice, gone, or elsewhere: a packet, an end record, or the header."""
     place = int(draw.integers(len(records)))
     record = records.pop(place)
@@ -199,7 +199,7 @@ def _reorder(draw: Draw, records: list[Record], others: list[Record]) -> None:
         records.insert(int(draw.integers(len(records) + 1)), record)
 
 
-def _graft(draw: Draw, records: list[Record], others: list[Record]) -> None:
+def _graft(draw: Draw, records: list[StreamRecord], others: list[StreamRecord]) -> None:
     """A record of another stream, in place of one or beside it."""
     if others:
         place = int(draw.integers(len(records) + 1))

@@ -18,7 +18,7 @@ VARINTS = frozenset(
 
 
 @dataclass
-class Record:
+class StreamRecord:
     """`tag` is b"" for the header; `fields`: (name, bytes) in order; `crc`: as it was found."""
 
     tag: bytes
@@ -36,10 +36,10 @@ class Record:
         return self.tag + body + (struct.pack("<I", zlib.crc32(body)) if mend else self.crc)
 
 
-def parse(data: bytes) -> tuple[list[Record], bytes]:
+def parse(data: bytes) -> tuple[list[StreamRecord], bytes]:
     """The records, header first, and what is left where the bytes stop making sense."""
     cursor = _Cursor(data)
-    records: list[Record] = []
+    records: list[StreamRecord] = []
     done = 0
     try:
         records.append(_header(cursor))
@@ -56,7 +56,7 @@ def parse(data: bytes) -> tuple[list[Record], bytes]:
     return records, data[done:]
 
 
-def join(records: list[Record], rest: bytes = b"", mend: bool = True) -> bytes:
+def join(records: list[StreamRecord], rest: bytes = b"", mend: bool = True) -> bytes:
     return b"".join(record.to_bytes(mend) for record in records) + rest
 
 
@@ -69,7 +69,7 @@ def value_of(data: bytes) -> int:
     return sum((byte & 0x7F) << 7 * place for place, byte in enumerate(data))
 
 
-def resized(record: Record, payload: bytes) -> None:
+def resized(record: StreamRecord, payload: bytes) -> None:
     """Give a packet another payload, and its size."""
     record.set("payload", payload)
     record.set("size", varint(len(payload)))
@@ -96,14 +96,14 @@ class _Cursor:
         return out
 
 
-def _levels(header: Record, section: int) -> int:
+def _levels(header: StreamRecord, section: int) -> int:
     """How many levels a packet of that section holds."""
     count, base = value_of(header.get("count")), value_of(header.get("base"))
     return (count - base if section else base) if base else count
 
 
-def _header(cursor: _Cursor) -> Record:
-    record = Record(b"")
+def _header(cursor: _Cursor) -> StreamRecord:
+    record = StreamRecord(b"")
     add = record.fields.append
     for name, size in (("magic", 4), ("version", 1), ("flags", 1), ("qp", 1)):
         add((name, cursor.take(size)))
@@ -129,8 +129,8 @@ def _header(cursor: _Cursor) -> Record:
     return record
 
 
-def _packet(cursor: _Cursor, header: Record, levels: int) -> Record:
-    record = Record(_PACKET)
+def _packet(cursor: _Cursor, header: StreamRecord, levels: int) -> StreamRecord:
+    record = StreamRecord(_PACKET)
     add = record.fields.append
     add(("frames", cursor.varint()))
     add(("size", cursor.varint()))
@@ -154,8 +154,8 @@ def _packet(cursor: _Cursor, header: Record, levels: int) -> Record:
     return record
 
 
-def _end(cursor: _Cursor, header: Record) -> Record:
-    record = Record(_END, [("frames", cursor.varint())])
+def _end(cursor: _Cursor, header: StreamRecord) -> StreamRecord:
+    record = StreamRecord(_END, [("frames", cursor.varint())])
     if header.get("version")[0] >= 4:
         record.fields.append(("again", cursor.varint()))
     record.crc = cursor.take(4)

@@ -16,7 +16,7 @@ from vidlbc.codec.prior.topdown import NUM_QP
 from vidlbc.errors import InputError, VidlbcError
 from vidlbc.evaluate.rate_distortion.clips import find_clips
 from vidlbc.qa.soak.conditions import INSTRUCTIONS, Conditions
-from vidlbc.qa.soak.worker import Entry, Request
+from vidlbc.qa.soak.worker import Entry, SoakRequest
 from vidlbc.run.atomic_files import dump_json, write_atomic
 
 
@@ -76,7 +76,7 @@ def run_soak(settings: SoakSettings, on_round: Callable[[int], None] = lambda sy
         qp, rdo, far = int(draw.integers(NUM_QP)), bool(draw.integers(2)), bool(draw.integers(2))
         tally = tallies.setdefault(f"{encoder} -> {decoder}", Tally())
         with tempfile.TemporaryDirectory(prefix="vidlbc-soak-") as work:
-            base = Request(model=settings.model, kind=kind, folder=work)
+            base = SoakRequest(model=settings.model, kind=kind, folder=work)
             told = replace(
                 base, video=str(clip), frames=settings.frames, length=settings.length, qp=qp, rdo=rdo, far=far
             )
@@ -96,7 +96,7 @@ def run_soak(settings: SoakSettings, on_round: Callable[[int], None] = lambda sy
     return tallies
 
 
-def _in_process(request: Request, conditions: Conditions) -> list[Entry]:
+def _in_process(request: SoakRequest, conditions: Conditions) -> list[Entry]:
     """Of each clip. Raises VidlbcError where the process fails."""
     c = conditions
     request = replace(request, device=c.device, precision=c.precision, threads=c.threads, batch=c.batch)

@@ -19,7 +19,7 @@ from vidlbc.qa.fuzz.far import far_encoder
 
 
 @dataclass(frozen=True)
-class Request:
+class SoakRequest:
     """With a `video`: encode at most `frames` of it, in clips of `length`, into `folder`. Without: decode the `count`
     bitstreams there, `batch` at once. `far`: every frame that can be is predicted, from as far as vectors reach."""
 
@@ -42,7 +42,7 @@ class Request:
 Entry = tuple[str, int]
 
 
-def _encode(codec: Codec, request: Request) -> list[Entry]:
+def _encode(codec: Codec, request: SoakRequest) -> list[Entry]:
     frames = Clip("", Path(request.video)).read(request.frames).frames
     length = min(request.length, len(frames))
     codec = far_encoder(codec) if request.far else codec
@@ -56,7 +56,7 @@ def _encode(codec: Codec, request: Request) -> list[Entry]:
     return entries
 
 
-def _decode(codec: Codec, request: Request) -> list[Entry]:
+def _decode(codec: Codec, request: SoakRequest) -> list[Entry]:
     entries: list[Entry] = []
     for start in range(0, request.count, request.batch):
         numbers = range(start, min(start + request.batch, request.count))
@@ -73,12 +73,12 @@ def _entry(symbols: list[torch.Tensor]) -> Entry:
     return symbols_digest(symbols), sum(level.numel() for level in symbols)
 
 
-def _file(request: Request, number: int) -> Path:
+def _file(request: SoakRequest, number: int) -> Path:
     return Path(request.folder) / f"{number:04d}.vlbc"
 
 
 def main() -> None:
-    request = Request(**json.load(sys.stdin))
+    request = SoakRequest(**json.load(sys.stdin))
     torch.set_num_threads(request.threads)
     codec = load(request.model, request.device, request.kind, request.precision)
     print(json.dumps(_encode(codec, request) if request.video else _decode(codec, request)))

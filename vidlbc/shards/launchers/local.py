@@ -15,10 +15,10 @@ from typing import Any
 from vidlbc.errors import InputError
 from vidlbc.shards.encode import ShardReport, encode_shard, load_codec
 from vidlbc.shards.launchers.run import Job, LoadCodec, launch
-from vidlbc.shards.launchers.worker_pool import Fate, Worker, encode_with
+from vidlbc.shards.launchers.worker_pool import Ending, Worker, encode_with
 from vidlbc.shards.manifest import Manifest
 from vidlbc.shards.plan import Plan
-from vidlbc.shards.sources import Codec, OpenReader, open_video
+from vidlbc.shards.sources import ClipCodec, OpenReader, open_video
 
 
 def encode_corpus(
@@ -26,7 +26,7 @@ def encode_corpus(
     *,
     processes: int = 1,
     device: str = "auto",
-    codec: Codec | None = None,
+    codec: ClipCodec | None = None,
     load: LoadCodec | None = None,
     open_reader: OpenReader = open_video,
     bar: bool = True,
@@ -51,7 +51,7 @@ class LocalEngine:
         self,
         processes: int = 1,
         device: str = "auto",
-        codec: Codec | None = None,
+        codec: ClipCodec | None = None,
         load: LoadCodec | None = None,
         open_reader: OpenReader = open_video,
     ) -> None:
@@ -65,8 +65,8 @@ class LocalEngine:
         begun = job.begun if self._spawns else ()
         apart = [index for index in job.todo if self._processes > 1 or index in begun]
         here = [index for index in job.todo if self._processes == 1 and index not in begun]
-        crew = _Processes((self._processes, job.plan, self._device, self._load, self._open_reader))
-        yield from encode_with(crew, job.plan, apart, job.meter)
+        pool = _Processes((self._processes, job.plan, self._device, self._load, self._open_reader))
+        yield from encode_with(pool, job.plan, apart, job.meter)
         if here:
             codec = self._codec or self._load(job.plan, self._device)
         for index in here:
@@ -76,13 +76,13 @@ class LocalEngine:
 
 
 class _Processes:
-    """A crew of spawned processes; fork would copy the threads' locks of torch and of the decoders."""
+    """A pool of spawned processes; fork would copy the threads' locks of torch and of the decoders."""
 
     def __init__(self, arguments: tuple[int, Plan, str, LoadCodec, OpenReader]) -> None:
         self.size = arguments[0]
         self._arguments = arguments
 
-    def hire(self) -> Worker:
+    def start(self) -> Worker:
         return _Process(self._arguments)
 
 
@@ -98,8 +98,8 @@ class _Process:
     def encode(self, index: int, quarantined: Sequence[int], lanes: int | None) -> Future[ShardReport]:
         return self._pool.submit(_encode, index, quarantined, lanes)
 
-    def fate(self, error: BaseException) -> Fate | BaseException:
-        return Fate.DIED if isinstance(error, BrokenProcessPool) else error
+    def ending(self, error: BaseException) -> Ending | BaseException:
+        return Ending.DIED if isinstance(error, BrokenProcessPool) else error
 
     def stop(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from vidlbc.run.atomic_files import full_disk_as_error
 from vidlbc.run.progress import progress_bar
 from vidlbc.run.stage_clock import STAGES
-from vidlbc.shards.claims import InHand, read_in_hand
+from vidlbc.shards.claims import Claim, read_claim
 from vidlbc.shards.encode import ShardReport
 from vidlbc.shards.layout import MANIFEST, ShardFiles
 from vidlbc.shards.plan import Plan
@@ -41,10 +41,10 @@ class Meter:
 
     def show(self, shards: Iterable[int]) -> None:
         """Other processes are at work on `shards`: what their notes say."""
-        notes = (read_in_hand(ShardFiles(Path(self._plan.output), index)) for index in shards)
+        notes = (read_claim(ShardFiles(Path(self._plan.output), index)) for index in shards)
         self.update([note for note in notes if note])
 
-    def update(self, live: Collection[InHand]) -> None:
+    def update(self, live: Collection[Claim]) -> None:
         """Redraw, with what is unfinished."""
         files = self._files + sum(note.files for note in live)
         failed = self._failed + sum(note.failed for note in live)

@@ -20,7 +20,7 @@ from vidlbc.errors import InputError, ShardError
 from vidlbc.run.options import option
 from vidlbc.shards.encode import ShardReport, encode_shard, is_done, load_codec
 from vidlbc.shards.launchers.run import Job, LoadCodec, plan_at_hand
-from vidlbc.shards.launchers.worker_pool import Fate, Worker, encode_with
+from vidlbc.shards.launchers.worker_pool import Ending, Worker, encode_with
 from vidlbc.shards.sources import OpenReader, open_video
 
 
@@ -70,8 +70,8 @@ class RayEngine:
     def __call__(self, job: Job) -> Iterator[ShardReport]:
         output = str(Path(job.plan.output).resolve())
         with _connected(self._settings):
-            crew = _Actors(self._settings, (output, job.plan.identity, self._device, self._load, self._open_reader))
-            for report in encode_with(crew, job.plan, job.todo, job.meter):
+            pool = _Actors(self._settings, (output, job.plan.identity, self._device, self._load, self._open_reader))
+            for report in encode_with(pool, job.plan, job.todo, job.meter):
                 if not is_done(job.plan, report.index):
                     raise ShardError(f"{output}: shard {report.index:05d} was written on another disk of that name")
                 yield report
@@ -116,7 +116,7 @@ def _answers(address: str | None) -> None:
 
 
 class _Actors:
-    """A crew of actors. One that finds no room waits for it: a node may come back, or an autoscaler add one."""
+    """A pool of actors. One that finds no room waits for it: a node may come back, or an autoscaler add one."""
 
     def __init__(self, settings: RaySettings, arguments: tuple[Any, ...]) -> None:
         self._ray, self._arguments = require_ray(), arguments
@@ -131,7 +131,7 @@ class _Actors:
         actor = self._ray.remote(_Encoder)
         self._actor = actor.options(num_cpus=settings.cpus, num_gpus=gpus, memory=memory, max_restarts=0)
 
-    def hire(self) -> Worker:
+    def start(self) -> Worker:
         return _Actor(self._ray, self._actor.remote(*self._arguments))
 
 
@@ -149,15 +149,15 @@ class _Actor:
         future: Future[ShardReport] = self._handle.encode.remote(index, quarantined, lanes).future()
         return future
 
-    def fate(self, error: BaseException) -> Fate | BaseException:
+    def ending(self, error: BaseException) -> Ending | BaseException:
         from ray import exceptions
 
         if isinstance(error, exceptions.RayTaskError):
             return error.cause  # as it was raised, without the trace in its text
         if isinstance(error, exceptions.ActorUnavailableError | exceptions.ObjectLostError):
-            return Fate.LOST  # the connection broke: its node is gone, though the cluster may not know yet
+            return Ending.LOST  # the connection broke: its node is gone, though the cluster may not know yet
         if isinstance(error, exceptions.RayActorError):
-            return Fate.DIED if self._node_lives() else Fate.LOST
+            return Ending.DIED if self._node_lives() else Ending.LOST
         return error
 
     def _node_lives(self) -> bool:

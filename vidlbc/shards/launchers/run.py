@@ -19,9 +19,9 @@ from vidlbc.shards.layout import clean_stale, exclusive
 from vidlbc.shards.manifest import Manifest, write_manifest
 from vidlbc.shards.plan import Plan
 from vidlbc.shards.resume import begin
-from vidlbc.shards.sources import Codec
+from vidlbc.shards.sources import ClipCodec
 
-LoadCodec = Callable[[Plan, str], Codec]
+LoadCodec = Callable[[Plan, str], ClipCodec]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
-"""Work off shards with a crew of workers, of which any may die: what every launcher with processes of its own shares.
+"""Work off shards with a pool of workers, of which any may die: what every launcher with processes of its own shares.
 
     shards to do --encode--> worker --Future--> report
                      ^          |
                      +--- dies -+   the file in hand is counted; killed DEATHS workers: quarantined
 
-An engine says how a worker is hired and what an error of its means; futures come from it, and this loop only hands out
-the next shard. A file's verdict must not depend on the engine, so who is to blame for a death is decided here.
+An engine says how a worker is started and what an error of its means; futures come from it, and this loop only gives
+out the next shard. A file's verdict must not depend on the engine, so which file a death counts against is decided
+here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vidlbc.errors import ShardError
-from vidlbc.shards.claims import read_in_hand
+from vidlbc.shards.claims import read_claim
 from vidlbc.shards.encode import DEATHS, ShardReport
 from vidlbc.shards.launchers.progress import Meter
 from vidlbc.shards.layout import ShardFiles
@@ -29,7 +30,7 @@ HOPELESS = 4  # files in a row that kill their workers while none can be encoded
 _POLL_SECONDS = 0.5
 
 
-class Fate(Enum):
+class Ending(Enum):
     """What became of a worker: it died of its work, or was lost with its machine."""
 
     DIED = "died"
@@ -45,7 +46,7 @@ class Worker(Protocol):
 
     def encode(self, index: int, quarantined: Sequence[int], lanes: int | None) -> Future[ShardReport]: ...
 
-    def fate(self, error: BaseException) -> Fate | BaseException:
+    def ending(self, error: BaseException) -> Ending | BaseException:
         """What `error` of one of its futures says of the worker; where it lives, the error to raise."""
         ...
 
@@ -54,48 +55,48 @@ class Worker(Protocol):
         ...
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Hires the workers of one engine."""
 
     @property
     def size(self) -> int: ...
-    def hire(self) -> Worker: ...
+    def start(self) -> Worker: ...
 
 
-def encode_with(crew: Crew, plan: Plan, todo: Sequence[int], meter: Meter) -> Iterator[ShardReport]:
+def encode_with(pool: WorkerPool, plan: Plan, todo: Sequence[int], meter: Meter) -> Iterator[ShardReport]:
     """Encode the shards `todo`, in about this order; a report each, as they are finished.
 
     Raises ShardError when workers die for no reason that a file could be blamed for; whatever an encoding raised, else.
     """
-    waiting, blame = deque(todo), _Blame(plan)
+    waiting, deaths = deque(todo), _Deaths(plan)
     busy: dict[Future, tuple[Worker, int | None]] = {}  # None: not ready yet
     try:
-        for _ in range(min(crew.size, len(todo))):
-            worker = crew.hire()
+        for _ in range(min(pool.size, len(todo))):
+            worker = pool.start()
             busy[worker.ready()] = (worker, None)
         while waiting or any(index is not None for _, index in busy.values()):
             for future in wait(busy, _POLL_SECONDS, FIRST_COMPLETED).done:
                 worker, index = busy.pop(future)
                 error = future.exception()
                 if error is not None:
-                    fate = worker.fate(error)
+                    ending = worker.ending(error)
                     worker.stop()
-                    if not isinstance(fate, Fate):
-                        raise fate
-                    blame.record(index, fate)
+                    if not isinstance(ending, Ending):
+                        raise ending
+                    deaths.record(index, ending)
                     if index is not None:
                         waiting.appendleft(index)
-                    worker = crew.hire()
+                    worker = pool.start()
                     busy[worker.ready()] = (worker, None)
                     continue
                 if index is None:
-                    blame.started()
+                    deaths.started()
                 else:
-                    blame.finished(future.result())
+                    deaths.finished(future.result())
                     yield future.result()
                 if waiting:
                     index = waiting.popleft()
-                    busy[worker.encode(index, *blame.told(index))] = (worker, index)
+                    busy[worker.encode(index, *deaths.told(index))] = (worker, index)
                 else:
                     worker.stop()
             meter.show({index for _, index in busy.values() if index is not None})
@@ -104,7 +105,7 @@ def encode_with(crew: Crew, plan: Plan, todo: Sequence[int], meter: Meter) -> It
             worker.stop()
 
 
-class _Blame:
+class _Deaths:
     """Counts deaths by the file in hand. Of several in hand none is to blame yet: the next time each is alone."""
 
     def __init__(self, plan: Plan) -> None:
@@ -127,10 +128,10 @@ class _Blame:
         if report.failed < report.files:
             self._in_a_row = 0
 
-    def record(self, index: int | None, fate: Fate) -> None:
+    def record(self, index: int | None, ending: Ending) -> None:
         """A worker on shard `index` (None: on none yet) has ended. Raises ShardError when it is no use going on."""
-        note = None if index is None else read_in_hand(ShardFiles(Path(self._plan.output), index))
-        if fate is Fate.DIED and index is not None and note is not None and note.sources:
+        note = None if index is None else read_claim(ShardFiles(Path(self._plan.output), index))
+        if ending is Ending.DIED and index is not None and note is not None and note.sources:
             if len(note.sources) > 1 and index not in self._alone:
                 self._alone.add(index)
                 return

@@ -20,8 +20,8 @@ from vidlbc.shards.encode import is_done
 from vidlbc.shards.launchers.local import encode_corpus
 from vidlbc.shards.maintain.join import followed_by, stored_sources
 from vidlbc.shards.manifest import Manifest, gather
-from vidlbc.shards.plan import Plan, Source, make_plan
-from vidlbc.shards.sources import Codec
+from vidlbc.shards.plan import Plan, PlannedFile, make_plan
+from vidlbc.shards.sources import ClipCodec
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Added:
 def add_videos(
     folder: str | Path,
     corpus: Corpus,
-    codec: Codec,
+    codec: ClipCodec,
     *,
     split: str | None = None,
     shard_videos: int = 32,
@@ -112,7 +112,7 @@ def fitted(corpus: Corpus, plan: Plan, split: str | None) -> Corpus:
     return replace(corpus, items=tuple(items), classes=plan.classes)
 
 
-def _place(item: Item | Source, sha256: str) -> tuple[Any, ...]:
+def _place(item: Item | PlannedFile, sha256: str) -> tuple[Any, ...]:
     return item.path, item.label, item.split, item.start, item.stop, sha256
 
 
@@ -139,7 +139,7 @@ def _part_number(plan: Plan, index: int) -> int:
     return sum(addition.first_shard <= index for addition in plan.additions)
 
 
-def _leaks(there: tuple[Source, ...], new: tuple[Source, ...]) -> list[str]:
+def _leaks(there: tuple[PlannedFile, ...], new: tuple[PlannedFile, ...]) -> list[str]:
     """One line each for contents and groups that would lie on both sides of a split."""
     told = []
     for name, what in (("sha256", "of the same bytes as"), ("group", "of a group of")):

@@ -17,7 +17,7 @@ from typing import Any
 from vidlbc.run.atomic_files import dump_json
 from vidlbc.shards.layout import ShardFiles
 from vidlbc.shards.maintain.scan import Clip, scan_tar
-from vidlbc.shards.plan import Plan, Source
+from vidlbc.shards.plan import Plan, PlannedFile
 from vidlbc.shards.sources import FileVerdict
 from vidlbc.shards.table import row_fault, same_row, with_all_columns
 from vidlbc.shards.writer import stats_digest, stats_of
@@ -109,7 +109,7 @@ def check_shard(plan: Plan, index: int) -> list[Problem]:
     return list(read_shard(plan, files).problems)
 
 
-def against_plan(part: Plan, source: Source | None, row: Mapping[str, Any]) -> str:
+def against_plan(part: Plan, source: PlannedFile | None, row: Mapping[str, Any]) -> str:
     """How a row contradicts the plan that its shard was made from; empty where it does not."""
     if source is None:
         return f"its source {row['source']} is not planned for this shard"
@@ -133,7 +133,7 @@ def against_plan(part: Plan, source: Source | None, row: Mapping[str, Any]) -> s
 
 
 def against_verdicts(
-    verdicts: Sequence[FileVerdict], sources: Sequence[Source], rows: Sequence[Mapping[str, Any]]
+    verdicts: Sequence[FileVerdict], sources: Sequence[PlannedFile], rows: Sequence[Mapping[str, Any]]
 ) -> list[str]:
     """How the files' verdicts contradict the clips that lie there; `verdicts` and `sources` go in pairs."""
     by_video: dict[str, list[Mapping[str, Any]]] = {}
@@ -158,7 +158,7 @@ def vouches(stats: Mapping[str, Any]) -> bool:
     return "sha256" not in stats or stats["sha256"] == stats_digest(stats)
 
 
-def verdicts_in(stats: Mapping[str, Any], sources: Sequence[Source]) -> list[FileVerdict] | None:
+def verdicts_in(stats: Mapping[str, Any], sources: Sequence[PlannedFile]) -> list[FileVerdict] | None:
     """The verdicts of a shard's stats; None where they are not those of `sources`, in order."""
     listed = stats.get("files")
     if not isinstance(listed, list) or len(listed) != len(sources):
@@ -167,7 +167,7 @@ def verdicts_in(stats: Mapping[str, Any], sources: Sequence[Source]) -> list[Fil
     return None if None in verdicts else [verdict for verdict in verdicts if verdict is not None]
 
 
-def verdict_of(entry: Any, source: Source) -> FileVerdict | None:
+def verdict_of(entry: Any, source: PlannedFile) -> FileVerdict | None:
     """The verdict of `source` that `entry` (of stats or manifest) holds, or None: of another file or another form."""
     names = [field.name for field in fields(FileVerdict)]
     if not isinstance(entry, Mapping) or not set(names) <= entry.keys():

@@ -9,7 +9,7 @@ from typing import Any
 
 from vidlbc.shards.layout import ShardFiles, read_stats
 from vidlbc.shards.maintain.check import dropped_in
-from vidlbc.shards.plan import Addition, Plan, ShardRange, Source
+from vidlbc.shards.plan import Addition, Plan, PlannedFile, ShardRange
 
 
 def followed_by(plan: Plan, part: Plan) -> Plan:
@@ -24,7 +24,7 @@ def followed_by(plan: Plan, part: Plan) -> Plan:
     )
 
 
-def stored_sources(plan: Plan, files: Sequence[dict[str, Any]]) -> list[Source]:
+def stored_sources(plan: Plan, files: Sequence[dict[str, Any]]) -> list[PlannedFile]:
     """The sources all of whose clips lie in the folder. `files`: the manifest's, one a source, in the plan's order.
 
     Only of those is another file a repeat: what could not be read then, or was dropped by a repair, may come again.

@@ -19,7 +19,7 @@ from vidlbc.shards.layout import ShardFiles, clean_stale, exclusive, workspace
 from vidlbc.shards.maintain.check import dropped_in, read_shard, read_table, verdicts_in
 from vidlbc.shards.maintain.join import followed_by, stored_sources
 from vidlbc.shards.manifest import Manifest, gather, write_manifest
-from vidlbc.shards.plan import Plan, Source, mark_repeats
+from vidlbc.shards.plan import Plan, PlannedFile, mark_repeats
 from vidlbc.shards.resume import begin, differences
 from vidlbc.shards.sources import FileVerdict
 from vidlbc.shards.writer import add_clip, finish_shard, open_tar
@@ -90,10 +90,10 @@ def _joined(plans: Sequence[Plan], output: str) -> tuple[Plan, list[tuple[str, s
     """The merged folder's plan, and what it leaves out. Reads stats and tells unfinished shards."""
     classes = max((plan.classes for plan in plans), key=len)
     merged: Plan | None = None
-    stored: list[Source] = []
+    stored: list[PlannedFile] = []
     repeats = []
     for plan in plans:
-        kept: list[Source] = []
+        kept: list[PlannedFile] = []
         whole = set(stored_sources(plan, gather(plan).files))
         for part in plan.parts:
             sources = mark_repeats(part.sources, [*stored, *kept])
@@ -143,7 +143,7 @@ def _copy_shard(merged: Plan, files: ShardFiles, origin: _From, keys: set[str]) 
         finish_shard(merged, files, work, rows, verdicts, dropped_in(stats))
 
 
-def _verdict(verdict: FileVerdict, source: Source, rows: Sequence[dict[str, Any]]) -> FileVerdict:
+def _verdict(verdict: FileVerdict, source: PlannedFile, rows: Sequence[dict[str, Any]]) -> FileVerdict:
     """What became of a source in the merged folder."""
     if source.repeat_of is not None:
         empty = replace(verdict, status="ok", reason="", frames=0, clips=0, bytes=0, decoder="", decoder_version="")

@@ -35,7 +35,7 @@ from vidlbc.shards.maintain.check import (
 from vidlbc.shards.maintain.folder import REMOVED, require_shards
 from vidlbc.shards.maintain.scan import is_sound
 from vidlbc.shards.manifest import write_manifest
-from vidlbc.shards.plan import Plan, Source
+from vidlbc.shards.plan import Plan, PlannedFile
 from vidlbc.shards.sources import FileVerdict
 from vidlbc.shards.writer import add_clip, finish_shard, open_tar
 
@@ -156,7 +156,7 @@ def _set_aside(files: ShardFiles, repair: Repair) -> Path:
     return aside
 
 
-def _not_at_hand(part: Plan, sources: Sequence[Source]) -> str | None:
+def _not_at_hand(part: Plan, sources: Sequence[PlannedFile]) -> str | None:
     """The first source that cannot be encoded again as planned, and why; None where all can."""
     for source in sources:
         if source.sha256 and source.repeat_of is None:
@@ -168,7 +168,7 @@ def _not_at_hand(part: Plan, sources: Sequence[Source]) -> str | None:
 
 def _without_lost(
     verdicts: Sequence[FileVerdict],
-    sources: Sequence[Source],
+    sources: Sequence[PlannedFile],
     rows: Sequence[Mapping[str, Any]],
     contents: ShardContents,
 ) -> tuple[list[FileVerdict], list[dict[str, Any]]]:
@@ -194,7 +194,7 @@ def _without_lost(
 
 
 def _whole_clips(
-    part: Plan, sources: Sequence[Source], files: ShardFiles, contents: ShardContents
+    part: Plan, sources: Sequence[PlannedFile], files: ShardFiles, contents: ShardContents
 ) -> list[tuple[dict[str, Any], int]]:
     """(row, offset) of every clip whose bitstream is what its row says, in the order that encoding gives."""
     places = {source.video: place for place, source in enumerate(sources) if source.repeat_of is None}
@@ -216,7 +216,7 @@ def _verdicts(
     plan: Plan,
     files: ShardFiles,
     contents: ShardContents,
-    sources: Sequence[Source],
+    sources: Sequence[PlannedFile],
     rows: Sequence[Mapping[str, Any]],
 ) -> list[FileVerdict] | None:
     """The shard's verdicts: from its stats, else the manifest, else from the rows of a tar without a fault; or None."""
@@ -230,7 +230,7 @@ def _verdicts(
     return None if None in made else [verdict for verdict in made if verdict is not None]
 
 
-def _from_manifest(plan: Plan, index: int, sources: Sequence[Source]) -> list[FileVerdict] | None:
+def _from_manifest(plan: Plan, index: int, sources: Sequence[PlannedFile]) -> list[FileVerdict] | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -245,7 +245,7 @@ def _from_manifest(plan: Plan, index: int, sources: Sequence[Source]) -> list[Fi
     return None if None in found else [verdict for verdict in found if verdict is not None]
 
 
-def _from_rows(source: Source, rows: Sequence[Mapping[str, Any]]) -> FileVerdict | None:
+def _from_rows(source: PlannedFile, rows: Sequence[Mapping[str, Any]]) -> FileVerdict | None:
     """None where the clips do not tell: a file that gave none, and is no repeat, has its reason elsewhere."""
     if source.repeat_of is not None:
         rows = []

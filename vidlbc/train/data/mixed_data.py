@@ -20,13 +20,13 @@ from torch import Tensor
 from vidlbc.errors import InputError, VideoError
 from vidlbc.train.data.mixed_sources import Entry, Listed, MixedSource, list_source, read_entry
 
-__all__ = ["MixedBatch", "MixedSampler", "MixedSource", "Task"]
+__all__ = ["MixedBatch", "MixedSampler", "MixedSource", "LabelTask"]
 
 _TOLD = 3
 
 
 @dataclass(frozen=True)
-class Task:
+class LabelTask:
     """A classification that labelled sources pose; sources with the same class names share one."""
 
     name: str
@@ -186,9 +186,9 @@ class MixedSampler:
             print(f"left out: {len(new) - _TOLD} more files of {listed.source.path}", file=sys.stderr)
 
 
-def _tasks_of(listed: Sequence[Listed]) -> tuple[tuple[Task, ...], list[list[int]], list[int]]:
+def _tasks_of(listed: Sequence[Listed]) -> tuple[tuple[LabelTask, ...], list[list[int]], list[int]]:
     """The tasks; for each source, its labels as indices of its task's classes, and its task (-1: none)."""
-    tasks: list[Task] = []
+    tasks: list[LabelTask] = []
     labels: list[list[int]] = []
     chosen: list[int] = []
     for source in listed:
@@ -200,7 +200,7 @@ def _tasks_of(listed: Sequence[Listed]) -> tuple[tuple[Task, ...], list[list[int
         if same is None:
             names = [task.name for task in tasks]
             count = sum(name.rpartition("-")[0] == source.name or name == source.name for name in names)
-            tasks.append(Task(source.name if not count else f"{source.name}-{count + 1}", source.classes))
+            tasks.append(LabelTask(source.name if not count else f"{source.name}-{count + 1}", source.classes))
             same = len(tasks) - 1
         known = tasks[same].classes
         labels.append([i if known[i] == name else known.index(name) for i, name in enumerate(source.classes)])

@@ -19,7 +19,7 @@ from vidlbc.data.corpus import is_video
 from vidlbc.data.picture_sets import FORMS, detect_form, open_picture_set
 from vidlbc.errors import InputError, VideoError
 from vidlbc.shards import read_annotations
-from vidlbc.train.data.pictures import Source, find_files, read_pictures
+from vidlbc.train.data.pictures import PictureSource, find_files, read_pictures
 from vidlbc.video import VideoReader
 
 LABELS = ("full", "weak", "none")
@@ -170,7 +170,7 @@ def _from_picture_set(source: MixedSource, root: Path, form: str) -> Listed:
 
 def _from_files(source: MixedSource, path: Path) -> Listed:
     if source.labels == "none":
-        files = find_files([Source(source.path, source.every)])
+        files = find_files([PictureSource(source.path, source.every)])
         return Listed(source, path.name, "files", Path(), (), tuple(Entry(str(file)) for file in files))
     corpus = read_annotations(path)
     items = (corpus.select("train") if corpus.splits else corpus).items

@@ -23,7 +23,7 @@ _FRAMES_LOOKED_AT = 64
 
 
 @dataclass(frozen=True)
-class Source:
+class PictureSource:
     """A folder (searched), a file, a pattern (`folder/*train*`) or an annotation list, whose train split is taken.
 
     `every`: take one file in so many, so that a large, uniform set does not outweigh the others.
@@ -33,7 +33,7 @@ class Source:
     every: int = 1
 
     @classmethod
-    def of(cls, entry: str | Mapping[str, Any]) -> "Source":
+    def of(cls, entry: str | Mapping[str, Any]) -> "PictureSource":
         """From a config: a path, or {path: ..., every: ...}. Raises InputError."""
         if isinstance(entry, str):
             return cls(entry)
@@ -46,12 +46,14 @@ class Source:
         return source
 
 
-def sources(entries: Any) -> tuple[Source, ...]:
+def sources(entries: Any) -> tuple[PictureSource, ...]:
     """From a config: one source, several, or none."""
-    return tuple(Source.of(entry) for entry in (entries if isinstance(entries, list) else [entries] if entries else []))
+    return tuple(
+        PictureSource.of(entry) for entry in (entries if isinstance(entries, list) else [entries] if entries else [])
+    )
 
 
-def find_files(sources: Sequence[Source], split: str = "train") -> list[Path]:
+def find_files(sources: Sequence[PictureSource], split: str = "train") -> list[Path]:
     """Every picture and video file, in a fixed order; of a list that has splits, this one's.
 
     Raises InputError where a source is missing or holds none.
