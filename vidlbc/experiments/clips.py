@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from vidlbc.data.corpus import Corpus, Item
 from vidlbc.errors import InputError, VideoError
 from vidlbc.pipeline.sources import source_file
+from vidlbc.run.options import option
 from vidlbc.run.progress import progress_bar
 from vidlbc.shards import read_annotations
 from vidlbc.video import VideoReader
@@ -31,9 +32,9 @@ from vidlbc.video import VideoReader
 class ClipSettings:
     """Square side in pixels, frames kept of a clip at most, and every how many-th."""
 
-    size: int = 128
-    frames: int = 48
-    every: int = 2
+    size: int = option(128, "side in pixels that clips are scaled to")
+    frames: int = option(48, "at most so many frames of a clip")
+    every: int = option(2, "one in so many frames is taken")
 
     def __post_init__(self) -> None:
         for name, least in (("size", 16), ("frames", 1), ("every", 1)):

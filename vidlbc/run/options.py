@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 MISSING = "???"
@@ -36,13 +36,18 @@ def option(default: Any, help: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": help})
 
 
+def given(help: str) -> Any:
+    """A field that whoever makes the dataclass gives, in Python and as a section of options."""
+    return dataclasses.field(metadata={"help": help})
+
+
 def required(help: str) -> Any:
     """A field that has to be given."""
     return dataclasses.field(default=MISSING, metadata={"help": help})
 
 
-def section(options: type, help: str = "") -> Any:
-    """A field that holds further options."""
+def section(options: Callable[[], Any], help: str = "") -> Any:
+    """A field that holds further options: a dataclass, or what makes one."""
     return dataclasses.field(default_factory=options, metadata={"help": help})
 
 
@@ -96,8 +101,8 @@ def words(kind: Any) -> str:
     named = {str: "a text", int: "an integer", float: "a number", bool: "true or false", type(None): "null"}
     told = []
     for member in members(kind):
-        if get_origin(member) is list:
-            (item,) = get_args(member)
+        if get_origin(member) in (list, tuple):
+            item = get_args(member)[0]
             told.append(
                 {int: "a list of integers, as [1,2]", float: "a list of numbers, as [1,2]"}.get(
                     item, "a list, as [a,b]"
@@ -119,7 +124,7 @@ def fitted(value: Any, kind: Any) -> tuple[bool, Any]:
             return True, None
         if member is _Many:
             continue
-        if get_origin(member) is list:
+        if get_origin(member) in (list, tuple):
             if isinstance(value, (list, tuple)):
                 items = [fitted(item, get_args(member)[0]) for item in value]
                 if all(good for good, _ in items):

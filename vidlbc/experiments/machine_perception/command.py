@@ -125,17 +125,6 @@ class ProbeOptions:
 
 
 @dataclass
-class LowShotOptions:
-    """`low_shot.*`."""
-
-    novel: int = option(6, "how many classes, evenly spread over their list, or their names; 0 leaves low-shot out")
-    shots: list[int] = option([1, 2, 3, 5, 10], "examples a class")
-    draws: int = option(20, "of examples, the same for every medium")
-    ridge: float = option(0.1, "of the classifier on the frozen features")
-    seeds: int = option(1, "heads, trained on the other classes, whose answers are averaged")
-
-
-@dataclass
 class Options:
     """See `--help`."""
 
@@ -162,7 +151,7 @@ class Options:
         CopiesOptions, "of every training clip, changed and then coded, for the heads; never counted in a rate"
     )
     probe: ProbeOptions = section(ProbeOptions, "heads on frozen media")
-    low_shot: LowShotOptions = section(LowShotOptions, "on classes that neither encoder nor head was informed of")
+    low_shot: LowShotSettings = section(LowShotSettings, "on classes that neither encoder nor head was informed of")
     ablation: list[Any] = option(
         [], "[{name: A, stem: ..., shuffles: ..., ...}]: heads tried on the first encoder's latents (Table 2)"
     )

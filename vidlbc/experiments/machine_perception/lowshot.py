@@ -19,17 +19,20 @@ from torch.nn import functional as F
 from vidlbc.errors import InputError
 from vidlbc.experiments.clips import ClipSet
 from vidlbc.experiments.machine_perception.probe import Probe
+from vidlbc.run.options import option
 
 
 @dataclass(frozen=True)
 class LowShotSettings:
     """`novel`: how many classes, evenly spread over the list of classes, or their names; `draws` of examples."""
 
-    novel: int | tuple[str, ...] = 6
-    shots: tuple[int, ...] = (1, 2, 3, 5, 10)
-    draws: int = 20
-    ridge: float = 0.1
-    seeds: int = 1
+    novel: int | tuple[str, ...] = option(
+        6, "how many classes, evenly spread over the list, or their names; 0 leaves it out"
+    )
+    shots: tuple[int, ...] = option((1, 2, 3, 5, 10), "examples a class")
+    draws: int = option(20, "of examples, the same for every medium")
+    ridge: float = option(0.1, "of the classifier on the frozen features")
+    seeds: int = option(1, "heads, trained on the other classes, whose answers are averaged")
 
     def __post_init__(self) -> None:
         if not all(isinstance(k, int) and k > 0 for k in self.shots) or self.draws < 1 or self.seeds < 1:

@@ -39,15 +39,6 @@ class DataOptions:
 
 
 @dataclass
-class ClipsOptions:
-    """`clips.*`."""
-
-    size: int = option(128, "side in pixels that clips are scaled to")
-    frames: int = option(48, "at most so many frames of a clip")
-    every: int = option(2, "one in so many frames is taken")
-
-
-@dataclass
 class TaskOptions:
     """`task.*`."""
 
@@ -112,7 +103,7 @@ class Options:
         [0.0, 0.01], "rewards for the preview; the first is what the others are compared with; the paper: 0 and 0.01"
     )
     seed: int = option(0, "of everything random; the same for every beta")
-    clips: ClipsOptions = section(ClipsOptions)
+    clips: ClipSettings = section(ClipSettings)
     task: TaskOptions = section(TaskOptions)
     base: BaseOptions = section(BaseOptions)
     enhancement: EnhancementOptions = section(EnhancementOptions)

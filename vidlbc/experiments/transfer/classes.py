@@ -24,6 +24,7 @@ from vidlbc.evaluate import bootstrap_ci
 from vidlbc.experiments.clips import ClipSet
 from vidlbc.experiments.transfer.start import Contestant, feature_widths, starting_stage
 from vidlbc.heads.linear import CosineLinear
+from vidlbc.run.options import option
 from vidlbc.train.loop import LoopSettings
 from vidlbc.train.schedule import Budget
 from vidlbc.train.with_bar import train
@@ -35,18 +36,18 @@ _KLT_FRAMES, _KLT_MULTIPLE = 128, 32
 class ClassSettings:
     """`frames` of a clip, evenly spread; features of the strides in `strides`; `steps` where f is frozen."""
 
-    frames: int = 6
-    strides: tuple[int, ...] = (16, 32)
-    grid: int = 4
-    basis: int = 4
-    dropout: float = 0.5
-    steps: int = 600
-    tuned_steps: int = 120
-    batch: int = 8
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    ema: float = 0.99
-    seed: int = 0
+    frames: int = option(6, "of a clip that are used, evenly spread")
+    strides: tuple[int, ...] = option((16, 32), "strides whose features the head reads")
+    grid: int = option(4, "cells of a side")
+    basis: int = option(4, "cosine coefficients over time")
+    dropout: float = option(0.5, "of the summary that the linear layer reads")
+    steps: int = option(600, "where f is frozen: only the head is trained")
+    tuned_steps: int = option(120, "where f is trained too")
+    batch: int = option(8, "clips a step")
+    lr: float = option(0.001, "peak learning rate of AdamW; cosine decay")
+    weight_decay: float = option(0.05, "of AdamW")
+    ema: float = option(0.99, "decay of the moving average of the weights, which is what is kept")
+    seed: int = option(0, "of everything random")
 
     def __post_init__(self) -> None:
         if not self.strides or not set(self.strides) <= set(STRIDES):

@@ -6,6 +6,7 @@ Classification from f, boundaries and super-resolution from f and g. The same co
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,33 +38,6 @@ class DataOptions:
 
 
 @dataclass
-class ClassesClipsOptions:
-    """`classes.clips.*`."""
-
-    size: int = option(128, "side in pixels")
-    frames: int = option(48, "read of a clip at most")
-    every: int = option(2, "every so-many-th frame")
-
-
-@dataclass
-class ClassesTrainOptions:
-    """`classes.train.*`."""
-
-    frames: int = option(6, "of a clip that are used, evenly spread")
-    strides: list[int] = option([16, 32], "strides whose features the head reads")
-    grid: int = option(4, "cells of a side")
-    basis: int = option(4, "cosine coefficients over time")
-    dropout: float = option(0.5, "of the summary that the linear layer reads")
-    steps: int = option(600, "where f is frozen: only the head is trained")
-    tuned_steps: int = option(120, "where f is trained too")
-    batch: int = option(8, "clips a step")
-    lr: float = option(0.001, "peak learning rate of AdamW; cosine decay")
-    weight_decay: float = option(0.05, "of AdamW")
-    ema: float = option(0.99, "decay of the moving average of the weights, which is what is kept")
-    seed: int = option(0, "of everything random")
-
-
-@dataclass
 class ClassesOptions:
     """`classes.*`."""
 
@@ -74,22 +48,8 @@ class ClassesOptions:
         ["pretrained/frozen", "klt/frozen", "random/frozen", "pretrained/tuned", "klt/tuned", "random/tuned"],
         "the rows",
     )
-    clips: ClassesClipsOptions = section(ClassesClipsOptions)
-    train: ClassesTrainOptions = section(ClassesTrainOptions)
-
-
-@dataclass
-class BoundariesTrainingOptions:
-    """`boundaries.training.*`."""
-
-    steps: int = option(400, "of every row")
-    batch: int = option(4, "crops a step")
-    size: int = option(160, "pixels of a crop's side")
-    lr: float = option(0.001, "peak learning rate of AdamW; cosine decay")
-    weight_decay: float = option(0.01, "of AdamW")
-    ema: float = option(0.99, "decay of the moving average of the weights, which is what is kept")
-    quantise: int | None = option(None, "QP 0..63 whose gains round the latents; null leaves them as they are")
-    seed: int = option(0, "of everything random")
+    clips: ClipSettings = section(ClipSettings)
+    train: ClassSettings = section(ClassSettings)
 
 
 @dataclass
@@ -102,21 +62,7 @@ class BoundariesOptions:
     contestants: list[str] = option(
         ["pretrained/frozen", "klt/frozen", "random/frozen", "pretrained/tuned", "random/tuned"], "the rows"
     )
-    training: BoundariesTrainingOptions = section(BoundariesTrainingOptions)
-
-
-@dataclass
-class SuperResolutionTrainingOptions:
-    """`super_resolution.training.*`."""
-
-    steps: int = option(400, "of every row")
-    batch: int = option(8, "crops a step")
-    size: int = option(96, "pixels of a crop's side")
-    lr: float = option(0.001, "peak learning rate of AdamW; cosine decay")
-    weight_decay: float = option(0.01, "of AdamW")
-    ema: float = option(0.99, "decay of the moving average of the weights, which is what is kept")
-    quantise: int | None = option(None, "QP 0..63 whose gains round the latents; null leaves them as they are")
-    seed: int = option(0, "of everything random")
+    training: DenseSettings = section(partial(DenseSettings, batch=4, size=160))
 
 
 @dataclass
@@ -132,7 +78,7 @@ class SuperResolutionOptions:
     contestants: list[str] = option(
         ["pretrained/frozen", "pretrained/frozen+identity", "pretrained/tuned", "klt/tuned", "random/tuned"], "the rows"
     )
-    training: SuperResolutionTrainingOptions = section(SuperResolutionTrainingOptions)
+    training: DenseSettings = section(partial(DenseSettings, batch=8, size=96))
 
 
 @dataclass

@@ -23,6 +23,7 @@ from vidlbc.experiments.figures import save_picture
 from vidlbc.experiments.transfer.matching import boundary_score, f_measure, match_counts, thin
 from vidlbc.experiments.transfer.pictures import crops_of, degrade, klt_pictures
 from vidlbc.experiments.transfer.start import Contestant, EncoderDecoder, starting_stage
+from vidlbc.run.options import given, option
 from vidlbc.train.loop import LoopSettings
 from vidlbc.train.schedule import Budget
 from vidlbc.train.with_bar import train
@@ -36,14 +37,14 @@ SHOWN = 3
 class DenseSettings:
     """Training of every contestant of a task. `quantise`: a QP whose gains round the latents, or None."""
 
-    batch: int
-    size: int
-    steps: int = 400
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    ema: float = 0.99
-    quantise: int | None = None
-    seed: int = 0
+    batch: int = given("crops a step")
+    size: int = given("pixels of a crop's side")
+    steps: int = option(400, "of every row")
+    lr: float = option(0.001, "peak learning rate of AdamW; cosine decay")
+    weight_decay: float = option(0.01, "of AdamW")
+    ema: float = option(0.99, "decay of the moving average of the weights, which is what is kept")
+    quantise: int | None = option(None, "QP 0..63 whose gains round the latents; null leaves them as they are")
+    seed: int = option(0, "of everything random")
 
     def loop(self) -> LoopSettings:
         return LoopSettings(
