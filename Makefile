@@ -1,9 +1,11 @@
-# vidlbc: every target sets up .venv by itself; needs only make and Python 3.11 or 3.12.
+# vidlbc: every target sets up .venv by itself; needs only make and Python 3.11 to 3.13.
 PYTHON  ?= $(shell command -v python3.11 2>/dev/null || command -v python3 2>/dev/null || echo python3.11)
 VENV    := .venv
 PY      := $(VENV)/bin/python
 STAMP   := $(VENV)/.installed
 BARE    := .venv-bare
+PY313   := .venv-py313
+PYTHON313 ?= $(shell command -v python3.13 2>/dev/null || echo python3.13)
 PYTHON312 ?= $(shell command -v python3.12 2>/dev/null || echo python3.12)
 DEMO    := out/demo
 # More tests or other settings: make test ARGS="tests/video -x", make demo ARGS="temporal=lstm"
@@ -14,10 +16,10 @@ WORKERS ?= $(if $(filter 1,$(CORES)),0,$(if $(filter 2 3,$(CORES)),2,4))
 PYTEST   = $(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-fast test-bare check format bench clean distclean
+.PHONY: help env demo test test-fast test-bare test-py313 check format bench clean distclean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## set up .venv (done by every other target when pyproject.toml changes)
 
@@ -44,6 +46,14 @@ $(BARE)/.installed: tools/setup_env.py
 	@$(PYTHON312) tools/setup_env.py $(BARE) bare
 	@touch $@
 
+test-py313: $(PY313)/.installed ## the wheel, Python 3.13, numpy 2, no CompressAI: encode and decode by it, and the quick tests (6 GB)
+	@cd $$(mktemp -d) && PYTHONSAFEPATH=1 $(CURDIR)/$(PY313)/bin/vidlbc models
+	@PYTHONPATH=$(CURDIR) $(PY313)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
+
+$(PY313)/.installed: pyproject.toml tools/setup_env.py
+	@$(PYTHON313) tools/setup_env.py $(PY313) plain
+	@touch $@
+
 check: $(STAMP) ## ruff (lint and format), layers and circles of imports, mypy
 	@$(PY) -m ruff format --check --quiet . || { echo 'make format mends it'; exit 1; }
 	@$(PY) -m ruff check .
@@ -62,4 +72,4 @@ clean: ## remove outputs and caches, keep .venv
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv too
-	rm -rf $(VENV) $(BARE)
+	rm -rf $(VENV) $(BARE) $(PY313)

@@ -5,6 +5,7 @@ log goes to `<venv>/install.log`, and its end is shown when something fails.
 
     python3.11 tools/setup_env.py .venv
     python3.12 tools/setup_env.py .venv-bare bare     # what a GPU node has, and a folder of what is carried there
+    python3.13 tools/setup_env.py .venv-py313 plain   # the wheel as `pip install vidlbc` gives it, and what tests need
 """
 
 import subprocess
@@ -13,7 +14,7 @@ import time
 import venv
 from pathlib import Path
 
-OLDEST, NEWEST = (3, 11), (3, 12)
+OLDEST, NEWEST = (3, 11), (3, 13)
 # What a node with a GPU and no network is likely to have, without the rest of our dependencies (no PyAV, CompressAI,
 # wandb, ...); PyYAML comes with timm there. The two of pytest are for `make test-bare`.
 NODE = (
@@ -42,10 +43,10 @@ CARRIED = (
 )
 
 
-def main(folder: Path, bare: bool = False) -> int:
+def main(folder: Path, mode: str = "dev") -> int:
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         found = f"{sys.version_info[0]}.{sys.version_info[1]} at {sys.executable}"
-        return fail(f"vidlbc needs Python 3.11 or 3.12, found {found}; try: make PYTHON=/path/to/python3.11")
+        return fail(f"vidlbc needs Python 3.11 to 3.13, found {found}; try: make PYTHON=/path/to/python3.11")
     python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     if not python.exists():
         say(f"creating {folder} with Python {sys.version.split()[0]}\n")
@@ -53,8 +54,12 @@ def main(folder: Path, bare: bool = False) -> int:
             venv.create(folder, with_pip=True)
         except (OSError, subprocess.CalledProcessError) as error:
             return fail(f"cannot create {folder}: {error} (on Debian and Ubuntu: install python3.11-venv)")
-    if not bare:
-        return install(python, folder / "install.log", "install", "-e", ".[dev]")
+    if mode == "dev":
+        # CompressAI's metadata forbid Python 3.13, where the rest is complete without it.
+        extras = "dev" if sys.version_info < (3, 13) else "test,check"
+        return install(python, folder / "install.log", "install", "-e", f".[{extras}]")
+    if mode == "plain":
+        return install(python, folder / "install.log", "install", ".[test]")
     wheels = folder / "wheels"
     return (
         install(python, folder / "install.log", "install", *NODE)
@@ -113,4 +118,4 @@ def fail(message: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".venv"), bare="bare" in sys.argv[2:]))
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".venv"), *sys.argv[2:3]))
