@@ -98,21 +98,19 @@ def words(kind: Any) -> str:
     """What is expected, for a message."""
     if is_many(kind):
         return "one path, or a list, as [a,b]"
-    named = {str: "a text", int: "an integer", float: "a number", bool: "true or false", type(None): "null"}
-    told = []
+    named = {str: ["a text"], int: ["an integer"], float: ["a number"], bool: ["true", "false"]}
+    lists = {int: "a list of integers, as [1,2]", float: "a list of numbers, as [1,2]"}
+    told: list[str] = []
     for member in members(kind):
         if get_origin(member) in (list, tuple):
-            item = get_args(member)[0]
-            told.append(
-                {int: "a list of integers, as [1,2]", float: "a list of numbers, as [1,2]"}.get(
-                    item, "a list, as [a,b]"
-                )
-            )
-        elif member in named and member is not type(None):
-            told.append(named[member])
+            told.append(lists.get(get_args(member)[0], "a list, as [a,b]"))
+        elif member in named:
+            told += named[member]
         elif member is not type(None):
             told.append("a mapping, as {a: 1}")
-    return " or ".join(told)
+    if type(None) in members(kind):
+        told.append("null")
+    return " or ".join(filter(None, [", ".join(told[:-1]), told[-1]]))
 
 
 def fitted(value: Any, kind: Any) -> tuple[bool, Any]:
@@ -134,7 +132,8 @@ def fitted(value: Any, kind: Any) -> tuple[bool, Any]:
                 return True, value
         elif member is float:
             if isinstance(value, (int, float)) and not isinstance(value, bool):
-                return True, float(value)
+                # Where null may stand too, 200 stays 200: such values name shards (vidlbc.shards.settings).
+                return True, float(value) if kind is float else value
         elif member is int:
             if isinstance(value, (int, float)) and not isinstance(value, bool) and value % 1 == 0:
                 return True, int(value)
