@@ -28,10 +28,7 @@ $(STAMP): pyproject.toml tools/setup_env.py
 	@touch $@
 
 demo: $(STAMP) ## generate the embedded motion corpus and run the whole main job on it (minutes, no GPU)
-	@$(PY) datasets/make_motions.py $(DEMO)/videos
-	@$(PY) tools/pretrain_video.py experiment=demo data.root=$(DEMO)/videos out=$(DEMO)/run $(ARGS)
-	@printf '\nOutputs are in %s: report/index.html to look at, metrics.json, plots, side-by-side video, shards/.\n' $(DEMO)/run
-	@printf 'For your own videos:  %s tools/pretrain_video.py data.root=FOLDER_OR_LIST out=out/mine\n' $(PY)
+	@$(PY) -m vidlbc demo data.root=$(DEMO)/videos out=$(DEMO)/run $(ARGS)
 
 test: $(STAMP) ## run the test suite; in random order with ARGS=--random-order
 	@$(PYTEST) $(ARGS)

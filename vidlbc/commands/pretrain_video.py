@@ -137,6 +137,16 @@ class Options:
         'quality, slower; figures "same symbols" then favour it; null: as an earlier run into out, else '
         "where blocks may be copied",
     )
+    effort: str = option(
+        "default",
+        "of the search for motion and for symbols: fast, default or best; kinds that predict from moved "
+        "pictures alone have one",
+    )
+    keyint: int = option(
+        0,
+        "frames from one key frame, where decoding may begin, to the next; 0: only at scene cuts; other "
+        "kinds have none",
+    )
     device: str = option(
         "auto",
         "auto, cpu or cuda; several GPUs or CPU processes: torchrun --nproc-per-node=N tools/pretrain_video.py ...",
@@ -181,6 +191,8 @@ def settings_of(config: DictConfig) -> JobSettings:
         psnr=config.psnr,
         bitrate=config.bitrate,
         rdo=config.rdo,
+        effort=config.effort,
+        keyint=config.keyint,
         device=config.device,
         precision=config.precision,
         train=TrainSettings(

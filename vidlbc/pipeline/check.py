@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlbc.codec import models
-from vidlbc.codec.inputs import check_qp, pick_device
+from vidlbc.codec.inputs import check_motion_options, check_qp, pick_device
 from vidlbc.codec.models import temporal_class
 from vidlbc.data.corpus import locate
 from vidlbc.errors import InputError, check_switch
@@ -105,6 +105,8 @@ def shard_settings(settings: JobSettings) -> EncodingSettings:
         psnr=settings.psnr,
         bitrate=settings.bitrate,
         rdo=bool(settings.rdo),
+        effort=settings.effort,
+        keyint=settings.keyint,
     )
 
 
@@ -112,6 +114,7 @@ def check_values(settings: JobSettings) -> None:
     """A value that would only be met after an hour of training is met here."""
     check_qp(settings.qp)
     check_switch("rdo", settings.rdo)
+    check_motion_options(settings.effort, settings.keyint)
     temporal_class(settings.temporal)
     _one_of("precision", settings.precision, ("fp32", "bf16"))
     train, clips, evaluation = settings.train, settings.train.clips, settings.evaluation

@@ -25,7 +25,9 @@ def plan_of_job(settings: JobSettings) -> str:
         told = " or ".join(f"{value:g} {name}" for name, value in limits.items() if value is not None)
         lines.append(f"training of {settings.temporal}: {told or 'until the time given'}")
     # The image stage alone stands for the kind that is still to be trained: neither its time nor its bytes are known.
-    codec = load(find_model(settings.image_stage), settings.device, _kind(settings), settings.precision)
+    codec = load(
+        find_model(settings.image_stage), settings.device, _kind(settings), settings.precision, effort=settings.effort
+    )
     how = replace(shard_settings(settings), rdo=codec.prefers_rdo if settings.rdo is None else settings.rdo)
     lines.append(forecast(corpus, codec, how).told(settings.processes))
     if codec.kind != settings.temporal:

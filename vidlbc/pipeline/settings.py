@@ -90,6 +90,8 @@ class JobSettings:
     psnr: float | None = None
     bitrate: float | None = None
     rdo: bool | None = None
+    effort: str = "default"
+    keyint: int = 0
     wandb: bool = False
 
     @property

@@ -66,7 +66,8 @@ def train_temporal(settings: JobSettings, corpus: Corpus) -> Codec:
         if distributed.rank() == 0:
             write_atomic(settings.model / "trained.json", dump_json({"request": wanted}, indent=1))
         distributed.barrier()
-    return load(settings.model, settings.device, settings.temporal, settings.precision)
+    how = {"effort": settings.effort, "keyint": settings.keyint}
+    return load(settings.model, settings.device, settings.temporal, settings.precision, **how)
 
 
 def request(settings: JobSettings, corpus: Corpus) -> dict[str, Any]:
