@@ -66,8 +66,14 @@ def train_temporal(settings: JobSettings, corpus: Corpus) -> Codec:
         if distributed.rank() == 0:
             write_atomic(settings.model / "trained.json", dump_json({"request": wanted}, indent=1))
         distributed.barrier()
-    how = {"effort": settings.effort, "keyint": settings.keyint}
-    return load(settings.model, settings.device, settings.temporal, settings.precision, **how)
+    return load(
+        settings.model,
+        settings.device,
+        settings.temporal,
+        settings.precision,
+        effort=settings.effort,
+        keyint=settings.keyint,
+    )
 
 
 def request(settings: JobSettings, corpus: Corpus) -> dict[str, Any]:
