@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from vidlbc.errors import InputError
@@ -69,8 +70,8 @@ class AttentiveHead(Head):
         return self.classifier(pooled[:, 0])
 
     def _tubelets(self, tokens_BTCGG: Tensor) -> Tensor:
-        x = F.gelu(self.cell(self.input_dropout(tokens_BTCGG.permute(0, 1, 3, 4, 2))))  # (B, T, g, g, cell)
-        return self.embed(x.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+        x = F.gelu(self.cell(self.input_dropout(rearrange(tokens_BTCGG, "b t c y x -> b t y x c"))))
+        return rearrange(self.embed(rearrange(x, "b t y x c -> b c t y x")), "b c t y x -> b t y x c")
 
 
 class Block(nn.Module):

@@ -7,6 +7,7 @@ would hold most of the head's parameters and fits the training persons' backgrou
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from vidlbc.heads.base import Head
@@ -36,7 +37,7 @@ class LSTMHead(Head):
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * states, num_classes))
 
     def logits(self, tokens_BTCGG: Tensor) -> Tensor:
-        x = self.cell(self.input_dropout(tokens_BTCGG.permute(0, 1, 3, 4, 2)))  # (B, T, g, g, cell)
+        x = self.cell(self.input_dropout(rearrange(tokens_BTCGG, "b t c y x -> b t y x c")))  # cells last
         states, (last, _) = self.lstm(self.frame(x.flatten(2)))
         ends = last[-(2 if self.lstm.bidirectional else 1) :].transpose(0, 1).flatten(1)  # where each direction stops
         return self.classifier(self.norm(torch.cat([states.mean(dim=1), ends], dim=1)))

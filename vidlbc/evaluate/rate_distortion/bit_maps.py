@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from einops import reduce
 
 from vidlbc.codec.bitstream import inspect
 from vidlbc.codec.codec import Codec
@@ -60,5 +61,5 @@ def _cells(bits: np.ndarray, stride: int) -> np.ndarray:
         ratio = stride // CELL
         return bits.repeat(ratio, 1).repeat(ratio, 2) / ratio**2
     ratio = CELL // stride
-    frames, rows, columns = bits.shape
-    return bits.reshape(frames, rows // ratio, ratio, columns // ratio, ratio).sum((2, 4))
+    summed: np.ndarray = reduce(bits, "t (y r) (x s) -> t y x", "sum", r=ratio, s=ratio)
+    return summed

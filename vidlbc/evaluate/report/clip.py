@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+from einops import reduce
 
 from vidlbc.codec.bitstream import inspect
 from vidlbc.codec.bitstream.rates import bits_per_pixel
@@ -141,9 +142,10 @@ def _rows(bits: BitMaps, null: BitMaps | None) -> list[list[str]]:
 
 def _pool(cells: np.ndarray, size: int) -> np.ndarray:
     """(n, rows, columns) -> sums of size x size cells."""
-    n, rows, columns = cells.shape
+    _, rows, columns = cells.shape
     padded = np.pad(cells, ((0, 0), (0, -rows % size), (0, -columns % size)))
-    return padded.reshape(n, padded.shape[1] // size, size, padded.shape[2] // size, size).sum((2, 4))
+    summed: np.ndarray = reduce(padded, "n (y r) (x s) -> n y x", "sum", r=size, s=size)
+    return summed
 
 
 def _same_bytes(anchor: Anchor, frames: np.ndarray, fps: Fraction, target: int) -> tuple[int, bytes]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -103,8 +104,8 @@ class LinearClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.tokens is not None:
             x = self.tokens(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        b, t, c, g, _ = x.shape
-        x = self.norm(x.transpose(1, 2).reshape(b, c, -1)).reshape(b, c, t, g, g).transpose(1, 2)
+        flat = self.norm(rearrange(x, "b t c y x -> b c (t y x)"))
+        x = rearrange(flat, "b c (t y x) -> b t c y x", t=x.shape[1], y=x.shape[3])
         return self.head(x)
 
 

@@ -7,6 +7,7 @@ of them, with motion that is known to be explicable. A batch is made where the p
 import math
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -79,7 +80,7 @@ def _view(source: Tensor, maps: Tensor, size: int) -> Tensor:
     x, y = (2 * grid[..., 0] + 1) / width - 1, (2 * grid[..., 1] + 1) / height - 1
     seen = torch.stack([x, y], -1).flatten(1, 2)  # the frames of a clip below one another: one picture to look at
     frames = F.grid_sample(source, seen, "bicubic", padding_mode="reflection", align_corners=False)
-    return frames.unflatten(2, (maps.shape[1], size)).transpose(1, 2)
+    return rearrange(frames, "b c (t y) x -> b t c y x", y=size)
 
 
 def _ellipse(frames: int, size: int, draw: Draw, rows: Tensor) -> Tensor:
