@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidlbc.evaluate.codecs import build_anchors, equal_bytes, ffmpeg
+from vidlbc.evaluate.codecs import build_anchors, ffmpeg
 from vidlbc.evaluate.codecs.equal_bytes import X264
 from vidlbc.video import write_mp4, writing
 from vidlbc.video.x264 import repeatable_x264
@@ -33,7 +33,7 @@ def test_avx2_is_named_only_where_there_is_more(level, options, monkeypatch):
 
 def test_every_use_of_x264_takes_the_options(make_frames, monkeypatch, tmp_path):
     """Seen by another option, which the encoder names in its stream."""
-    for module in (equal_bytes, ffmpeg, writing):
+    for module in (ffmpeg, writing):
         monkeypatch.setattr(module, "repeatable_x264", lambda: {"x264-params": "mbtree=0"})
     monkeypatch.setattr(ffmpeg, "without_messages", lambda stream: stream)
     frames = make_frames(3, (48, 64))

@@ -3,7 +3,6 @@
 x264 is what others are held against: a raw H.264 stream (Annex B, no container), libx264 medium, 4:2:0, CRF.
 """
 
-import io
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -14,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidlbc.errors import InputError, VidlbcError
-from vidlbc.video.x264 import repeatable_x264, without_messages
+from vidlbc.errors import VidlbcError
+from vidlbc.evaluate.codecs.ffmpeg import VideoCodec
+from vidlbc.video.x264 import without_messages
 
 
 class OutOfReach(VidlbcError):
@@ -49,29 +49,14 @@ class X264(Coder):
 
     def __init__(self, bare: bool = False) -> None:
         self.bare = bare
+        self._codec = VideoCodec("x264")
 
     def encode(self, frames: np.ndarray, value: float) -> bytes:
-        import av
-
-        try:
-            codec: Any = av.CodecContext.create("libx264", "w")
-        except ValueError:
-            raise InputError("PyAV has no libx264 encoder: install PyAV's own wheels") from None
-        frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
-        codec.height, codec.width = frames.shape[1:3]
-        codec.pix_fmt, codec.time_base, codec.framerate = "yuv420p", Fraction(1, 15), Fraction(15)
-        codec.options = {"preset": "medium", "crf": str(value), "threads": "1", **repeatable_x264()}
-        pictures = (av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24") for frame in frames)
-        packets = [packet for picture in pictures for packet in codec.encode(picture)]
-        data = b"".join(bytes(packet) for packet in [*packets, *codec.encode(None)])
+        data = self._codec.stream(frames, value, Fraction(15))
         return without_messages(data) if self.bare else data
 
     def decode(self, data: bytes) -> np.ndarray:
-        import av
-
-        with av.open(io.BytesIO(data), "r", format="h264") as container:
-            container.streams.video[0].thread_count = 1
-            return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        return self._codec.decode(data)
 
 
 def nearest(coder: Coder, frames: np.ndarray, target: int, tolerance: float = 0.01) -> tuple[float, bytes]:

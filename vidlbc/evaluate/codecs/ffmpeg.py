@@ -68,16 +68,20 @@ class VideoCodec(Anchor):
     def encode(self, frames: np.ndarray, quality: int, fps: Fraction) -> bytes:
         """In a process of its own. Raises InputError where the encoder refuses the pictures, or dies of them."""
         self.check(quality)
+        data = self.stream(frames, quality, fps)
+        return without_messages(data) if self._library == "x264" else data
+
+    def stream(self, frames: np.ndarray, crf: float, fps: Fraction) -> bytes:
+        """As `encode`, at any CRF (x264 and x265 know fractions), with whatever the encoder says of itself."""
         padded = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
-        options = self._options(quality, padded.shape[2])
+        options = self._options(crf, padded.shape[2])
         try:
-            data = _PROCESS.encode(padded, self._encoder.library, self._encoder.format, options, fps)
+            return _PROCESS.encode(padded, self._encoder.library, self._encoder.format, options, fps)
         except EncoderError as error:
             size = f"{frames.shape[2]}x{frames.shape[1]}"
             raise InputError(f"{self.name} cannot code pictures of {size} ({error})") from None
-        return without_messages(data) if self._library == "x264" else data
 
-    def decode(self, data: bytes, height: int, width: int) -> np.ndarray:
+    def decode(self, data: bytes, height: int | None = None, width: int | None = None) -> np.ndarray:
         import av
 
         with av.open(io.BytesIO(data), "r", format=self._encoder.format) as container:
@@ -86,8 +90,8 @@ class VideoCodec(Anchor):
             pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
         return np.ascontiguousarray(np.stack(pictures)[:, :height, :width])
 
-    def _options(self, quality: int, width: int) -> dict[str, str]:
-        options = {"preset": self.preset, "crf": str(quality), "threads": str(self._threads)}
+    def _options(self, crf: float, width: int) -> dict[str, str]:
+        options = {"preset": self.preset, "crf": str(crf), "threads": str(self._threads)}
         if self._library == "svtav1":
             structure = ":pred-struct=1" if self._low_delay else ""
             return options | {"svtav1-params": f"lp={self._threads}{structure}"}
