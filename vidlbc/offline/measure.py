@@ -99,7 +99,7 @@ def read_clips(folder: Path, count: int, frames: int) -> Clips:
 
 @dataclass(frozen=True)
 class MeasureSettings:
-    """`what`: symbols, speeds, precisions; the others as in configs/offline.yaml."""
+    """`what`: symbols, speeds, precisions; the others as in vidlbc.commands.offline."""
 
     model: str
     temporal: str | None

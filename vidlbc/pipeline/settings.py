@@ -1,4 +1,4 @@
-"""Settings of the main job, built by vidlbc pretrain-video from configs/pretrain_video.yaml."""
+"""Settings of the main job, built by vidlbc.commands.pretrain_video."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
