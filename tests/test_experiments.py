@@ -22,6 +22,7 @@ LISTS = {"actions": "labels.csv", "fights": "labels.csv"}
 TINY_LBC = ("stage.widths=[8,12,16,16]", "stage.prior_widths=[16,16,16]", "stage.decoder_blocks=[1,1,1,1]")
 # Of the main job: seconds of everything.
 JOB = (
+    "effort=fast",
     "device=cpu",
     "train.minutes=null",
     "train.steps=3",

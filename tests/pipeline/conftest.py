@@ -32,6 +32,7 @@ SMALL = {
 }
 # Little of everything, so that a whole run takes seconds.
 FAST = (
+    "effort=fast",
     "device=cpu",
     "train.minutes=null",
     "train.steps=4",

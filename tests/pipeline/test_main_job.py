@@ -262,7 +262,7 @@ def test_training_goes_on_from_a_stage_of_another_image_stage(
 ) -> None:
     """With a learning rate of 0: the same weights but for transforms of pictures, which are the other stage's own."""
     start, out = undisturbed.out / "model", tmp_path / "run"
-    still = (f"train.start={start}", "train.lr=0", "train.ema=0", *LIGHT)
+    still = (f"train.start={start}", "train.lr=0", "train.ema=0", "effort=default", *LIGHT)
     run_command(job_command(motions, out, other_model, *still), out)
     before, after = (load_file(m / "temporal" / "transformer" / "model.safetensors") for m in (start, out / "model"))
     own = ("motion.analysis.", *(f"motion.synthesis.{part}." for part in ("lift", "decode", "up", "modulate")))
