@@ -62,3 +62,23 @@ def test_the_tool_decodes_a_span_of_a_file(call_tool: Tool, tmp_path: Path) -> N
     ):
         done = call_tool(*plain, f"span={wrong}")
         assert done.returncode == 2 and done.stderr.strip() == f"error: {line}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["keyint=3", "effort=fast"])
+def test_what_encoded_them_verifies_and_adds_to_them(
+    call_tool: Tool, make_clip: Callable[..., Path], tmp_path: Path, how: str
+) -> None:
+    """`verify` chooses symbols again and `add` encodes, both as the folder was, whatever they are told of it."""
+    model = save_small_model(tmp_path / "model", moved=True, copies=True)
+    make_clip(tmp_path / "videos" / "0.mp4", frames=9)
+    make_clip(tmp_path / "more" / "1.mp4", frames=9, seed=1)
+    assert encode(call_tool, tmp_path / "videos", model, tmp_path / "shards", how, "temporal=lstm").returncode == 0
+    done = call_tool("shards", "add", f"input={tmp_path / 'shards'}", f"videos={tmp_path / 'more'}", "device=cpu")
+    assert done.returncode == 0, done.stderr
+    done = call_tool("verify", f"input={tmp_path / 'shards'}", "device=cpu")
+    assert done.returncode == 0 and ": 0 differ. 2 clips were compared with a new analysis" in done.stdout, done.stderr
+
+    assert encode(call_tool, tmp_path / "more", model, tmp_path / "alone", how, "temporal=lstm").returncode == 0
+    added, alone = LatentShards(tmp_path / "shards"), LatentShards(tmp_path / "alone")
+    assert added.bitstream(1) == alone.bitstream(0)

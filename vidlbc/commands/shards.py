@@ -254,6 +254,8 @@ def _codec(config: DictConfig, plan: Plan) -> Any:
         temporal=config.temporal or settings.temporal,
         precision=settings.precision,
         refine=config.refine,
+        effort=settings.effort,
+        keyint=settings.keyint,
     )
 
 

@@ -47,7 +47,12 @@ def main(config: DictConfig) -> None:
     settings = shards.plan.settings
     model = config.model or settings.model
     codec = vidlbc.load(
-        model, device=config.device, temporal=config.temporal or settings.temporal, precision=settings.precision
+        model,
+        device=config.device,
+        temporal=config.temporal or settings.temporal,
+        precision=settings.precision,
+        effort=settings.effort,
+        keyint=settings.keyint,
     )
     indices = list(range(len(shards))) if config.videos is None else spread(shards, config.videos)
     began = time.monotonic()
