@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import os
 import subprocess
@@ -27,16 +28,19 @@ os.environ.setdefault("HYDRA_FULL_ERROR", "0")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip `gpu` tests where there is no CUDA device."""
+    """Skip `gpu` tests where there is no CUDA device, `compressai` ones where that is not installed."""
     # By their marker: among their keywords are the names of all folders above them.
-    marked = [item for item in items if item.get_closest_marker("gpu")]
-    if not marked:
-        return
-    import torch
+    gpu = [item for item in items if item.get_closest_marker("gpu")]
+    zoo = [item for item in items if item.get_closest_marker("compressai")]
+    if gpu:
+        import torch
 
-    if not torch.cuda.is_available():
-        for item in marked:
-            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        if not torch.cuda.is_available():
+            for item in gpu:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    if zoo and importlib.util.find_spec("compressai") is None:
+        for item in zoo:
+            item.add_marker(pytest.mark.skip(reason="CompressAI is not installed: pip install 'vidlbc[compressai]'"))
 
 
 @pytest.fixture(autouse=True)

@@ -116,6 +116,7 @@ def test_compressai_models_need_the_users_checkpoints(tmp_path, frames):
         build_anchors(["compressai-gpt"])
 
 
+@pytest.mark.compressai
 def test_compressai_models_code_files(tmp_path, frames):
     from vidlbc.codec.image_stage.compressai_families import import_compressai
 

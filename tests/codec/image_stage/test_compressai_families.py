@@ -13,6 +13,8 @@ from vidlbc.codec.image_stage.base import qp_lambda
 from vidlbc.codec.image_stage.compressai_families import ELIC, Hyperprior, import_compressai, quality_to_lambda
 from vidlbc.errors import InputError
 
+pytestmark = pytest.mark.compressai
+
 SMALL = {"prior_widths": (32, 32), "prior_blocks": 1}
 
 

@@ -128,6 +128,7 @@ def test_after_a_cut_the_past_is_not_trusted(speaking):
     assert still < 0.5
 
 
+@pytest.mark.compressai
 def test_a_picture_and_a_family_without_features_of_its_own(tmp_path):
     from vidlbc.codec.image_stage import build_image_stage
 

@@ -12,6 +12,8 @@ from vidlbc.codec import models
 from vidlbc.codec.image_stage import build_image_stage
 from vidlbc.errors import InputError
 
+pytestmark = pytest.mark.compressai
+
 TINY = {"N": 12, "prior_widths": [8, 8], "prior_blocks": 1}
 
 

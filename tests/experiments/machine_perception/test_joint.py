@@ -20,6 +20,8 @@ from vidlbc.train.loop import LoopSettings, fit
 from vidlbc.train.objectives.image import RateDistortion
 from vidlbc.train.schedule import Budget
 
+pytestmark = pytest.mark.compressai
+
 
 @pytest.fixture
 def model() -> JointModel:

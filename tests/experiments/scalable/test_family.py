@@ -10,6 +10,8 @@ from vidlbc.errors import InputError
 from vidlbc.experiments.scalable.objective import EnhancementLoss
 from vidlbc.train.objectives.image import code
 
+pytestmark = pytest.mark.compressai
+
 QP = torch.tensor([40, 20])
 
 

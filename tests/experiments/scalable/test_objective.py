@@ -32,6 +32,7 @@ def gradients(module, loss, batch, step=0):
     return {name: None if p.grad is None else p.grad.clone() for name, p in module.named_parameters()}
 
 
+@pytest.mark.compressai
 def test_without_beta_the_preview_only_watches(base, batch):
     first = "stage.f_b.0.weight"
     without, with_reward = BaseLoss(0.0, TaskStrength()), BaseLoss(0.5, TaskStrength())
@@ -46,6 +47,7 @@ def test_without_beta_the_preview_only_watches(base, batch):
     assert not torch.equal(rewarded[first], rewarded_after[first])
 
 
+@pytest.mark.compressai
 def test_the_first_steps_move_head_and_preview_only(base, batch):
     loss = BaseLoss(0.01, TaskStrength(), head_steps=3)
     for step, moves in ((2, False), (3, True)):
@@ -55,6 +57,7 @@ def test_the_first_steps_move_head_and_preview_only(base, batch):
         assert found["head.classify.1.weight"] is not None and found["stage.g_a.0.weight"] is not None
 
 
+@pytest.mark.compressai
 def test_the_loss_is_the_sum_of_its_terms(base, batch):
     clips, labels, _ = batch
     qp = torch.tensor([32, 32])

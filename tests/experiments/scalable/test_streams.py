@@ -14,6 +14,8 @@ from vidlbc.errors import BitstreamError
 from vidlbc.experiments.scalable.measure import CountedFile, measure_clip
 from vidlbc.experiments.scalable.task import ClipHead
 
+pytestmark = pytest.mark.compressai
+
 
 @pytest.fixture
 def codec(small_model):

@@ -17,6 +17,8 @@ from vidlbc.experiments.scalable.settings import ANCHORS, PartSettings, Scalable
 from vidlbc.experiments.scalable.study import run_scalable_study
 from vidlbc.train.data.pictures import PictureSource
 
+pytestmark = pytest.mark.compressai
+
 SMALL = [
     "image_stage.N=8",
     "image_stage.M_base=8",

@@ -58,6 +58,7 @@ def test_every_contestant_gives_back_as_many_frames(name):
         assert np.abs(decoded.astype(float) - frames).mean() < 12
 
 
+@pytest.mark.compressai
 def test_ssf2020_names_the_sizes_it_takes():
     (contestant,) = build_others(["ssf2020"], "cpu", 2)
     with pytest.raises(InputError, match="ssf2020 takes sizes that are multiples of 128, got 64x64"):
@@ -127,6 +128,7 @@ def test_finer_x265_costs_more_bits_and_is_closer():
     assert coarse.bpp < fine.bpp and coarse.psnr < fine.psnr
 
 
+@pytest.mark.compressai
 def test_range_coders_agree_with_the_entropy_of_the_symbols():
     coders = {c.name: c for c in race_coders(CHUNK, rounds=1)}
     assert len(coders) == 3 and all(c.encode_msps > 0 and c.decode_msps > 0 for c in coders.values())
