@@ -92,7 +92,8 @@ def test_a_damaged_manifest_never_raises(folder: Path, data: st.DataObject) -> N
     )
     try:
         problems = verify_folder(folder)
-        assert problems or kind == "flip"  # a flip in the name of the corpus' folder is nobody's contradiction
+        # A flip in the name of the corpus' folder is nobody's contradiction, and a cut may take the last line's end.
+        assert problems or kind == "flip" or whole[:at] == whole.rstrip()
     finally:
         path.write_bytes(whole)
 
