@@ -358,6 +358,10 @@ def test_explain_leaves_defects_to_the_stack_trace():
     missing = "the package cv2 is needed for this and not installed: pip install opencv-python-headless"
     assert explain(ModuleNotFoundError("No module named 'cv2'", name="cv2")) == missing
     assert explain(ModuleNotFoundError("No module named 'vidlbc.x'", name="vidlbc.x")) is None
+    old = explain(ImportError("pyarrow requires NumPy 2.0 or newer, found 1.26.4"))
+    assert old is not None and old.startswith(
+        "pyarrow requires NumPy 2.0 or newer, found 1.26.4: pip install 'pyarrow<26'"
+    )
     assert explain(PermissionError(13, "Permission denied", "/root/x")) == "/root/x: Permission denied"
 
 

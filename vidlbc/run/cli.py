@@ -115,6 +115,8 @@ def explain(error: Exception) -> str | None:
         module = error.name.partition(".")[0]
         install = f"pip install {_DISTRIBUTION.get(module, module)}"
         return f"the package {module} is needed for this and not installed: {install}"
+    if isinstance(error, ImportError) and "requires NumPy 2" in text:
+        return f"{text}: pip install 'pyarrow<26', or 'numpy>=2' where CompressAI is not needed"
     about_a_path = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
     if isinstance(error, about_a_path) and error.filename:
         return f"{error.filename}: {error.strerror}"
