@@ -61,7 +61,7 @@ class ImageModel:
 
 def shipped() -> list[Path]:
     """The folders of the models that come with the package, by name."""
-    return sorted(path for path in SHIPPED.iterdir() if (path / "config.json").is_file())
+    return sorted(path.parent for path in SHIPPED.glob("*/config.json"))
 
 
 def coding_tables(stage: ImageStage) -> list[Tensor]:
@@ -292,12 +292,12 @@ def load_video_decoder(model: Path, image: ImageModel) -> tuple[VideoDecoder, by
 
 def find_model(name: str) -> Path:
     """A folder, or the name of a shipped model. Raises InputError naming the choices."""
-    shipped = SHIPPED / name
-    if shipped.is_dir():
-        return shipped
+    ours = SHIPPED / name
+    if ours.is_dir():
+        return ours
     if Path(name).is_dir():
         return Path(name)
-    names = sorted(p.name for p in SHIPPED.iterdir() if p.is_dir()) if SHIPPED.is_dir() else []
+    names = [folder.name for folder in shipped()]
     raise InputError(f"no model {name!r}: expected a model folder or one of {', '.join(names) or '(none shipped)'}")
 
 

@@ -39,7 +39,7 @@ from vidlbc.shards import (
     watch,
     write_scripts,
 )
-from vidlbc.shards.forecast import forecast
+from vidlbc.shards.forecast import forecast, held_out
 
 
 @dataclass
@@ -156,7 +156,7 @@ def main(config: DictConfig) -> None:
     if config.plan:
         print(corpus.label_map())
         if config.holdout and corpus.classes and not corpus.splits:
-            print(f"{config.holdout:.0%} would be held out as test, by group; who, their content decides")
+            print(held_out(config.holdout))
         print(forecast(corpus, codec, settings).told(config.processes if config.launcher == "local" else 1))
         return
     contents = hashed(corpus, config.output)

@@ -108,7 +108,7 @@ def _image_stage(run: Run, digest: str, folder: Path, work: Path) -> Path:
         if step.run == weights.IMAGE and run.has_weights(step):
             _build(run, step, work / step.name, work)
             candidates.append(work / step.name / "image_stage")
-    candidates += [path / "image_stage" for path in sorted(models.SHIPPED.iterdir())]
+    candidates += [path / "image_stage" for path in models.shipped()]
     for candidate in candidates:
         if (candidate / "model.safetensors").is_file() and models.stored_digest(candidate).hex() == digest:
             return candidate

@@ -4,7 +4,7 @@
 
 Every command (vidlbc.commands) is run by `run(main, Options, "NAME")`. Hydra only composes: no output folder, no log.
 
-    qp=40                  sets a value; its type must be that of the default
+    qp=40                  sets a value; its type must be that of the option
     temporal=lstm          picks a choice of a group (a folder of configs/)
     experiment=demo        lays configs/experiment/demo.yaml over the defaults, whose options alone it may set; new ones
                            only as mandatory (`???`)

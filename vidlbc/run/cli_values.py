@@ -42,11 +42,11 @@ def typed_like(key: str, text: str, default: Any) -> Any:
         return None if text == "null" else _loosely(key, text)
     if OmegaConf.is_config(default):
         numbers = len(default) > 0 and all(isinstance(item, (int, float)) for item in default)
-        good, value = fitted(parse(key, text), list[float] if numbers else list[Any])
-        if not good:
-            kind = "a list of numbers, as [1,2]" if numbers else "a list, as [a,b]"
-            raise InputError(f"{key}={text}: expected {kind} (default {OmegaConf.to_container(default)})")
-        return parse(key, text)
+        kind = list[float] if numbers else list[Any]
+        value = parse(key, text)
+        if not fitted(value, kind)[0]:
+            raise InputError(f"{key}={text}: expected {words(kind)} (default {OmegaConf.to_container(default)})")
+        return value  # as typed: whole numbers stay whole
     return typed(key, text, type(default), default)
 
 

@@ -13,21 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from vidlbc.errors import InputError
 from vidlbc.experiments.blocks.study import BlockStudySettings, run_block_study
-from vidlbc.run.options import Many, option, required, section
+from vidlbc.experiments.pictures import PicturesOptions
+from vidlbc.run.options import option, required, section
 from vidlbc.train.data.image_data import CropSettings
 from vidlbc.train.data.pictures import PictureSource
-
-
-@dataclass
-class DataOptions:
-    """`data.*`."""
-
-    train: Many = required(
-        "[a,b,...]: folders, files, patterns (a/*train*), lists (their train split), {path: a, every: 8}"
-    )
-    val: Many = required("the same: pictures to measure on; nothing is chosen on them")
-    frames_per_video: int = option(3, "pictures taken from a video, out of its first 64 frames")
-    max_side: int | None = option(None, "longest side in pixels; larger pictures are scaled down; null is as they are")
 
 
 @dataclass
@@ -55,7 +44,7 @@ class EvalOptions:
 class Options:
     """See `--help`."""
 
-    data: DataOptions = section(DataOptions)
+    data: PicturesOptions = section(PicturesOptions)
     out: str = required("folder of the models, metrics.json and curves.png")
     device: str = option("auto", "auto, cpu or cuda")
     contestants: list[str] = option(

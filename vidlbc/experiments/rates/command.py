@@ -11,22 +11,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vidlbc.experiments.pictures import PicturesOptions
 from vidlbc.experiments.rates.study import RateStudySettings, run_rate_study
-from vidlbc.run.options import Many, option, required, section
+from vidlbc.run.options import option, required, section
 from vidlbc.train.data.image_data import CropSettings
 from vidlbc.train.data.pictures import sources
-
-
-@dataclass
-class DataOptions:
-    """`data.*`."""
-
-    train: Many = required(
-        "[a,b,...]: folders, files, patterns (a/*train*), lists (their train split), {path: a, every: 8}"
-    )
-    val: Many = required("the same: pictures to measure on; nothing is chosen on them")
-    frames_per_video: int = option(3, "pictures taken from a video, out of its first 64 frames")
-    max_side: int | None = option(None, "longest side in pixels; larger pictures are scaled down; null is as they are")
 
 
 @dataclass
@@ -52,7 +41,7 @@ class EvalOptions:
 class Options:
     """See `--help`."""
 
-    data: DataOptions = section(DataOptions)
+    data: PicturesOptions = section(PicturesOptions)
     out: str = required("folder of the models and metrics.json")
     device: str = option("auto", "auto, cpu or cuda")
     qps: list[int] = option([16, 48], "for each of these a model of its own")
