@@ -17,11 +17,13 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import VideoReformatter
 
+from vidlbc.video.avi_index import empty_chunks
 from vidlbc.video.backends import first_line
 from vidlbc.video.contract import Damage, Picture, Unreadable, VideoInfo, fitted_size
+from vidlbc.video.cut_end import Steps
 from vidlbc.video.pyav_open import open_file
 from vidlbc.video.raw_yuv import RawFormat, parse_name
 
@@ -37,11 +39,14 @@ class PyavBackend:
     def __init__(self, path: str) -> None:
         av.logging.set_level(av.logging.PANIC)
         self._path = path
+        self._empty_chunks: int | None = None  # of an AVI whose index is whole
         self._raw: RawFormat | None = parse_name(path) if path.lower().endswith(".yuv") else None
         self._container = self._open()
         self._stream = self._first_video_stream()
         self._rotation = 0
         self._reformatter = VideoReformatter()
+        if self._container.format.name == "avi":
+            self._empty_chunks = empty_chunks(path, self._stream.index)
 
     def _open(self) -> Any:
         options = format_name = None
@@ -76,6 +81,7 @@ class PyavBackend:
     def pictures(self) -> Iterator[Picture]:
         packets = discarded = frames = end = 0
         seconds = None
+        steps, held = Steps(), list[VideoFrame]()
         try:
             for packet in self._container.demux(self._stream):
                 flush = packet.size == 0 and packet.dts is None
@@ -91,11 +97,24 @@ class PyavBackend:
                     if frames == 0:
                         self._rotation = _right_angle(frame.rotation)
                     seconds = frame.time
-                    yield self._picture(frame)
                     frames += 1
+                    if flush:
+                        held.append(frame)
+                    else:
+                        steps.add(self._shown_at(frame))
+                        yield self._picture(frame)
         except (av.FFmpegError, ValueError, OSError) as error:
-            raise Damage(f"frame {frames} does not decode ({_cause(error)})") from error
-        self._check_completeness(packets, discarded, frames, seconds, end)
+            raise Damage(f"frame {frames - len(held)} does not decode ({_cause(error)})") from error
+        missing = self._missing(packets, discarded, frames, seconds, end)
+        good = len(held)
+        cut = missing is not None and self._empty_chunks is None
+        if held and self._lacks_pictures_perhaps(held[-1]) and (cut or self._frames_promised() is None):
+            good = steps.before_gap([self._shown_at(frame) for frame in held], cut=cut)
+        yield from map(self._picture, held[:good])
+        if missing:
+            raise Damage(missing)
+        if good < len(held):
+            raise Damage("the file ends before pictures that belong in front of its last ones")
 
     def _picture(self, frame: VideoFrame) -> Picture:
         def rgb(max_side: int | None) -> np.ndarray:
@@ -112,23 +131,38 @@ class PyavBackend:
 
         return Picture(frame.height, frame.width, frame.time, rgb)
 
-    def _check_completeness(self, packets: int, discarded: int, frames: int, seconds: float | None, end: int) -> None:
-        """Packets against the header, not frames: an edit list or a discard flag hides frames of a sound file.
+    def _missing(self, packets: int, discarded: int, frames: int, seconds: float | None, end: int) -> str | None:
+        """Why the file is not whole, None where it is or nothing tells.
 
-        A cut that leaves whole packets goes unseen where no header tells the length: .ts, .264, .h265, gif.
+        Packets against the header, not frames: an edit list or a discard flag hides frames of a sound file.
+        A cut that leaves whole packets goes unseen where no header tells the length, .ts, .264, .h265, gif, unless
+        it leaves a gap among the last pictures (`cut_end`).
         """
         promised = self._frames_promised()
-        if promised is not None and packets < promised:
-            raise Damage(f"the header promises {promised} frames, the file holds {packets}")
+        if promised is not None and packets + (self._empty_chunks or 0) < promised:
+            return f"the header promises {promised} frames, the file holds {packets}"
         if self._container.format.name in ("rawvideo", "yuv4mpegpipe") and end < os.path.getsize(self._path):
-            raise Damage(f"the last frame is cut off: {os.path.getsize(self._path) - end} bytes are left over")
+            return f"the last frame is cut off: {os.path.getsize(self._path) - end} bytes are left over"
         shown = packets - discarded
         if self._codec() in _HIDES_NO_FRAMES and frames < shown and 2 * frames != shown:  # 2x: one field a packet
-            raise Damage(f"{shown - frames} of {shown} coded pictures gave no frame")
+            return f"{shown - frames} of {shown} coded pictures gave no frame"
         stated = self._seconds_promised()
         slack = max(_DURATION_SLACK, float(3 / self._fps()))
         if stated is not None and seconds is not None and seconds + slack < stated:
-            raise Damage(f"the header promises {stated:.2f} s, the last frame is at {seconds:.2f} s")
+            return f"the header promises {stated:.2f} s, the last frame is at {seconds:.2f} s"
+        return None
+
+    def _lacks_pictures_perhaps(self, last: VideoFrame) -> bool:
+        """Whether pictures shown before `last`, the last one shown, may come after it in the file.
+
+        They do before a picture that others are predicted from, which in the older standards is no B picture.
+        """
+        between = self._codec() in ("h264", "mpeg4", "mpeg2video") and last.pict_type == PictureType.B
+        return bool(self._stream.codec_context.has_b_frames) and not between
+
+    def _shown_at(self, frame: VideoFrame) -> float | None:
+        """Seconds, None where the container states none: AVI's count packets."""
+        return None if self._container.format.name == "avi" else frame.time
 
     def _frames_promised(self) -> int | None:
         if self._raw is not None:
@@ -136,7 +170,10 @@ class PyavBackend:
         return int(self._stream.frames) or None
 
     def _seconds_promised(self) -> float | None:
-        """Matroska's only: where frames are counted, the count is checked, and other clocks are less reliable."""
+        """Matroska's and FLV's: where frames are counted, the count is checked; other clocks are less reliable."""
+        if self._container.format.name == "flv":
+            alone = len(self._container.streams) == 1 and self._container.duration
+            return self._container.duration / av.time_base if alone else None
         if "matroska" not in self._container.format.name:
             return None
         stated = _clock(self._stream.metadata.get("DURATION", ""))
