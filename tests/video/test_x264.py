@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidlbc.evaluate.codecs import build_anchors, ffmpeg
-from vidlbc.evaluate.codecs.equal_bytes import X264
+from vidlbc.evaluate.codecs import VideoCodec, build_anchors, ffmpeg
 from vidlbc.video import write_mp4, writing
 from vidlbc.video.x264 import repeatable_x264
 
@@ -21,7 +20,7 @@ def test_the_same_bytes_whatever_the_heap_held(make_frames):
         # Left behind: numbers that look like motion vectors to the left.
         blocks = [rng.integers(-260, 0, size, np.int16) for size in rng.integers(500, 200_000, 40)]
         del blocks
-        streams.add(X264(bare=True).encode(frames, 30))
+        streams.add(VideoCodec("x264").encode(frames, 30, Fraction(15)))
     assert len(streams) == 1
 
 
@@ -39,6 +38,6 @@ def test_every_use_of_x264_takes_the_options(make_frames, monkeypatch, tmp_path)
     frames = make_frames(3, (48, 64))
     write_mp4(tmp_path / "a.mp4", frames, 25)
     anchors = build_anchors(["x264", "x264-ld"])[0].values()
-    streams = [X264().encode(frames, 30), (tmp_path / "a.mp4").read_bytes()]
+    streams = [VideoCodec("x264", bare=False).encode(frames, 30, Fraction(15)), (tmp_path / "a.mp4").read_bytes()]
     streams += [anchor.encode(frames, 30, Fraction(25)) for anchor in anchors]
     assert all(b"mbtree=0" in stream for stream in streams)

@@ -18,7 +18,8 @@ import numpy as np
 
 from vidlbc.codec.codec import Codec
 from vidlbc.data.content import local_file
-from vidlbc.evaluate.codecs.equal_bytes import X264, nearest
+from vidlbc.evaluate.codecs import VideoCodec
+from vidlbc.evaluate.codecs.equal_bytes import X264_FPS, nearest
 from vidlbc.evaluate.probe.fit import one_thread
 from vidlbc.pipeline.quality import spread
 from vidlbc.pipeline.sources import source_frames
@@ -90,10 +91,10 @@ def _in_memory(codec: Codec, coded: Sequence[bytes]) -> tuple[Read, list[int]]:
 
 
 def _x264(shards: LatentShards, chosen: Sequence[int]) -> tuple[Read, list[int]]:
-    coder = X264(bare=True)
-    coded = [
-        nearest(coder, source_frames(shards, shards.meta(index)), shards.meta(index)["bytes"])[1] for index in chosen
-    ]
+    x264, coded = VideoCodec("x264"), list[bytes]()
+    for index in chosen:
+        meta = shards.meta(index)
+        coded += nearest(x264, [source_frames(shards, meta)], meta["bytes"], X264_FPS)[1]
     return (lambda place: _pyav(io.BytesIO(coded[place]), "h264")), list(map(len, coded))
 
 

@@ -29,17 +29,19 @@ PREFIX = "compressai-"
 _SHORT = {"hyperprior": "bmshj2018-hyperprior", "factorized": "bmshj2018-factorized", "mean-hyperprior": "mbt2018-mean"}
 _VIDEO = "ssf2020"
 _LENGTH = 4
+_UNTRAINED = 4  # the quality whose widths are those of most of the zoo's
 
 
 class CompressAIModel(Anchor):
-    """All checkpoints of one architecture in `folder`, a quality each.
+    """All checkpoints of one architecture in `folder`, a quality each. `trained=False`: with random weights, at
+    quality 4, which are as fast.
 
     Raises InputError for an unknown architecture, or where there is no checkpoint of it.
     """
 
     scale, suffix = "quality", ".compressai"
 
-    def __init__(self, name: str, folder: Path | None, device: str = "cpu") -> None:
+    def __init__(self, name: str, folder: Path | None, device: str = "cpu", trained: bool = True) -> None:
         short = name.removeprefix(PREFIX)
         self.name, self._architecture, self._device = name, _SHORT.get(short, short), device
         zoo = import_compressai().zoo
@@ -47,31 +49,40 @@ class CompressAIModel(Anchor):
         if self._architecture not in known:
             raise InputError(f"codec {name}: expected {PREFIX} and one of {', '.join([*_SHORT, *known])}")
         self._class = known[self._architecture]
+        self.steps = self.qualities = (_UNTRAINED,)
+        self.settings = "random weights"
+        self._files: dict[int, Path] = {}
+        if trained:
+            self._find(folder)
+        self._loaded: tuple[int, Any] | None = None
+
+    def _find(self, folder: Path | None) -> None:
         pattern = re.compile(re.escape(self._architecture) + r"(?:-mse)?-(\d)-[0-9a-f]+(\.pth\.tar|\.safetensors)")
         files = sorted(folder.iterdir()) if folder is not None and folder.is_dir() else []
         found = {int(match[1]): file for file in files if (match := pattern.fullmatch(file.name))}
         if not found:
             where = f"none in {folder}" if folder is not None else "give their folder as compressai_weights="
-            raise InputError(f"{name} needs the zoo's checkpoints {self._architecture}-QUALITY-HASH.pth.tar: {where}")
+            raise InputError(
+                f"{self.name} needs the zoo's checkpoints {self._architecture}-QUALITY-HASH.pth.tar: {where}"
+            )
         self._files = found
-        self.qualities = tuple(sorted(found))
+        self.steps = self.qualities = tuple(sorted(found))
         self.settings = ", ".join(found[q].name.split(".")[0] for q in self.qualities)
-        self._loaded: tuple[int, Any] | None = None
 
-    def check(self, quality: int) -> None:
-        if quality not in self._files:
+    def check(self, quality: float) -> None:
+        if quality not in self.qualities:
             raise InputError(f"{self.name}={quality}: expected one of {list(self.qualities)}, which have a checkpoint")
 
     @torch.inference_mode()
-    def encode(self, frames: np.ndarray, quality: int, fps: Fraction) -> bytes:
-        model = self._model(quality)
+    def encode(self, frames: np.ndarray, quality: float, fps: Fraction) -> bytes:
+        model = self._model(int(quality))
         inputs = [self._padded(frame) for frame in frames]
         if self._architecture == _VIDEO:
             strings, shapes = model.compress(inputs)
         else:
             coded = [model.compress(x) for x in inputs]
             strings, shapes = [c["strings"] for c in coded], [c["shape"] for c in coded]
-        told = {"quality": quality, "strings": _without_bytes(strings), "shapes": _plain(shapes)}
+        told = {"quality": int(quality), "strings": _without_bytes(strings), "shapes": _plain(shapes)}
         head = zlib.compress(json.dumps(told, separators=(",", ":")).encode(), 9)
         parts = [len(head).to_bytes(_LENGTH, "big"), head]
         for leaf in _leaves(strings):
@@ -79,7 +90,7 @@ class CompressAIModel(Anchor):
         return b"".join(parts)
 
     @torch.inference_mode()
-    def decode(self, data: bytes, height: int, width: int) -> np.ndarray:
+    def decode(self, data: bytes, height: int | None = None, width: int | None = None) -> np.ndarray:
         pieces = _pieces(data)
         told = json.loads(zlib.decompress(next(pieces)))
         strings, model = _with_bytes(told["strings"], pieces), self._model(told["quality"])
@@ -100,15 +111,22 @@ class CompressAIModel(Anchor):
         """The last one used is kept."""
         if self._loaded is None or self._loaded[0] != quality:
             self.check(quality)
-            state = read_checkpoint(self._files[quality])
-            try:
-                model = self._class.from_state_dict(state)
-            except (RuntimeError, KeyError) as error:
-                reason = str(error).splitlines()[0][:120]
-                raise InputError(f"{self._files[quality]}: no checkpoint of {self._architecture} ({reason})") from None
+            model = self._read(self._files[quality]) if self._files else self._random(quality)
             model.update(force=True)  # tables of the entropy coder
             self._loaded = quality, model.eval().to(self._device)
         return self._loaded[1]
+
+    def _read(self, file: Path) -> Any:
+        try:
+            return self._class.from_state_dict(read_checkpoint(file))
+        except (RuntimeError, KeyError) as error:
+            reason = str(error).splitlines()[0][:120]
+            raise InputError(f"{file}: no checkpoint of {self._architecture} ({reason})") from None
+
+    def _random(self, quality: int) -> Any:
+        zoo = import_compressai().zoo
+        models = zoo.video_models if self._architecture == _VIDEO else zoo.image_models
+        return models[self._architecture](quality=quality, pretrained=False)
 
 
 def _leaves(strings: Any) -> Iterator[bytes]:

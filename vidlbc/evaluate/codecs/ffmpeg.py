@@ -40,46 +40,49 @@ _ENCODERS = {
     "svtav1": _Encoder("libsvtav1", "obu", ".obu", 63, (60, 50, 40, 30, 20), "8"),
 }
 NAMES = tuple(_ENCODERS)
+_WHOLE_CRF = ("svtav1",)
 LOW_DELAY = "-ld"
 
 
 class VideoCodec(Anchor):
-    """One of NAMES; `preset`: of its encoder, by default medium (x264, x265) and 8 (SVT-AV1).
+    """One of NAMES; `preset`: of its encoder, by default medium (x264, x265) and 8 (SVT-AV1). `bare`: without the text
+    in which x264 names its settings.
 
     Raises InputError where PyAV lacks it.
     """
 
     scale = "crf"
 
-    def __init__(self, name: str, low_delay: bool = False, preset: str | None = None, threads: int = 1) -> None:
+    def __init__(
+        self, name: str, low_delay: bool = False, preset: str | None = None, threads: int = 1, bare: bool = True
+    ) -> None:
         self._encoder, self._low_delay, self._threads = _ENCODERS[name], low_delay, threads
-        self._library = name
+        self._library, self._bare = name, bare
         self.preset = preset or self._encoder.preset
         self.name = name + (LOW_DELAY if low_delay else "")
         self.qualities, self.suffix = self._encoder.qualities, self._encoder.suffix
+        parts = 1 if name in _WHOLE_CRF else 4
+        self.steps = [step / parts for step in range(parts * self._encoder.worst, -1, -1)]
         mode = "low delay" if low_delay else "random access"
         version = _version(self._encoder.library)
-        self.settings = f"{version}, preset {self.preset}, {mode}, 4:2:0, {threads} threads, bare"
+        self.settings = f"{version}, preset {self.preset}, {mode}, 4:2:0, {threads} threads{', bare' if bare else ''}"
 
-    def check(self, quality: int) -> None:
-        if isinstance(quality, bool) or not isinstance(quality, int) or not 0 <= quality <= self._encoder.worst:
+    def check(self, quality: float) -> None:
+        whole = self._library not in _WHOLE_CRF or quality == int(quality)
+        if isinstance(quality, bool) or not whole or not 0 <= quality <= self._encoder.worst:
             raise InputError(f"{self.name}={quality}: expected a CRF from 0 to {self._encoder.worst}")
 
-    def encode(self, frames: np.ndarray, quality: int, fps: Fraction) -> bytes:
+    def encode(self, frames: np.ndarray, quality: float, fps: Fraction) -> bytes:
         """In a process of its own. Raises InputError where the encoder refuses the pictures, or dies of them."""
         self.check(quality)
-        data = self.stream(frames, quality, fps)
-        return without_messages(data) if self._library == "x264" else data
-
-    def stream(self, frames: np.ndarray, crf: float, fps: Fraction) -> bytes:
-        """As `encode`, at any CRF (x264 and x265 know fractions), with whatever the encoder says of itself."""
         padded = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
-        options = self._options(crf, padded.shape[2])
+        options = self._options(quality, padded.shape[2])
         try:
-            return _PROCESS.encode(padded, self._encoder.library, self._encoder.format, options, fps)
+            data = _PROCESS.encode(padded, self._encoder.library, self._encoder.format, options, fps)
         except EncoderError as error:
             size = f"{frames.shape[2]}x{frames.shape[1]}"
             raise InputError(f"{self.name} cannot code pictures of {size} ({error})") from None
+        return without_messages(data) if self._library == "x264" and self._bare else data
 
     def decode(self, data: bytes, height: int | None = None, width: int | None = None) -> np.ndarray:
         import av
@@ -91,7 +94,7 @@ class VideoCodec(Anchor):
         return np.ascontiguousarray(np.stack(pictures)[:, :height, :width])
 
     def _options(self, crf: float, width: int) -> dict[str, str]:
-        options = {"preset": self.preset, "crf": str(crf), "threads": str(self._threads)}
+        options = {"preset": self.preset, "crf": f"{crf:g}", "threads": str(self._threads)}
         if self._library == "svtav1":
             structure = ":pred-struct=1" if self._low_delay else ""
             return options | {"svtav1-params": f"lp={self._threads}{structure}"}

@@ -4,17 +4,47 @@ Options of vidlbc.load: refine; fast or best, the effort; keyint and a number, a
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import chain
 from typing import Any
 
+import numpy as np
+
 from vidlbc.codec.codec import Codec
+from vidlbc.codec.inputs import check_qp
 from vidlbc.codec.load import load
 from vidlbc.codec.models import default_kind, find_model, kinds_of
 from vidlbc.codec.motion.search import EFFORTS
+from vidlbc.codec.prior.topdown import NUM_QP
 from vidlbc.errors import InputError
+from vidlbc.evaluate.codecs.base import Anchor
 
 # After a kind's name: its symbols were chosen for rate and distortion (vidlbc.codec.coding.rdo).
 RDO = "-rdo"
+
+
+class Vidlbc(Anchor):
+    """A loaded codec beside others."""
+
+    scale, suffix = "qp", ".vlbc"
+    qualities = (8, 20, 32, 44, 56)
+    steps = range(NUM_QP)
+
+    def __init__(self, name: str, codec: Codec) -> None:
+        self.name, self.codec, self.settings = name, codec, codec.picture_fingerprint
+
+    def check(self, quality: float) -> None:
+        if quality != int(quality):
+            raise InputError(f"qp={quality}: expected an integer")
+        check_qp(int(quality))
+
+    def encode(self, frames: np.ndarray, quality: float, fps: Fraction) -> bytes:
+        return self.codec.compress(frames, qp=int(quality), fps=fps)
+
+    def decode(self, data: bytes, height: int | None = None, width: int | None = None) -> np.ndarray:
+        return self.codec.decompress(data)
+
+
 _KEYINT = "keyint"
 
 

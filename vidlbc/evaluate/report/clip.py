@@ -11,6 +11,7 @@ from vidlbc.codec.bitstream.rates import bits_per_pixel
 from vidlbc.codec.codec import Codec
 from vidlbc.errors import InputError
 from vidlbc.evaluate.codecs import Anchor
+from vidlbc.evaluate.codecs.equal_bytes import nearest
 from vidlbc.evaluate.rate_distortion.bit_maps import CELL, BitMaps, bit_maps
 from vidlbc.evaluate.report.page import Page
 from vidlbc.evaluate.report.player import Panel, Player
@@ -67,9 +68,9 @@ def show_clip(
     ]
     if other is not None:
         try:
-            quality, data = _same_bytes(other, source, rate, len(coded))
-            beside = other.decode(data, height, width)
-            panels.append(_panel(other.name, f"{other.scale} {quality}", data, beside, source))
+            quality, data = nearest(other, [source], len(coded), rate)
+            beside = other.decode(data[0], height, width)
+            panels.append(_panel(other.name, f"{other.scale} {quality:g}", data[0], beside, source))
         except InputError as error:
             left_out = str(error)
     null = None
@@ -146,18 +147,6 @@ def _pool(cells: np.ndarray, size: int) -> np.ndarray:
     padded = np.pad(cells, ((0, 0), (0, -rows % size), (0, -columns % size)))
     summed: np.ndarray = reduce(padded, "n (y r) (x s) -> n y x", "sum", r=size, s=size)
     return summed
-
-
-def _same_bytes(anchor: Anchor, frames: np.ndarray, fps: Fraction, target: int) -> tuple[int, bytes]:
-    """The CRF whose file is nearest to `target` bytes: bisection, larger is smaller."""
-    low, high = 0, max(anchor.qualities) + 10
-    made: dict[int, bytes] = {}
-    while high - low > 1:
-        middle = (low + high) // 2
-        made[middle] = anchor.encode(frames, middle, fps)
-        low, high = (middle, high) if len(made[middle]) > target else (low, middle)
-    best = min(made, key=lambda quality: abs(len(made[quality]) - target))
-    return best, made[best]
 
 
 def _panel(name: str, setting: str, coded: bytes, decoded: np.ndarray, source: np.ndarray) -> Panel:

@@ -18,7 +18,8 @@ from torch import Tensor
 from vidlbc.codec.codec import Codec
 from vidlbc.errors import InputError, VideoError
 from vidlbc.evaluate import FeatureBuilder, FeatureSet, ViewPlan
-from vidlbc.evaluate.codecs.equal_bytes import X264, nearest
+from vidlbc.evaluate.codecs import VideoCodec
+from vidlbc.evaluate.codecs.equal_bytes import X264_FPS, nearest
 from vidlbc.pipeline.recognition import LabelledVideo, build_features, labelled_videos, latents_at
 from vidlbc.pipeline.sources import source_frames_at, spanned, stored_frames_at
 from vidlbc.run.atomic_files import dump_json, write_atomic
@@ -192,9 +193,10 @@ def _read_x264(
         frames = source_frames_at(shards, row, video.frames, np.arange(video.frames))
     except VideoError as error:
         return {name: error}
-    _, stream = nearest(X264(bare=True), frames, sum(map(len, data)))
+    x264 = VideoCodec("x264")
+    _, (stream,) = nearest(x264, [frames], sum(map(len, data)), X264_FPS)
     sizes[key] = len(stream)
-    seen = X264().decode(stream)[builder.wanted(key, video.frames), : row["height"], : row["width"]]
+    seen = x264.decode(stream, row["height"], row["width"])[builder.wanted(key, video.frames)]
     return {name: builder.tokens(key, seen, video.frames)}
 
 

@@ -17,12 +17,11 @@ from typing import Any
 
 from vidlbc.codec.inputs import check_qp
 from vidlbc.errors import InputError
-from vidlbc.evaluate.codecs.equal_bytes import OutOfReach
 from vidlbc.experiments.clips import ClipSet, ClipSettings, load_clips
 from vidlbc.experiments.machine_perception.copies import CopySettings, make_copies
 from vidlbc.experiments.machine_perception.encoder import BASE, EncoderSettings, HeadSettings, check_name, train_encoder
 from vidlbc.experiments.machine_perception.lowshot import LowShotSettings, novel_classes
-from vidlbc.experiments.machine_perception.matching import Media
+from vidlbc.experiments.machine_perception.matching import Media, OutOfReach
 from vidlbc.experiments.machine_perception.media import Medium, describe
 from vidlbc.experiments.machine_perception.probe import ProbeSettings
 from vidlbc.experiments.machine_perception.recognition import Correct, Recognition

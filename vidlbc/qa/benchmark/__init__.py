@@ -1,7 +1,7 @@
 """Speed and memory, beside other codecs, in one run on one machine with one number of threads.
 
     clip.py      the frames that every contestant gets
-    contestants  vidlbc | CompressAI image models | CompressAI ssf2020 | x265 through PyAV, behind encode and decode
+    contestants  vidlbc | CompressAI image models | CompressAI ssf2020 | x265, as vidlbc.evaluate.codecs has them
     race.py      rounds of all contestants in turn, so that a busy machine slows them all alike; medians
     range_coder  symbols a second, without any network
     memory.py    peak memory of a fresh process against the length of the clip

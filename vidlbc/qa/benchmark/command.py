@@ -71,7 +71,7 @@ def race_(cfg: DictConfig) -> None:
 
     import vidlbc
     from vidlbc.qa.benchmark.clip import generated_clip, read_clip
-    from vidlbc.qa.benchmark.contestants import Vidlbc, build_others
+    from vidlbc.qa.benchmark.contestants import build_others, ours
     from vidlbc.qa.benchmark.memory import MemoryTask, measure
     from vidlbc.qa.benchmark.race import race
     from vidlbc.qa.benchmark.range_coder import race_coders
@@ -86,7 +86,7 @@ def race_(cfg: DictConfig) -> None:
         if cfg.clip
         else np.stack(list(generated_clip(cfg.frames, cfg.size)))
     )
-    speeds = race([Vidlbc(codec, cfg.qp), *others], frames, cfg.rounds, say)
+    speeds = race([ours(codec, cfg.qp), *others], frames, cfg.rounds, say)
     say("range coders")
     coders = race_coders(cfg.coder_symbols, cfg.rounds) if cfg.coder_symbols else []
     peaks = []

@@ -47,19 +47,19 @@ def race(
     results: dict[str, tuple[float | None, float | None]] = {}
     for contestant in contestants:
         progress(f"warming up {contestant.name}")
-        contestant.decode(contestant.encode(frames))
+        contestant.decode(contestant.encode(frames), frames)
     for number in range(rounds):
         for contestant in contestants:
             progress(f"round {number + 1} of {rounds}: {contestant.name}")
             start = time.perf_counter()
             coded = contestant.encode(frames)
             middle = time.perf_counter()
-            decoded = contestant.decode(coded)
+            decoded = contestant.decode(coded, frames)
             times[contestant.name].decode.append(time.perf_counter() - middle)
             times[contestant.name].encode.append(middle - start)
             if decoded.shape != frames.shape:
                 raise InputError(f"{contestant.name} decoded {decoded.shape}, expected {frames.shape}")
-            results[contestant.name] = _quality(contestant, coded, decoded, frames)
+            results[contestant.name] = _quality(contestant, len(coded), decoded, frames)
     rates = {n: (len(frames) / median(t.encode), len(frames) / median(t.decode)) for n, t in times.items()}
     ours = rates[contestants[0].name]
     return [
@@ -69,7 +69,7 @@ def race(
 
 
 def _quality(
-    contestant: Contestant, coded: object, decoded: np.ndarray, frames: np.ndarray
+    contestant: Contestant, size: int, decoded: np.ndarray, frames: np.ndarray
 ) -> tuple[float | None, float | None]:
     """(bits per pixel, mean PSNR of the frames in dB), or (None, None) for random weights."""
     if not contestant.trained:
@@ -77,4 +77,4 @@ def _quality(
     pixels = frames.shape[0] * frames.shape[1] * frames.shape[2]
     error = ((decoded.astype(np.float32) - frames) ** 2).mean((1, 2, 3))
     psnr = 10 * np.log10(255**2 / np.maximum(error, 1e-10))
-    return 8 * contestant.size(coded) / pixels, float(psnr.mean())
+    return 8 * size / pixels, float(psnr.mean())

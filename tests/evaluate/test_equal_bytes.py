@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vidlbc.evaluate.codecs.equal_bytes import X264, Coder, OutOfReach, matched, nearest
-from vidlbc.experiments.machine_perception.coding import Jpeg
+from vidlbc.evaluate.codecs import Anchor, Jpeg, VideoCodec
+from vidlbc.evaluate.codecs.equal_bytes import X264_FPS, nearest
+from vidlbc.experiments.machine_perception.matching import OutOfReach, matched
 from vidlbc.video.distortion import psnr
 
 
@@ -21,29 +23,34 @@ def test_jpeg_with_shared_tables_is_the_same_picture_in_fewer_bytes(make_frames)
         Image.fromarray(frame).save(file, "JPEG", quality=40, subsampling="4:2:0")
         files += len(file.getvalue())
         alone.append(np.array(Image.open(file).convert("RGB")))
-    data = Jpeg().encode(frames, 40)
-    assert np.array_equal(Jpeg().decode(data), np.stack(alone))
+    jpeg = Jpeg(shared_tables=True)
+    data = jpeg.encode(frames, 40, X264_FPS)
+    assert np.array_equal(jpeg.decode(data), np.stack(alone))
     assert len(data) < files - 3 * 500
 
 
 def test_x264_is_decoded_from_the_raw_stream(make_frames):
     frames = make_frames(6, (48, 64))
-    streams = {crf: X264().encode(frames, crf) for crf in (40.0, 10.0)}
+    x264 = VideoCodec("x264", bare=False)
+    streams = {crf: x264.encode(frames, crf, X264_FPS) for crf in (40.0, 10.0)}
     assert len(streams[40.0]) < len(streams[10.0])
-    quality = {crf: psnr(X264().decode(data), frames).mean() for crf, data in streams.items()}
+    quality = {crf: psnr(x264.decode(data), frames).mean() for crf, data in streams.items()}
     assert quality[40.0] < quality[10.0] and quality[10.0] > 28
     assert streams[10.0][:4] in (b"\0\0\0\1", b"\0\0\1\x67")
 
 
-class Linear(Coder):
-    """A codec of `value` bytes a frame."""
+class Linear(Anchor):
+    """A codec of `quality` bytes a frame."""
 
-    name, setting, settings = "linear", "rate", tuple(float(v) for v in range(10, 61))
+    name, scale, steps = "linear", "rate", range(10, 61)
 
-    def encode(self, frames: np.ndarray, value: float) -> bytes:
-        return bytes(int(value) * len(frames))
+    def encode(self, frames: np.ndarray, quality: float, fps: Fraction) -> bytes:
+        return bytes(int(quality) * len(frames))
 
-    def decode(self, data: bytes) -> np.ndarray:
+    def decode(self, data: bytes, height: int | None = None, width: int | None = None) -> np.ndarray:
+        raise NotImplementedError
+
+    def check(self, quality: float) -> None:
         raise NotImplementedError
 
 
@@ -59,26 +66,28 @@ def test_a_rate_out_of_reach_is_told():
 
 
 def test_a_clip_is_brought_to_its_bytes_in_few_trials(make_frames):
-    class Counted(X264):
+    class Counted(VideoCodec):
         trials = 0
 
-        def encode(self, frames: np.ndarray, value: float) -> bytes:
+        def encode(self, frames: np.ndarray, quality: float, fps: Fraction) -> bytes:
             self.trials += 1
-            return super().encode(frames, value)
+            return super().encode(frames, quality, fps)
 
-    frames, coder = make_frames(8, (48, 64)), Counted(bare=True)
+    frames, coder = make_frames(8, (48, 64)), Counted("x264")
     for target in (1500, 6000):
         coder.trials = 0
-        crf, data = nearest(coder, frames, target)
-        assert abs(len(data) / target - 1) < 0.06 and coder.trials <= 6 and crf in X264.settings
-    crf, data = nearest(coder, frames, 10)  # out of reach: the smallest there is
+        crf, (data,) = nearest(coder, [frames], target, X264_FPS)
+        assert abs(len(data) / target - 1) < 0.06 and coder.trials <= 6 and crf in coder.steps
+    crf, (data,) = nearest(coder, [frames], 10, X264_FPS)  # out of reach: the smallest there is
     assert crf == 51.0 and len(data) > 20
 
 
 def test_x264_is_decoded_alike_without_its_message_and_with_odd_sides(make_frames):
     frames = make_frames(6, (47, 63))
-    whole, bare = (X264(bare).encode(frames, 30) for bare in (False, True))
+    x264 = VideoCodec("x264")
+    whole, bare = (VideoCodec("x264", bare=bare).encode(frames, 30, X264_FPS) for bare in (False, True))
     assert 500 < len(whole) - len(bare) < 1000 and b"x264 - core" in whole and b"x264 - core" not in bare
-    decoded = X264().decode(bare)
-    assert decoded.shape == (6, 48, 64, 3) and np.array_equal(decoded, X264().decode(whole))
+    decoded = x264.decode(bare)
+    assert decoded.shape == (6, 48, 64, 3) and np.array_equal(decoded, x264.decode(whole))
+    assert np.array_equal(x264.decode(bare, 47, 63), decoded[:, :47, :63])
     assert psnr(decoded[:, :47, :63], frames).mean() > 22
