@@ -24,6 +24,7 @@ from vidlbc.codec.coding.moved_encoding import MovedChooser, SourceFrames
 from vidlbc.codec.coding.moving import Past
 from vidlbc.codec.motion.brightness import Brightness
 from vidlbc.codec.moved_codec import MovedCodec
+from vidlbc.codec.options import CodingOptions
 
 # Blocks of 16x16: 6 by 6, so that every pass has some.
 FRAMES, HEIGHT, WIDTH, KEYINT = 9, 70, 83, 5
@@ -80,7 +81,10 @@ def encode(model: Path, name: str) -> bytes:
     ):
         if not (copies(name) or name.endswith("rdo")):
             return codec.compress_symbols(symbols(), QP, HEIGHT, WIDTH, fps=FPS)[0]
-        sink, header = io.BytesIO(), codec._header(HEIGHT, WIDTH, QP, FPS, True, (), rdo=copies(name))
+        sink, header = (
+            io.BytesIO(),
+            codec._header(HEIGHT, WIDTH, CodingOptions(QP, fps=FPS, rdo=copies(name), skip=0), ()),
+        )
         pictures = noisy_frames(FRAMES, 96, 96)
         pictures[6] = pictures[5]
         steps = [gains.step for gains in codec._gains(QP)]

@@ -77,7 +77,7 @@ class FixedSymbols(Codec):
     given: Sequence[Tensor] = ()
     frame = 0
 
-    def analyse(self, frames: np.ndarray | Tensor, qp: int, variant: str | None = None) -> list[Tensor]:
+    def analyse(self, frames: np.ndarray | Tensor, qp: int, **options: Any) -> list[Tensor]:
         self.frame += len(frames)
         return [q[self.frame - len(frames) : self.frame] for q in self.given]
 
@@ -87,7 +87,7 @@ def encode(model: Path, name: str) -> bytes:
     kind, context = NAMES[name]
     codec = vidlbc.load(model, device="cpu", temporal=kind)
     if name.endswith("skip"):
-        return codec.compress_symbols(fitted(codec, name), QP, HEIGHT, WIDTH, context, FPS, skip=SKIP)[0]
+        return codec.compress_symbols(fitted(codec, name), QP, HEIGHT, WIDTH, context=context, fps=FPS, skip=SKIP)[0]
     codec.__class__ = FixedSymbols
     assert isinstance(codec, FixedSymbols)
     codec.given, codec.frame = symbols(name), 0
@@ -95,7 +95,9 @@ def encode(model: Path, name: str) -> bytes:
     # So that there are frames whose levels take different priors.
     with patch.multiple("vidlbc.codec.coding.encoding", _WORTH_BOTH=0, _WORTH_BOTH_AT_CUTS=0):
         variant = "short" if "variant" in name else None
-        return codec.compress(np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8), QP, context, FPS, variant)
+        return codec.compress(
+            np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8), QP, context=context, fps=FPS, variant=variant
+        )
 
 
 def fitted(codec: Codec, name: str) -> list[Tensor]:

@@ -56,10 +56,7 @@ class FakeCodec:
         blocks: Iterable[np.ndarray],
         sink: BinaryIO,
         qp: int = 32,
-        context: bool = True,
-        fps: Fraction | int = 0,
-        variant: None = None,
-        rdo: bool = False,
+        **options: Any,
     ) -> FakeReport:
         sizes, shape = [], (0, 0)
         if self.log:

@@ -14,9 +14,9 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from fractions import Fraction
+from dataclasses import replace
 from itertools import chain
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, Unpack, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ from vidlbc.codec import models
 from vidlbc.codec.bitstream import Header, Reader, cut
 from vidlbc.codec.coding import (
     PACKET_FRAMES,
-    SKIP,
     EncodeReport,
     OnLevel,
     PacketWriter,
@@ -35,11 +34,12 @@ from vidlbc.codec.coding import (
     decode,
 )
 from vidlbc.codec.image_codec import ImageCodec
-from vidlbc.codec.inputs import check_qp, frame_rate, frames_tensor, repack
+from vidlbc.codec.inputs import frame_rate, frames_tensor, repack
+from vidlbc.codec.options import CodingOptions, Options
 from vidlbc.codec.prior.grid import to_grid
 from vidlbc.codec.rate_control import Target, compress_to_target
 from vidlbc.codec.temporal_stage import TemporalStage
-from vidlbc.errors import BitstreamError, InputError, WeightsMismatch, check_switch
+from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
 
 Keep = Callable[[Sequence[Tensor]], None]  # called with the symbols of each packet that was written
 Span = tuple[int, int]  # frames [start, stop)
@@ -119,136 +119,87 @@ class Codec(ImageCodec):
         self,
         frames: np.ndarray | Tensor,
         qp: int = 32,
-        context: bool = True,
-        fps: float | Fraction = 0,
-        variant: str | None = None,
-        rdo: bool | None = None,
+        *,
         psnr: float | None = None,
         bitrate: float | None = None,
+        **options: Unpack[Options],
     ) -> bytes:
-        """uint8 (T, H, W, 3) -> bytes. `context=False` codes every frame from the null context (the baseline).
+        """uint8 (T, H, W, 3) -> bytes; options: see `CodingOptions`.
 
-        `variant`: one of `variants`, which codes only the first channels of each level. `rdo`: symbols are chosen for
-        rate and distortion under this codec's priors (vidlbc.codec.coding.rdo): fewer bits at equal quality, slower;
-        None: where blocks may be copied (vidlbc.codec.coding.copying), which no rounded symbols allow. `psnr` (dB) or
-        `bitrate` (kbit/s, which needs `fps`) find the QP, and without a variant that too (vidlbc.codec.rate_control).
+        `psnr` (dB) or `bitrate` (kbit/s, which needs `fps`) find the QP, and without a variant that too
+        (vidlbc.codec.rate_control).
         """
         sink = io.BytesIO()
         if psnr is None and bitrate is None:
-            self.compress_stream([frames], sink, qp, context, fps, variant, rdo)
+            self.compress_stream([frames], sink, qp, **options)
         else:
-            variants = None if variant is None else (variant,)
-            target = Target.one_of(psnr=psnr, bitrate=bitrate)
-            compress_to_target(self, frames, sink, target, context, fps, variants, rdo)
+            compress_to_target(self, frames, sink, Target.one_of(psnr=psnr, bitrate=bitrate), **options)
         return sink.getvalue()
 
     def compress_stream(
-        self,
-        blocks: Iterable[np.ndarray | Tensor],
-        sink: BinaryIO,
-        qp: int = 32,
-        context: bool = True,
-        fps: float | Fraction = 0,
-        variant: str | None = None,
-        rdo: bool | None = None,
-        skip: int = SKIP,
+        self, blocks: Iterable[np.ndarray | Tensor], sink: BinaryIO, qp: int = 32, **options: Unpack[Options]
     ) -> EncodeReport:
-        """Encode blocks of frames as they come; memory does not grow with their number.
+        """Encode blocks of frames as they come; memory does not grow with their number. Options: see `CodingOptions`.
 
-        `skip`: with `rdo`, symbols whose scale index is below it are not coded; 0: all are. Raises InputError where a
-        block is no uint8 (n, H, W, 3) array, sizes differ, there is no frame at all, or qp, fps or variant is no such
-        thing.
+        Raises InputError where a block is no uint8 (n, H, W, 3) array, sizes differ, there is no frame at all, or an
+        option is no such thing.
         """
-        return self._compress(blocks, sink, qp, context, fps, variant, rdo, skip, lambda symbols: None)
+        return self._compress(blocks, sink, CodingOptions(qp, **options), lambda symbols: None)
 
     def _compress(
-        self,
-        blocks: Iterable[np.ndarray | Tensor],
-        sink: BinaryIO,
-        qp: int,
-        context: bool,
-        fps: float | Fraction,
-        variant: str | None,
-        rdo: bool | None,
-        skip: int,
-        keep: Keep,
+        self, blocks: Iterable[np.ndarray | Tensor], sink: BinaryIO, options: CodingOptions, keep: Keep
     ) -> EncodeReport:
-        check_switch("rdo", rdo)
-        rdo = self.prefers_rdo if rdo is None else rdo
-        qp = check_qp(qp)
-        frame_rate(fps)
-        kept = self.kept(variant)
+        if options.rdo is None:
+            options = replace(options, rdo=self.prefers_rdo)
+        kept = self.kept(options.variant)
         packets = repack(blocks, PACKET_FRAMES)
         first = next(packets, None)
         if first is None:
             raise InputError("nothing to encode: expected at least one frame")
-        header = self._header(first.shape[1], first.shape[2], qp, fps, context, kept, skip if rdo else 0, rdo)
-        return self._write(chain([first], packets), sink, header, variant, rdo, keep)
+        header = self._header(first.shape[1], first.shape[2], options, kept)
+        return self._write(chain([first], packets), sink, header, options, keep)
 
     def _write(
-        self, packets: Iterable[Tensor], sink: BinaryIO, header: Header, variant: str | None, rdo: bool, keep: Keep
+        self, packets: Iterable[Tensor], sink: BinaryIO, header: Header, options: CodingOptions, keep: Keep
     ) -> EncodeReport:
         """Packets of frames, uint8 (n, H, W, 3), to a bitstream."""
-        writer, qp = PacketWriter(self._priors, sink, header, variant), header.qp
-        if rdo:
+        writer, qp = PacketWriter(self._priors, sink, header, options.variant), header.qp
+        if options.rdo:
             scaled = (self.scaled(self.unquantised(packet), qp) for packet in packets)
             for symbols, known in RateDistortionQuantiser(self._priors, header).packets(scaled):
                 writer.add(symbols, known)
                 keep(symbols)
         else:
             for packet in packets:
-                symbols = self.analyse(packet, qp, variant)
+                symbols = self.analyse(packet, qp, variant=options.variant)
                 writer.add(symbols)
                 keep(symbols)
         return writer.finish()
 
-    def encode(
-        self,
-        frames: np.ndarray | Tensor,
-        qp: int = 32,
-        context: bool = True,
-        fps: float | Fraction = 0,
-        variant: str | None = None,
-        rdo: bool | None = None,
-        skip: int = SKIP,
-    ) -> Encoded:
+    def encode(self, frames: np.ndarray | Tensor, qp: int = 32, **options: Unpack[Options]) -> Encoded:
         """What `compress` gives with these options, and the symbols that it decodes to."""
         sink, packets = io.BytesIO(), list[Sequence[Tensor]]()
-        report = self._compress([frames], sink, qp, context, fps, variant, rdo, skip, packets.append)
+        report = self._compress([frames], sink, CodingOptions(qp, **options), packets.append)
         return Encoded(sink.getvalue(), [torch.cat(level) for level in zip(*packets, strict=True)], report)
 
-    def analyse(
-        self,
-        frames: np.ndarray | Tensor,
-        qp: int,
-        variant: str | None = None,
-        rdo: bool = False,
-        context: bool = True,
-        skip: int = SKIP,
-    ) -> list[Tensor]:
+    def analyse(self, frames: np.ndarray | Tensor, qp: int, **options: Unpack[Options]) -> list[Tensor]:
         """uint8 (T, H, W, 3) -> symbols, int32 (T, H_l, W_l, C_l) a level, fine to coarse, padded size.
 
-        They are those that `compress` codes with the same options. Channels that the variant leaves out are 0. Raises
-        InputError for `rdo` where frames are predicted from pictures: see `encode`.
+        They are those that `compress` codes with the same options; `rdo` of None rounds. Channels that the variant
+        leaves out are 0. Raises InputError for `rdo` where frames are predicted from pictures: see `encode`.
         """
         height, width = frames_tensor(frames).shape[1:3]
-        return self.quantise(self.unquantised(frames), qp, height, width, variant, rdo, context, skip)
+        return self.quantise(self.unquantised(frames), qp, height, width, **options)
 
     def quantise(
-        self,
-        latents: Sequence[Tensor],
-        qp: int,
-        height: int,
-        width: int,
-        variant: str | None = None,
-        rdo: bool = False,
-        context: bool = True,
-        skip: int = SKIP,
+        self, latents: Sequence[Tensor], qp: int, height: int, width: int, **options: Unpack[Options]
     ) -> list[Tensor]:
         """What `unquantised` gives of a whole clip of frames of that true size -> what `analyse` gives."""
-        scaled, kept = self.scaled(latents, check_qp(qp)), self.kept(variant)
-        if rdo:
-            return self._choose(scaled, self._header(height, width, qp, 0, context, kept, skip))
+        chosen = CodingOptions(qp, **options)
+        scaled, kept = self.scaled(latents, chosen.qp), self.kept(chosen.variant)
+        if chosen.rdo:
+            chosen = replace(chosen, rdo=False, skip=chosen.skipped)
+            return self._choose(scaled, self._header(height, width, chosen, kept))
         return self._truncated([y.round_().to(torch.int32) for y in scaled], kept)
 
     def _choose(self, scaled: Sequence[Tensor], header: Header) -> list[Tensor]:
@@ -367,22 +318,20 @@ class Codec(ImageCodec):
         qp: int,
         height: int,
         width: int,
-        context: bool = True,
-        fps: float | Fraction = 0,
+        *,
         kept: Sequence[int] = (),
-        variant: str | None = None,
-        skip: int = 0,
+        **options: Unpack[Options],
     ) -> tuple[bytes, EncodeReport]:
         """Symbols of one clip (int32 (T, H_l, W_l, C_l), padded size) -> bytes: the second half of `compress`.
 
         `kept`: how many channels of each level to code; () is all of them, or those of `variant`. `skip`: as the
-        symbols were chosen for; ValueError where they were not.
+        symbols were chosen for, None is 0; ValueError where they were not.
         """
-        sink = io.BytesIO()
-        header = self._header(height, width, check_qp(qp), fps, context, tuple(kept) or self.kept(variant), skip)
+        sink, chosen = io.BytesIO(), replace(CodingOptions(qp, **options), rdo=False)
+        header = self._header(height, width, chosen, tuple(kept) or self.kept(chosen.variant))
         symbols = self._truncated(symbols, header.kept)
         packets = zip(*[level.split(PACKET_FRAMES) for level in symbols], strict=True)
-        report = self._write_symbols(packets, sink, header, variant)
+        report = self._write_symbols(packets, sink, header, chosen.variant)
         return sink.getvalue(), report
 
     def _write_symbols(
@@ -403,27 +352,27 @@ class Codec(ImageCodec):
         if set(reader.qps) != {header.qp}:
             raise InputError("frames of this bitstream have QPs of their own, which transcoding does not keep")
         return target.compress_symbols(
-            symbols, header.qp, header.height, header.width, context, header.fps, header.kept
+            symbols, header.qp, header.height, header.width, kept=header.kept, context=context, fps=header.fps
         )
 
-    def _header(
-        self,
-        height: int,
-        width: int,
-        qp: int,
-        fps: float | Fraction,
-        context: bool,
-        kept: tuple[int, ...],
-        skip: int = 0,
-        rdo: bool = False,
-    ) -> Header:
-        """`rdo`: of frames, not of symbols that are given."""
+    def _header(self, height: int, width: int, options: CodingOptions, kept: tuple[int, ...]) -> Header:
+        """`options.rdo`: of frames, not of symbols that are given."""
         levels = tuple((level.stride, level.channels) for level in self.levels)
-        base, rate = self.stage.base_levels, frame_rate(fps)
-        skip = 0 if self.moves else skip
-        copies = rdo and context and self._priors.copies
+        context, copies = options.context, bool(options.rdo) and options.context and self._priors.copies
         return Header(
-            height, width, qp, self._digest, self.kind, levels, rate, context, kept, base, skip, self.moves, copies
+            height,
+            width,
+            options.qp,
+            self._digest,
+            self.kind,
+            levels,
+            frame_rate(options.fps),
+            context,
+            kept,
+            self.stage.base_levels,
+            0 if self.moves else options.skipped,
+            self.moves,
+            copies,
         )
 
     def _check(self, header: Header) -> None:

@@ -20,6 +20,7 @@ from vidlbc.codec.coding.moved_encoding import PRICE, MovedChooser, MovedFrame, 
 from vidlbc.codec.coding.moved_priors import MovedPriors
 from vidlbc.codec.models import ImageModel
 from vidlbc.codec.motion.search import EFFORTS
+from vidlbc.codec.options import CodingOptions
 from vidlbc.codec.temporal_stage import MovedStage
 from vidlbc.errors import InputError
 
@@ -59,14 +60,16 @@ class MovedCodec(Codec):
         return MovedChooser(self._moved, header, MovedSettings(PRICE if rdo else None, self.effort, self.keyint))
 
     def _write(
-        self, packets: Iterable[Tensor], sink: BinaryIO, header: Header, variant: str | None, rdo: bool, keep: Keep
+        self, packets: Iterable[Tensor], sink: BinaryIO, header: Header, options: CodingOptions, keep: Keep
     ) -> EncodeReport:
-        if rdo:
+        if options.rdo:
             sources = (SourceFrames(self.unquantised(packet), self._padded(packet)) for packet in packets)
         else:
-            rounded = (self.analyse(packet, header.qp, variant) for packet in packets)
+            rounded = (self.analyse(packet, header.qp, variant=options.variant) for packet in packets)
             sources = (SourceFrames([q.float() for q in packet]) for packet in rounded)
-        return self._finish(self._chooser(header, rdo).packets(sources), sink, header, variant, keep)
+        return self._finish(
+            self._chooser(header, bool(options.rdo)).packets(sources), sink, header, options.variant, keep
+        )
 
     def _padded(self, frames: Tensor) -> Tensor:
         rows, columns = (

@@ -13,19 +13,20 @@ ratio: variant and QP are in every header. Real bytes and real pictures decide, 
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import count
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vidlbc.codec.bitstream.rates import bits_per_pixel, kilobits_per_second
-from vidlbc.codec.coding import PACKET_FRAMES, SKIP, EncodeReport
+from vidlbc.codec.coding import PACKET_FRAMES, EncodeReport
 from vidlbc.codec.inputs import frames_tensor
+from vidlbc.codec.options import CodingOptions, Options
 from vidlbc.codec.prior.topdown import NUM_QP
 from vidlbc.errors import InputError
 from vidlbc.video.distortion import psnr
@@ -89,26 +90,11 @@ class RateControlled(Protocol):
     def prefers_rdo(self) -> bool: ...
 
     def encode(
-        self,
-        frames: np.ndarray | Tensor,
-        qp: int = 32,
-        context: bool = True,
-        fps: float | Fraction = 0,
-        variant: str | None = None,
-        rdo: bool | None = None,
+        self, frames: np.ndarray | Tensor, qp: int = 32, **options: Unpack[Options]
     ) -> tuple[bytes, list[Tensor], EncodeReport]: ...
 
     def compress_symbols(
-        self,
-        symbols: Sequence[Tensor],
-        qp: int,
-        height: int,
-        width: int,
-        context: bool = True,
-        fps: float | Fraction = 0,
-        kept: Sequence[int] = (),
-        variant: str | None = None,
-        skip: int = 0,
+        self, symbols: Sequence[Tensor], qp: int, height: int, width: int, **options: Unpack[Options]
     ) -> tuple[bytes, EncodeReport]: ...
 
     def decompress(self, data: bytes) -> np.ndarray: ...
@@ -116,14 +102,7 @@ class RateControlled(Protocol):
     def unquantised(self, frames: np.ndarray | Tensor) -> list[Tensor]: ...
 
     def quantise(
-        self,
-        latents: Sequence[Tensor],
-        qp: int,
-        height: int,
-        width: int,
-        variant: str | None = None,
-        rdo: bool = False,
-        context: bool = True,
+        self, latents: Sequence[Tensor], qp: int, height: int, width: int, **options: Unpack[Options]
     ) -> list[Tensor]: ...
 
     def dequantise(self, symbols: Sequence[Tensor], qp: int | Sequence[int]) -> list[Tensor]: ...
@@ -136,10 +115,9 @@ def compress_to_target(
     frames: np.ndarray | Tensor,
     sink: BinaryIO,
     target: Target,
-    context: bool = True,
-    fps: float | Fraction = 0,
+    *,
     variants: tuple[str | None, ...] | None = None,
-    rdo: bool | None = None,
+    **options: Unpack[Options],
 ) -> TargetReport:
     """Write the bitstream of uint8 (T, H, W, 3) that meets the target best.
 
@@ -150,12 +128,17 @@ def compress_to_target(
     bpp_per_db: the variant and QP that minimise bits per pixel - target * mean PSNR in dB, looked for on a packet of
     frames from the middle of the clip.
 
-    `variants`: those to choose from, by default all of the codec's. Raises InputError for a target that is no number
-    above 0, and for a bitrate where `fps` is not known.
+    `variants`: those to choose from, by default the `variant` of `options`, or all of the codec's. Raises InputError
+    for a target that is no number above 0, and for a bitrate where `fps` is not known.
     """
     target.check()
-    target.check_rate(fps)
-    clip = _Clip(codec, frames_tensor(frames), context, fps, codec.prefers_rdo if rdo is None else rdo)
+    chosen = CodingOptions(**options)
+    target.check_rate(chosen.fps)
+    if chosen.rdo is None:
+        chosen = replace(chosen, rdo=codec.prefers_rdo)
+    if variants is None and chosen.variant is not None:
+        variants = (chosen.variant,)
+    clip = _Clip(codec, frames_tensor(frames), chosen)
     search = {"psnr": _to_psnr, "bitrate": _to_bitrate, "bpp_per_db": _at_price}[target.name]
     coded = search(clip, variants or codec.variants or (None,), target.value)
     sink.write(coded.data)
@@ -173,26 +156,25 @@ class _Coded:
 class _Clip:
     """A clip in memory, analysed once, to be coded at any QP and variant."""
 
-    def __init__(self, codec: RateControlled, frames: Tensor, context: bool, fps: float | Fraction, rdo: bool):
-        self._codec, self.frames = codec, frames
-        self._context, self._fps, self._rdo = context, fps, rdo
+    def __init__(self, codec: RateControlled, frames: Tensor, options: CodingOptions):
+        self._codec, self.frames, self._options = codec, frames, options
         self._latents: list[Tensor] | None = None
 
     @property
     def predicted(self) -> bool:
         """Whether a picture that is shown may owe its quality to one before it."""
-        return self._codec.moves and self._rdo and self._context
+        return self._codec.moves and bool(self._options.rdo) and self._options.context
 
     def glimpse(self) -> "_Clip":
         """Some frames, evenly spread, whose symbols are rounded."""
         count = len(self.frames)
         indices = np.linspace(0, count - 1, min(count, _LOOKED_AT)).round().astype(int)
-        return _Clip(self._codec, self.frames[torch.from_numpy(indices)], self._context, self._fps, rdo=False)
+        return _Clip(self._codec, self.frames[torch.from_numpy(indices)], replace(self._options, rdo=False))
 
     def middle(self) -> "_Clip":
         """A packet's frames from the middle."""
         first = max(0, (len(self.frames) - PACKET_FRAMES) // 2)
-        return _Clip(self._codec, self.frames[first : first + PACKET_FRAMES], self._context, self._fps, self._rdo)
+        return _Clip(self._codec, self.frames[first : first + PACKET_FRAMES], self._options)
 
     def rounded_quality(self, variant: str | None, qp: int) -> float:
         """Mean PSNR in dB of frames that rounded symbols show, each alone."""
@@ -201,13 +183,12 @@ class _Clip:
     def code(self, variant: str | None, qp: int) -> _Coded:
         """What `compress` gives."""
         if self._codec.moves:
-            data, symbols, report = self._codec.encode(self.frames, qp, self._context, self._fps, variant, self._rdo)
+            data, symbols, report = self._codec.encode(self.frames, qp, **self._keywords(variant))
             return _Coded(symbols, data, report)
         height, width = self.frames.shape[1:3]
         symbols = self._symbols(variant, qp)
-        data, report = self._codec.compress_symbols(
-            symbols, qp, height, width, self._context, self._fps, variant=variant, skip=SKIP if self._rdo else 0
-        )
+        options = self._keywords(variant) | {"rdo": False, "skip": self._options.skipped}
+        data, report = self._codec.compress_symbols(symbols, qp, height, width, **options)
         return _Coded(symbols, data, report)
 
     def quality(self, coded: _Coded) -> float:
@@ -216,6 +197,10 @@ class _Clip:
             return self._psnr(self._codec.decompress(coded.data))
         return self._shown(coded.symbols, coded.report.qp)
 
+    def _keywords(self, variant: str | None) -> Options:
+        options = self._options
+        return Options(context=options.context, fps=options.fps, variant=variant, rdo=options.rdo, skip=options.skip)
+
     def _symbols(self, variant: str | None, qp: int) -> list[Tensor]:
         latents = self._latents
         if latents is None:
@@ -223,7 +208,7 @@ class _Clip:
             if sum(y.nbytes for y in latents) <= _KEPT_BYTES:
                 self._latents = latents
         height, width = self.frames.shape[1:3]
-        return self._codec.quantise(latents, qp, height, width, variant, self._rdo, self._context)
+        return self._codec.quantise(latents, qp, height, width, **self._keywords(variant))
 
     def _shown(self, symbols: list[Tensor], qp: int) -> float:
         latents = self._codec.dequantise(symbols, qp)
@@ -233,7 +218,7 @@ class _Clip:
         return float(np.mean(psnr(pictures, self.frames.cpu().numpy())))
 
     def kbps(self, coded: _Coded) -> float:
-        return kilobits_per_second(len(coded.data), len(self.frames), self._fps)
+        return kilobits_per_second(len(coded.data), len(self.frames), self._options.fps)
 
 
 def _to_psnr(clip: _Clip, variants: tuple[str | None, ...], target: float) -> _Coded:

@@ -128,7 +128,9 @@ def _frame_bits(
     """Bits of each frame of a stored clip."""
     header = Reader(data).header
     if header.copies:
-        return codec.encode(source, meta["qp"], header.context, 0, meta["variant"], rdo=True).report.frame_bits
+        return codec.encode(
+            source, meta["qp"], context=header.context, variant=meta["variant"], rdo=True
+        ).report.frame_bits
     height, width = source.shape[1:3]
     return codec.compress_symbols(symbols, meta["qp"], height, width, skip=header.skip)[1].frame_bits
 

@@ -111,9 +111,16 @@ def _as_source(codec: Codec, shards: LatentShards, index: int, digest: str) -> b
     meta, settings = shards.meta(index), shards.plan.settings
     frames, header = source_frames(shards, meta), Reader(shards.bitstream(index)).header
     if header.copies:
-        symbols = codec.encode(frames, meta["qp"], settings.context, 0, meta["variant"], rdo=True).symbols
+        symbols = codec.encode(frames, meta["qp"], context=settings.context, variant=meta["variant"], rdo=True).symbols
     else:
-        symbols = codec.analyse(frames, meta["qp"], meta["variant"], settings.rdo, settings.context, header.skip)
+        symbols = codec.analyse(
+            frames,
+            meta["qp"],
+            variant=meta["variant"],
+            rdo=settings.rdo,
+            context=settings.context,
+            skip=header.skip,
+        )
     if symbols_digest(codec.unpadded(symbols, *frames.shape[1:3])) == digest:
         return True
     # Decoders repair some damage differently each time: that is the file's doing, not the codec's.

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vidlbc.codec.codec import Codec
+from vidlbc.codec.options import Options
 from vidlbc.data.content import local_file
 from vidlbc.data.corpus import Corpus, locate
 from vidlbc.errors import VideoError
@@ -107,11 +108,10 @@ def _first_frames(file: Path, settings: EncodingSettings) -> np.ndarray:
 
 def _cost(frames: np.ndarray, codec: Codec, settings: EncodingSettings, fps: float) -> tuple[float, float]:
     """Seconds and bytes of a frame. The first frames of a network's life are slower: they are coded once before."""
-    qp, context, rate = settings.qp, settings.context, fps or 25.0
-    codec.compress(frames[:2], qp, context, rate, settings.variant, settings.rdo)
+    options = Options(context=settings.context, fps=fps or 25.0, variant=settings.variant, rdo=settings.rdo)
+    codec.compress(frames[:2], settings.qp, **options)
     began = time.perf_counter()
-    aims = settings.psnr, settings.bitrate
-    data = codec.compress(frames, qp, context, rate, settings.variant, settings.rdo, *aims)
+    data = codec.compress(frames, settings.qp, psnr=settings.psnr, bitrate=settings.bitrate, **options)
     return (time.perf_counter() - began) / len(frames), len(data) / len(frames)
 
 

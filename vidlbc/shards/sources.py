@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Unpack, cast
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from vidlbc.run.stage_clock import StageClock
 from vidlbc.shards.clips import Block, cut_clips, thinned
 from vidlbc.shards.plan import Plan, PlannedFile
 from vidlbc.shards.settings import EncodingSettings
+
+if TYPE_CHECKING:  # it brings torch
+    from vidlbc.codec.options import Options
 
 Progress = Callable[[int], None]  # frames finished since the last call
 
@@ -56,14 +59,7 @@ class ClipCodec(Protocol):
         ...
 
     def compress_stream(
-        self,
-        blocks: Iterable[Block],
-        sink: BinaryIO,
-        qp: int = 32,
-        context: bool = True,
-        fps: float | Fraction = 0,
-        variant: str | None = None,
-        rdo: bool = False,
+        self, blocks: Iterable[Block], sink: BinaryIO, qp: int = 32, **options: Unpack[Options]
     ) -> EncodeReport: ...
 
 
@@ -245,7 +241,7 @@ def _compress(
     target = Target(*settings.target)
     target.check_rate(fps)
     frames, searching = np.concatenate(list(clip)), cast(RateControlled, codec)
-    report = compress_to_target(searching, frames, sink, target, settings.context, fps, rdo=settings.rdo)
+    report = compress_to_target(searching, frames, sink, target, context=settings.context, fps=fps, rdo=settings.rdo)
     return report, round(report.reached, 4)
 
 

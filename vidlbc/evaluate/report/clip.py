@@ -57,11 +57,13 @@ def show_clip(
     if count < info.frames and info.copies:
         # Symbols of copied blocks mean nothing without the pictures: the frames are coded again.
         variant = next((name for name in codec.variants if codec.kept(name) == info.kept), None)
-        coded = codec.compress(source, qp, info.context, rate, variant, rdo=True)
+        coded = codec.compress(source, qp, context=info.context, fps=rate, variant=variant, rdo=True)
     (symbols, qps), decoded = codec.decode_shown(coded)
     if count < len(decoded):
         symbols, decoded = [q[:count] for q in symbols], decoded[:count]
-        coded, _ = codec.compress_symbols(symbols, qp, height, width, info.context, rate, info.kept, skip=info.skip)
+        coded, _ = codec.compress_symbols(
+            symbols, qp, height, width, kept=info.kept, context=info.context, fps=rate, skip=info.skip
+        )
     panels = [
         Panel("source", f"source, {name}", source),
         _panel(f"vidlbc {codec.kind}", f"qp {qp}", coded, decoded, source),
@@ -75,7 +77,7 @@ def show_clip(
             left_out = str(error)
     null = None
     if codec.kind != "none":
-        null = bit_maps(codec, codec.compress_symbols(symbols, qp, height, width, False, kept=info.kept)[0])
+        null = bit_maps(codec, codec.compress_symbols(symbols, qp, height, width, kept=info.kept, context=False)[0])
     return ShownClip(name, Player(tuple(panels), rate), len(coded), bit_maps(codec, coded), null, left_out)
 
 

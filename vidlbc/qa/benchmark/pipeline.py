@@ -27,6 +27,7 @@ from vidlbc.codec.codec import Codec
 from vidlbc.codec.coding import PACKET_FRAMES
 from vidlbc.codec.coding.encoding import CodedFrame, coded_frames
 from vidlbc.codec.entropy import coder
+from vidlbc.codec.options import CodingOptions
 from vidlbc.errors import InputError
 from vidlbc.qa.benchmark.clip import generated_clip
 from vidlbc.run.stage_clock import stage_table
@@ -168,7 +169,7 @@ class _Stages:
 
     def _predicted(self, number: int) -> Iterator[CodedFrame]:
         codec, (height, width) = self._codec, self._clips[number].shape[1:3]
-        header = codec._header(height, width, self._qp, 0, True, ())
+        header = codec._header(height, width, CodingOptions(self._qp), ())
         state = codec._priors.start(1, header)
         for packet in zip(*[q.split(PACKET_FRAMES) for q in self._symbols[number]], strict=True):
             coded = list(coded_frames(codec._priors, packet, header, state))
