@@ -16,8 +16,9 @@ from vidlbc.codec.bitstream import Header, Reader
 from vidlbc.codec.codec import Codec, Decoded, Keep
 from vidlbc.codec.coding import EncodeReport, OnLevel, Priors
 from vidlbc.codec.coding.moved_decoding import decode_moved
-from vidlbc.codec.coding.moved_encoding import PRICE, MovedChooser, MovedFrame, MovedSettings, MovedWriter, SourceFrames
+from vidlbc.codec.coding.moved_encoding import PRICE, MovedChooser, MovedSettings, SourceFrames
 from vidlbc.codec.coding.moved_priors import MovedPriors
+from vidlbc.codec.coding.moved_writing import MovedFrame, MovedWriter
 from vidlbc.codec.models import ImageModel
 from vidlbc.codec.motion.search import EFFORTS
 from vidlbc.codec.options import CodingOptions
