@@ -92,7 +92,7 @@ def list_(config: DictConfig) -> None:
     if config.clips or config.label is not None:
         rows = list_clips(config.input, config.split, None if config.label is None else str(config.label))
         names = ("key", "tar", "split", "label_name", "source", "start", "stop", "frames", "qp", "bytes", "verdict")
-        print(format_table([[row[name] for name in names] for row in rows], names))
+        print(format_table([[row.get(name) for name in names] for row in rows], names))
         _write(config.out, {"clips": rows})
         return
     lines = list_shards(config.input, config.split)

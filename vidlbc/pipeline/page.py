@@ -87,8 +87,8 @@ def accuracy_points(
         if name == "pixels":
             total = sum(sizes[source] for source in {(row["source"], row["source_sha256"]) for row in clips})
         else:
-            column = "base_bytes" if base and name == "latents" else "bytes"
-            total = sum(row[column] for row in clips)
+            layer = base and name == "latents"
+            total = sum((row["base_bytes"] or 0) if layer else row["bytes"] for row in clips)
         pixels = sum(row["frames"] * row["height"] * row["width"] for row in clips)
         points.append(
             {

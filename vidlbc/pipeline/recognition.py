@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from vidlbc.pipeline.sources import source_frames_at
 from vidlbc.run import distributed
 from vidlbc.run.progress import progress_bar
 from vidlbc.shards import LatentShards, gather
+from vidlbc.shards.table import ClipRow
 
 J = TypeVar("J")
 T = TypeVar("T")
@@ -36,10 +37,10 @@ INPUTS = ("latents", "decoded", "pixels")
 class LabelledVideo:
     """The clips of one video, as (index in the shards, row), in order; they follow each other without a gap."""
 
-    clips: tuple[tuple[int, dict[str, Any]], ...]
+    clips: tuple[tuple[int, ClipRow], ...]
 
     @property
-    def first(self) -> dict[str, Any]:
+    def first(self) -> ClipRow:
         return self.clips[0][1]
 
     @property
@@ -218,7 +219,7 @@ def side_by_side(work: Callable[[J], T], jobs: Iterable[J]) -> Iterator[T]:
 
 def labelled_videos(shards: LatentShards) -> Iterator[LabelledVideo]:
     """Every labelled video once. Where a video changes its frame size, what comes after the change is left out."""
-    clips: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    clips: dict[str, list[tuple[int, ClipRow]]] = {}
     for index in range(len(shards)):
         row = shards.meta(index)
         if row["label"] is not None:

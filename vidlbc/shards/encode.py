@@ -22,6 +22,7 @@ from vidlbc.shards.claims import Claim, Notes
 from vidlbc.shards.layout import ShardFiles, read_stats, workspace
 from vidlbc.shards.plan import Plan
 from vidlbc.shards.sources import ClipCodec, FileVerdict, OpenReader, encode_source, open_video
+from vidlbc.shards.table import ClipRow
 from vidlbc.shards.writer import add_clip, finish_shard, open_tar
 
 # A file whose worker died this often is not opened again. No setting: the verdict is part of the shard's bytes.
@@ -115,11 +116,11 @@ def _write_shard(
     lanes: int,
 ) -> dict[str, Any]:
     part, shard = plan.part(files.index)
-    rows: list[dict[str, Any]] = []
+    rows: list[ClipRow] = []
     verdicts: list[FileVerdict] = []
     first = plan.shards[files.index].first
 
-    def encoded(number: int) -> tuple[list[tuple[dict[str, Any], Path]], FileVerdict, Path]:
+    def encoded(number: int) -> tuple[list[tuple[ClipRow, Path]], FileVerdict, Path]:
         source, place = part.sources[shard.first + number], first + number
         if place in quarantined:
             source = replace(source, problem=f"its worker died {DEATHS} times: quarantined")

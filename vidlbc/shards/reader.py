@@ -20,6 +20,7 @@ from vidlbc.shards.loader import Sample, ShardLoader
 from vidlbc.shards.order import Permutation
 from vidlbc.shards.plan import Plan
 from vidlbc.shards.symbol_cache import SymbolCache
+from vidlbc.shards.table import ClipRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -137,9 +138,10 @@ class LatentShards:
             sample["frames"] = self.codec.decompress(data)[here]
         return sample
 
-    def _from_cache(self, cache: SymbolCache, meta: dict[str, Any], data: bytes) -> Any:
+    def _from_cache(self, cache: SymbolCache, meta: ClipRow, data: bytes) -> Any:
         """What the mode asks for, from symbols that the cache has or is given."""
-        name, header, frames = meta["base_sha256" if self.base else "sha256"], Reader(data).header, meta["frames"]
+        name = (meta["base_sha256"] or "") if self.base else meta["sha256"]
+        header, frames = Reader(data).header, meta["frames"]
         symbols = cache.get(name)
         if symbols is None or not self.codec.fits(symbols, header, frames, **self._layer):
             symbols = self.codec.padded_symbols(data, **self._layer)
@@ -151,9 +153,9 @@ class LatentShards:
         qps = inspect(data).qps if header.copies else header.qp
         return self.codec.crop(self.codec.dequantise(symbols, qps), header.height, header.width)
 
-    def meta(self, index: int) -> dict[str, Any]:
+    def meta(self, index: int) -> ClipRow:
         """The Parquet row of clip `index`; no bitstream is read."""
-        return cast(dict[str, Any], self.table.slice(index, 1).to_pylist()[0])
+        return cast(ClipRow, self.table.slice(index, 1).to_pylist()[0])
 
     def root_of(self, meta: Mapping[str, Any]) -> str:
         """The folder that the source of a clip's row is relative to."""
@@ -232,13 +234,13 @@ class LatentShards:
     def _layer(self) -> dict[str, bool]:
         return {"base": True} if self.base else {}
 
-    def _read(self, meta: dict[str, Any]) -> bytes:
+    def _read(self, meta: ClipRow) -> bytes:
         where = f"{self.folder / meta['tar']}: clip {meta['key']}"
         size, sha256 = meta["bytes"], meta["sha256"]
         if self.base:
-            size, sha256 = meta["base_bytes"], meta["base_sha256"]
-            if size is None:
+            if meta["base_bytes"] is None or meta["base_sha256"] is None:
                 raise ShardError(f"{where}: has no base layer; its model writes none")
+            size, sha256 = meta["base_bytes"], meta["base_sha256"]
         try:
             # pread has no file position: forked workers may share the descriptor
             data = os.pread(self._descriptor(meta["tar"]), size, meta["offset"])

@@ -20,6 +20,7 @@ from vidlbc.run.stage_clock import StageClock
 from vidlbc.shards.clips import Block, cut_clips, thinned
 from vidlbc.shards.plan import Plan, PlannedFile
 from vidlbc.shards.settings import EncodingSettings
+from vidlbc.shards.table import ClipRow
 
 if TYPE_CHECKING:  # it brings torch
     from vidlbc.codec.options import Options
@@ -120,9 +121,9 @@ def open_video(path: Path, source: PlannedFile, settings: EncodingSettings) -> C
 
 def encode_source(
     plan: Plan, source: PlannedFile, work: Path, codec: ClipCodec, open_reader: OpenReader, progress: Progress
-) -> tuple[list[tuple[dict[str, Any], Path]], FileVerdict]:
+) -> tuple[list[tuple[ClipRow, Path]], FileVerdict]:
     """The clips of one file as (row, bitstream file), and the file's verdict. A file's trouble never leaves here."""
-    clips: list[tuple[dict[str, Any], Path]] = []
+    clips: list[tuple[ClipRow, Path]] = []
     status, reason, decoder, version = "ok", "", "", ""
     if source.repeat_of is None:
         try:
@@ -175,7 +176,7 @@ def _check_content(plan: Plan, source: PlannedFile) -> None:
 
 def _encode_clips(
     plan: Plan, source: PlannedFile, work: Path, codec: ClipCodec, reader: ClipReader, progress: Progress
-) -> list[tuple[dict[str, Any], Path]]:
+) -> list[tuple[ClipRow, Path]]:
     def counted(blocks: Iterator[Block]) -> Iterator[Block]:
         while True:
             with codec.clock.stage("transfer"):
@@ -187,15 +188,15 @@ def _encode_clips(
 
     settings = plan.settings
     start = source.start or 0
-    clips: list[tuple[dict[str, Any], Path]] = []
+    clips: list[tuple[ClipRow, Path]] = []
     for clip in cut_clips(thinned(reader.blocks(), settings.step), settings.clip_frames):
         path = work / f"clip{len(clips):06d}.vlbc"
         with open(path, "w+b") as sink:
             told, reached = _compress(codec, counted(clip), sink, settings, _rate(reader, settings) or 0)
         with codec.clock.stage("files"):
-            sha256, base_sha256 = _sha256(path), told.base_bytes and _sha256(path, told.base_bytes)
+            sha256, base_sha256 = _sha256(path), _sha256(path, told.base_bytes) if told.base_bytes else None
         stop = start + (told.frames - 1) * settings.step + 1
-        row = {
+        row: ClipRow = {
             "key": plan.key(source, start, stop),
             "label": source.label,
             "label_name": None if source.label is None else plan.classes[source.label],
@@ -221,6 +222,10 @@ def _encode_clips(
             "sha256": sha256,
             "base_bytes": told.base_bytes,
             "base_sha256": base_sha256,
+            "fps": None,  # this and what follows: once the file has been read to its end
+            "verdict": "",
+            "decoder": "",
+            "decoder_version": "",
         }
         clips.append((row, path))
         start += told.frames * settings.step
@@ -245,14 +250,13 @@ def _compress(
     return report, round(report.reached, 4)
 
 
-def _describe(
-    clips: list[tuple[dict[str, Any], Path]], reader: ClipReader, verdict: str, settings: EncodingSettings
-) -> None:
+def _describe(clips: list[tuple[ClipRow, Path]], reader: ClipReader, verdict: str, settings: EncodingSettings) -> None:
     """Complete the rows with what is known only once the file has been read to its end."""
     decoder, version = _decoder(reader)
     rate = _rate(reader, settings)
     for row, _ in clips:
-        row |= {"fps": str(rate) if rate else None, "verdict": verdict, "decoder": decoder, "decoder_version": version}
+        row["fps"], row["verdict"] = str(rate) if rate else None, verdict
+        row["decoder"], row["decoder_version"] = decoder, version
 
 
 def _rate(reader: ClipReader, settings: EncodingSettings) -> Fraction | None:

@@ -3,53 +3,64 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast, get_args, get_type_hints
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# `offset` and `bytes` say where the bitstream lies in `tar`, `base_bytes` how many of them hold the base layer, where
-# there is one; `[start, stop)` are frames of the source; `reached`: dB or kbit/s that `target` came to.
-_CLIP_COLUMNS = {
-    "key": "string",
-    "label": "int64",
-    "label_name": "string",
-    "split": "string",
-    "group": "string",
-    "source": "string",
-    "source_sha256": "string",
-    "video": "string",
-    "start": "int64",
-    "stop": "int64",
-    "frames": "int64",
-    "height": "int64",
-    "width": "int64",
-    "fps": "string",
-    "qp": "int64",
-    "variant": "string",
-    "rdo": "bool",
-    "target": "string",
-    "reached": "double",
-    "codec": "string",
-    "tar": "string",
-    "offset": "int64",
-    "bytes": "int64",
-    "bits": "int64",
-    "estimated_bits": "int64",
-    "sha256": "string",
-    "base_bytes": "int64",
-    "base_sha256": "string",
-    "verdict": "string",
-    "decoder": "string",
-    "decoder_version": "string",
-}
+
+class ClipRow(TypedDict):
+    """One clip: a row of a shard's table, what `LatentShards.meta` gives, and but for its place the member KEY.json.
+
+    `[start, stop)` are frames of the source `source`, a path under the corpus's root; `video` names what the clips of
+    one video share. `fps`: coded frames a second, as "num/den". `target` and what was `reached`: dB, kbit/s or bits per
+    pixel. `codec`: fingerprint of the weights. `offset` and `bytes` say where the bitstream lies in `tar`, `base_bytes`
+    how many of them hold the base layer, where there is one. `verdict`: on the whole source.
+    """
+
+    key: str
+    label: int | None
+    label_name: str | None
+    split: str | None
+    group: str | None
+    source: str
+    source_sha256: str
+    video: str
+    start: int
+    stop: int
+    frames: int
+    height: int
+    width: int
+    fps: str | None
+    qp: int
+    variant: str | None
+    rdo: bool | None
+    target: str | None
+    reached: float | None
+    codec: str
+    tar: NotRequired[str]
+    offset: NotRequired[int]
+    bytes: int
+    bits: int
+    estimated_bits: int
+    sha256: str
+    base_bytes: int | None
+    base_sha256: str | None
+    verdict: str
+    decoder: str
+    decoder_version: str
+
+
+_ARROW = {str: "string", int: "int64", bool: "bool", float: "double"}
+_HINTS = {name: (get_args(hint) or (hint,))[0] for name, hint in get_type_hints(ClipRow).items()}
+_CLIP_COLUMNS = {name: _ARROW[kind] for name, kind in _HINTS.items()}
 
 # Since the first shards.
 _ADDED = ("variant", "rdo", "target", "reached", "base_bytes", "base_sha256")
 
 # What a row may leave open; `tar` and `offset` are told by where it lies.
-_OPEN = ("label", "label_name", "split", "group", "fps", *_ADDED)
+_OPEN = tuple(name for name, hint in get_type_hints(ClipRow).items() if type(None) in get_args(hint))
 _PLACE = ("tar", "offset")
 _TYPES = {"string": (str,), "int64": (int,), "bool": (bool,), "double": (float, int)}
 
@@ -75,7 +86,7 @@ _FILE_COLUMNS = {
 }
 
 
-def shard_table(rows: list[dict[str, Any]]) -> pa.Table:
+def shard_table(rows: Sequence[ClipRow]) -> pa.Table:
     """The clips of a shard, with a fixed schema whatever the rows hold."""
     return _table(rows, _CLIP_COLUMNS)
 
@@ -127,12 +138,17 @@ def row_fault(row: Any) -> str:
     return ""
 
 
-def same_row(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Do two rows tell the same, wherever the clip lies? A column that an older version did not write is null."""
-    return all(one.get(name) == other.get(name) for name in _CLIP_COLUMNS if name not in _PLACE)
+def different(one: ClipRow, other: ClipRow) -> list[str]:
+    """In what two rows differ, wherever the clip lies. A column that an older version did not write is null."""
+    return [name for name in _CLIP_COLUMNS if name not in _PLACE and one.get(name) != other.get(name)]
 
 
-def _table(rows: list[dict[str, Any]], columns: dict[str, str]) -> pa.Table:
+def without_place(row: ClipRow) -> ClipRow:
+    """As KEY.json has it."""
+    return cast(ClipRow, {name: value for name, value in row.items() if name not in _PLACE})
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: dict[str, str]) -> pa.Table:
     import pyarrow as pa
 
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])

@@ -19,7 +19,7 @@ from vidlbc.run.atomic_files import dump_json, publish
 from vidlbc.shards.layout import ShardFiles
 from vidlbc.shards.plan import Plan
 from vidlbc.shards.sources import FileVerdict
-from vidlbc.shards.table import shard_table, table_bytes
+from vidlbc.shards.table import ClipRow, shard_table, table_bytes, without_place
 
 
 def open_tar(work: Path, files: ShardFiles) -> tarfile.TarFile:
@@ -27,7 +27,7 @@ def open_tar(work: Path, files: ShardFiles) -> tarfile.TarFile:
     return tarfile.open(work / files.tar.name, "w", format=tarfile.USTAR_FORMAT)
 
 
-def add_clip(tar: tarfile.TarFile, row: Mapping[str, Any], bitstream: BinaryIO) -> None:
+def add_clip(tar: tarfile.TarFile, row: ClipRow, bitstream: BinaryIO) -> None:
     """Add KEY.vlbc, KEY.json (the row, without `tar` and `offset`) and, where there is a label, KEY.cls."""
     tar.addfile(member(f"{row['key']}.vlbc", row["bytes"]), bitstream)
     meta = clip_json(row)
@@ -37,9 +37,9 @@ def add_clip(tar: tarfile.TarFile, row: Mapping[str, Any], bitstream: BinaryIO) 
         tar.addfile(member(f"{row['key']}.cls", len(label)), io.BytesIO(label))
 
 
-def clip_json(row: Mapping[str, Any]) -> bytes:
+def clip_json(row: ClipRow) -> bytes:
     """What KEY.json holds."""
-    return dump_json({name: value for name, value in row.items() if name not in ("tar", "offset")})
+    return dump_json(without_place(row))
 
 
 def member(name: str, size: int) -> tarfile.TarInfo:
@@ -54,7 +54,7 @@ def finish_shard(
     plan: Plan,
     files: ShardFiles,
     work: Path,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[ClipRow],
     verdicts: Sequence[FileVerdict],
     dropped: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def finish_shard(
     tar_path = work / files.tar.name
     with tarfile.open(tar_path) as tar:  # where each bitstream lies, as a reader will find it
         offsets = {info.name: info.offset_data for info in tar}
-    placed = [{**row, "tar": files.tar.name, "offset": offsets[f"{row['key']}.vlbc"]} for row in rows]
+    placed: list[ClipRow] = [{**row, "tar": files.tar.name, "offset": offsets[f"{row['key']}.vlbc"]} for row in rows]
     table = table_bytes(shard_table(placed))
     parquet_path = work / files.parquet.name
     parquet_path.write_bytes(table)
@@ -85,7 +85,7 @@ def stats_of(
     index: int,
     tar_bytes: int,
     table: bytes,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[ClipRow],
     verdicts: Sequence[FileVerdict],
     dropped: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:

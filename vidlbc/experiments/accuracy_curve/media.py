@@ -63,7 +63,7 @@ def videos_of(parts: Iterable[LatentShards]) -> Videos:
             found.source_bytes[name] = size_of[row["source"], row["source_sha256"]]
             found.pixels[name] = video.frames * row["height"] * row["width"]
             found.seconds[name] = float(video.frames / Fraction(row["fps"])) if row["fps"] else float("nan")
-            found.splits[name] = row["split"]
+            found.splits[name] = row["split"] or ""
     return found
 
 

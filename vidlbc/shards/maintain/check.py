@@ -19,7 +19,7 @@ from vidlbc.shards.layout import ShardFiles
 from vidlbc.shards.maintain.scan import Clip, scan_tar
 from vidlbc.shards.plan import Plan, PlannedFile
 from vidlbc.shards.sources import FileVerdict
-from vidlbc.shards.table import row_fault, same_row, with_all_columns
+from vidlbc.shards.table import ClipRow, different, row_fault, with_all_columns
 from vidlbc.shards.writer import stats_digest, stats_of
 
 _STATUSES = ("ok", "damaged", "unreadable")
@@ -43,7 +43,7 @@ class ShardContents:
 
     problems: tuple[Problem, ...]
     clips: tuple[Clip, ...]
-    table: tuple[dict[str, Any], ...] | None
+    table: tuple[ClipRow, ...] | None
     stats: dict[str, Any] | None
 
 
@@ -193,7 +193,7 @@ def dropped_in(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(dropped) if good and dropped else []
 
 
-def read_table(files: ShardFiles) -> tuple[list[dict[str, Any]] | None, bytes, str]:
+def read_table(files: ShardFiles) -> tuple[list[ClipRow] | None, bytes, str]:
     """The rows of 00000.parquet (None: unreadable), the file's bytes, and what is wrong with it in words."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -234,7 +234,7 @@ def repeated(keys: Iterable[str]) -> list[str]:
     return sorted(key for key, count in Counter(keys).items() if count > 1)
 
 
-def _against_table(clips: Sequence[Clip], table: Sequence[Mapping[str, Any]]) -> list[tuple[str | None, str]]:
+def _against_table(clips: Sequence[Clip], table: Sequence[ClipRow]) -> list[tuple[str | None, str]]:
     """How 00000.parquet contradicts the tar, by clip."""
     told: list[tuple[str | None, str]] = []
     by_key = {row["key"]: row for row in table}
@@ -244,9 +244,9 @@ def _against_table(clips: Sequence[Clip], table: Sequence[Mapping[str, Any]]) ->
         row = by_key.pop(clip.row["key"], None)
         if row is None:
             told.append((clip.row["key"], "not listed, but in the tar"))
-        elif not same_row(row, clip.row):
-            names = [name for name in row if name in clip.row and row[name] != clip.row[name]]
-            told.append((clip.row["key"], f"other values than in the tar: {', '.join(names)}"))
+        elif different(row, clip.row):
+            names = ", ".join(different(row, clip.row))
+            told.append((clip.row["key"], f"other values than in the tar: {names}"))
         elif row["offset"] != clip.offset:
             told.append((clip.row["key"], f"said to lie at byte {row['offset']}, it lies at {clip.offset}"))
     told += [(key, "listed, but not whole in the tar") for key in by_key]

@@ -24,6 +24,7 @@ from vidlbc.shards.layout import MANIFEST, ShardFiles
 from vidlbc.shards.maintain.check import Problem, check_shard, read_table, repeated
 from vidlbc.shards.manifest import gather, manifest_files
 from vidlbc.shards.plan import Plan
+from vidlbc.shards.table import ClipRow
 
 REMOVED = "removed"
 _OURS = re.compile(r"(\d{5,})(\.tar|\.parquet|_stats\.json)")
@@ -163,7 +164,7 @@ def check_decoding(shards: Any, every: int, progress: Callable[[int], None] = la
     return problems
 
 
-def _decoded(shards: Any, index: int, meta: dict[str, Any]) -> str:
+def _decoded(shards: Any, index: int, meta: ClipRow) -> str:
     frames = 0
     for block in shards.codec.decompress_stream(shards.bitstream(index)):
         if block.shape[1:3] != (meta["height"], meta["width"]):

@@ -15,6 +15,7 @@ from vidlbc.shards.maintain.check import read_stats_file, read_table
 from vidlbc.shards.maintain.join import stored_sources
 from vidlbc.shards.manifest import gather
 from vidlbc.shards.plan import Plan
+from vidlbc.shards.table import ClipRow
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def list_shards(folder: str | Path, split: str | None = None) -> list[ShardLine]
     return lines
 
 
-def list_clips(folder: str | Path, split: str | None = None, label: str | None = None) -> list[dict[str, Any]]:
+def list_clips(folder: str | Path, split: str | None = None, label: str | None = None) -> list[ClipRow]:
     """The rows of all clips that can be read, of one split and of one label (name or number) where these are given."""
     plan = Plan.load(folder)
     wanted = None if label is None else label_number(plan, label)
@@ -77,7 +78,7 @@ def statistics(folder: str | Path) -> dict[str, Any]:
     """
     plan = Plan.load(folder)
     manifest = gather(plan)
-    rows: list[dict[str, Any]] = []
+    rows: list[ClipRow] = []
     for index in range(len(plan.shards)):
         files = ShardFiles(Path(folder), index)
         table, _, fault = read_table(files)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from vidlbc.errors import InputError, ShardError
 from vidlbc.shards.encode import is_done
@@ -22,6 +21,7 @@ from vidlbc.shards.manifest import Manifest, gather, write_manifest
 from vidlbc.shards.plan import Plan, PlannedFile, mark_repeats
 from vidlbc.shards.resume import begin, differences
 from vidlbc.shards.sources import FileVerdict
+from vidlbc.shards.table import ClipRow
 from vidlbc.shards.writer import add_clip, finish_shard, open_tar
 
 
@@ -124,7 +124,7 @@ def _copy_shard(merged: Plan, files: ShardFiles, origin: _From, keys: set[str]) 
     sources = part.sources[shard.first : shard.last]
     new_of = {old.video: new for old, new in zip(old_sources, sources, strict=True) if old.repeat_of is None}
     stats = contents.stats or {}
-    rows: list[dict[str, Any]] = []
+    rows: list[ClipRow] = []
     with workspace(files) as work:
         with open_tar(work, files) as tar, open(old_files.tar, "rb") as bitstreams:
             for clip in contents.clips:
@@ -132,7 +132,7 @@ def _copy_shard(merged: Plan, files: ShardFiles, origin: _From, keys: set[str]) 
                 key = part.key(source, clip.row["start"], clip.row["stop"])
                 if source.repeat_of is not None or key in keys:
                     continue
-                row = {**clip.row, "key": key, "video": source.video}
+                row: ClipRow = {**clip.row, "key": key, "video": source.video}
                 bitstreams.seek(clip.offset)
                 add_clip(tar, row, bitstreams)
                 rows.append(row)
@@ -143,11 +143,11 @@ def _copy_shard(merged: Plan, files: ShardFiles, origin: _From, keys: set[str]) 
         finish_shard(merged, files, work, rows, verdicts, dropped_in(stats))
 
 
-def _verdict(verdict: FileVerdict, source: PlannedFile, rows: Sequence[dict[str, Any]]) -> FileVerdict:
+def _verdict(verdict: FileVerdict, source: PlannedFile, rows: Sequence[ClipRow]) -> FileVerdict:
     """What became of a source in the merged folder."""
     if source.repeat_of is not None:
         empty = replace(verdict, status="ok", reason="", frames=0, clips=0, bytes=0, decoder="", decoder_version="")
         return replace(empty, repeat_of=source.repeat_of)
     clips = [row for row in rows if row["video"] == source.video]
-    sums = {name: sum(row[name] for row in clips) for name in ("frames", "bytes")}
-    return replace(verdict, repeat_of=None, clips=len(clips), **sums)
+    frames, size = sum(row["frames"] for row in clips), sum(row["bytes"] for row in clips)
+    return replace(verdict, repeat_of=None, clips=len(clips), frames=frames, bytes=size)

@@ -37,6 +37,7 @@ from vidlbc.shards.maintain.scan import is_sound
 from vidlbc.shards.manifest import write_manifest
 from vidlbc.shards.plan import Plan, PlannedFile
 from vidlbc.shards.sources import FileVerdict
+from vidlbc.shards.table import ClipRow, without_place
 from vidlbc.shards.writer import add_clip, finish_shard, open_tar
 
 Action = Literal["rewrite", "remove", "drop", "leave"]
@@ -189,24 +190,27 @@ def _without_lost(
         left.append(verdict)
     whole = {row["key"] for row in rows}
     known = {row["key"]: row for row in [*(contents.table or ()), *(clip.row for clip in contents.clips)]}
-    names = ("key", "source", "start", "stop")
-    return left, [{name: row[name] for name in names} for key, row in known.items() if key not in whole]
+    return left, [
+        {"key": key, "source": row["source"], "start": row["start"], "stop": row["stop"]}
+        for key, row in known.items()
+        if key not in whole
+    ]
 
 
 def _whole_clips(
     part: Plan, sources: Sequence[PlannedFile], files: ShardFiles, contents: ShardContents
-) -> list[tuple[dict[str, Any], int]]:
+) -> list[tuple[ClipRow, int]]:
     """(row, offset) of every clip whose bitstream is what its row says, in the order that encoding gives."""
     places = {source.video: place for place, source in enumerate(sources) if source.repeat_of is None}
 
-    def planned(row: Mapping[str, Any]) -> bool:
+    def planned(row: ClipRow) -> bool:
         place = places.get(row["video"])
         return not against_plan(part, None if place is None else sources[place], row)
 
     found = {clip.row["key"]: (clip.row, clip.offset) for clip in contents.clips if clip.sound and planned(clip.row)}
     with open(files.tar, "rb") as tar:
         for listed in contents.table or ():
-            row = {name: value for name, value in listed.items() if name not in ("tar", "offset")}
+            row = without_place(listed)
             if row["key"] not in found and planned(row) and is_sound(tar, row, listed["offset"]):
                 found[row["key"]] = row, listed["offset"]
     return sorted(found.values(), key=lambda clip: (places[clip[0]["video"]], clip[0]["start"]))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vidlbc.shards.table import row_fault
+from vidlbc.shards.table import ClipRow, row_fault
 from vidlbc.shards.writer import clip_json, member
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -29,7 +29,7 @@ _MOST_JSON = 1 << 20  # bytes; a row has some 1000
 class Clip:
     """One clip of a tar: its row (KEY.json), and where its bitstream lies. `sound`: its sha256 is the row's."""
 
-    row: dict[str, Any]
+    row: ClipRow
     offset: int
     sound: bool
 
@@ -133,7 +133,7 @@ def _check_end(file: BinaryIO, at: int, length: int, scan: Scan) -> None:
             return
 
 
-def _row(file: BinaryIO, found: _Member, scan: Scan) -> dict[str, Any] | None:
+def _row(file: BinaryIO, found: _Member, scan: Scan) -> ClipRow | None:
     """The row that KEY.json holds; None, and a fault, where it is not one that we wrote."""
     data = _read(file, found)
     try:
