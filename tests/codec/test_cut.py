@@ -63,7 +63,7 @@ def test_frames_without_a_past_begin_anywhere(
     codec_of: Callable[..., vidlbc.Codec], frames: np.ndarray, kind: str, context: bool
 ) -> None:
     codec = codec_of(kind)
-    data = codec.compress(frames, 30, context)
+    data = codec.compress(frames, 30, context=context)
     part, first = cut(data, 20, 22)
     assert first == 16 and packets_of(part) == [COUNT - 16]
     assert np.array_equal(codec.decompress(data, (20, 22)), codec.decompress(data)[20:22])
