@@ -250,19 +250,7 @@ def _fit(settings: JobSettings, corpus: Corpus, image: models.ImageModel, tempor
     image = image.to(device)
     temporal.to(device)
     logger = start_wandb(settings.wandb, settings.out)
-    loop = LoopSettings(
-        train.budget,
-        lr=train.lr,
-        weight_decay=train.weight_decay,
-        ema=train.ema,
-        bf16=train.bf16,
-        tf32=train.tf32,
-        seed=train.seed,
-        log_every=train.log_every or (100 if device.type == "cuda" else 10),
-        save_seconds=train.save_seconds,
-        val_seconds=train.val_seconds,
-        step=train.step,
-    )
+    loop = LoopSettings.of(train, log_every=train.log_every or (100 if device.type == "cuda" else 10))
     objective: SymbolRate | MotionRate = SymbolRate(image, train.bf16)
     if isinstance(temporal, MovedStage):
         objective = MotionRate(image, train.bf16, PRICE if train.rdo else None)

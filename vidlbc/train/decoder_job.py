@@ -170,16 +170,7 @@ def _fit(
     image = image.to(device)
     image.stage.to(memory_format=torch.channels_last)
     logger = start_wandb(settings.wandb, settings.out)
-    loop = LoopSettings(
-        settings.budget,
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
-        ema=settings.ema,
-        bf16=settings.bf16,
-        seed=settings.seed,
-        log_every=settings.log_every,
-        save_seconds=settings.save_seconds,
-    )
+    loop = LoopSettings.of(settings)
     objective = RefinementDistortion(image, settings.motion, settings.cuts, settings.seed, settings.bf16)
     decoder = decoder.to(device).to(memory_format=torch.channels_last)
     on_figures = None if logger is None else logger.log

@@ -151,19 +151,7 @@ def _train(
             start.stage.start_from(sample(0)[0].cpu())
     stage = start.stage.to(device).to(memory_format=torch.channels_last)
     logger = start_wandb(settings.wandb, settings.out)
-    loop = LoopSettings(
-        settings.budget,
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
-        ema=settings.ema,
-        bf16=settings.bf16,
-        tf32=settings.tf32,
-        seed=settings.seed,
-        log_every=settings.log_every or (100 if device.type == "cuda" else 20),
-        save_seconds=settings.save_seconds,
-        val_seconds=settings.val_seconds,
-        step=settings.step,
-    )
+    loop = LoopSettings.of(settings, log_every=settings.log_every or (100 if device.type == "cuda" else 20))
     validate = None
     if val and distributed.rank() == 0:
         pictures = [picture for path in spread(val, settings.eval_pictures) for picture in read_pictures(path, 1)]

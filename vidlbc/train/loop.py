@@ -13,7 +13,7 @@ of one global batch, and losses draw noise by `distributed.rand_like`, losses ar
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,12 @@ class LoopSettings:
     tf32: bool = False
     seed: int = 0
     step: str = "auto"
+
+    @classmethod
+    def of(cls, settings: Any, **others: Any) -> "LoopSettings":
+        """Those fields that the settings of a job have too, and `others`."""
+        shared = {field.name: getattr(settings, field.name) for field in fields(cls) if hasattr(settings, field.name)}
+        return cls(**shared | others)
 
 
 @dataclass(frozen=True)
