@@ -1,12 +1,14 @@
 # vidlbc: every target sets up .venv by itself; needs only make and Python 3.11 to 3.13.
-PYTHON  ?= $(shell command -v python3.11 2>/dev/null || command -v python3 2>/dev/null || echo python3.11)
+# The first of some names that runs: a name may be there and start nothing (pyenv's of a version that is not chosen).
+runs     = $(firstword $(shell for p in $(1); do "$$p" -c 0 2>/dev/null && echo "$$p"; done) $(firstword $(1)))
+PYTHON  ?= $(call runs,python3.11 python3)
 VENV    := .venv
 PY      := $(VENV)/bin/python
 STAMP   := $(VENV)/.installed
 BARE    := .venv-bare
 PY313   := .venv-py313
-PYTHON313 ?= $(shell command -v python3.13 2>/dev/null || echo python3.13)
-PYTHON312 ?= $(shell command -v python3.12 2>/dev/null || echo python3.12)
+PYTHON313 ?= $(call runs,python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python))
+PYTHON312 ?= $(call runs,python3.12 $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python))
 DEMO    := out/demo
 # More tests or other settings: make test ARGS="tests/video -x", make demo ARGS="temporal=lstm"
 ARGS    ?=
