@@ -47,7 +47,7 @@ $(BARE)/.installed: tools/setup_env.py
 
 test-py313: $(PY313)/.installed ## the wheel, Python 3.13, numpy 2, no CompressAI: its demo, encode, decode, then the quick tests (6 GB)
 	@cd $$(mktemp -d) && export PYTHONSAFEPATH=1 && $(CURDIR)/$(PY313)/bin/vidlbc demo && \
-	$(CURDIR)/$(PY313)/bin/vidlbc encode input=out/demo/videos/test output=shards && \
+	$(CURDIR)/$(PY313)/bin/vidlbc encode input=out/demo/videos/right output=shards && \
 	$(CURDIR)/$(PY313)/bin/vidlbc decode input=shards output=decoded
 	@PYTHONPATH=$(CURDIR) $(PY313)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
 
