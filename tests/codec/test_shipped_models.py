@@ -87,7 +87,7 @@ def test_a_card_names_every_part(name: str) -> None:
         if config.parent.parent.name == "temporal":
             assert f"temporal/{config.parent.name}/model.safetensors" in card
         assert json.loads(config.read_text())["format"] == models.FORMAT
-    assert "# Model card: `" + name + "`" in card and "## Limits" in card and "## Licence" in card
+    assert "# Model card: `" + name + "`" in card and "## Bias, risks and limitations" in card and "## Licence" in card
 
 
 def test_all_are_at_most_40_mb() -> None:

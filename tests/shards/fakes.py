@@ -75,6 +75,9 @@ class FakeCodec:
         sink.write(json.dumps([len(sizes), *shape]).encode().rjust(64))
         return FakeReport(len(sizes), sum(sizes) + 64, 8.0 * sum(sizes) + 0.25, *shape, qp)
 
+    def compress_to_target(self, *args: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
     def decompress_stream(self, source: bytes) -> Iterator[np.ndarray]:
         try:
             frames, height, width = json.loads(source[-64:])

@@ -37,7 +37,8 @@ from vidlbc.codec.image_codec import ImageCodec
 from vidlbc.codec.inputs import frame_rate, frames_tensor, repack
 from vidlbc.codec.options import CodingOptions, Options
 from vidlbc.codec.prior.grid import to_grid
-from vidlbc.codec.rate_control import Target, compress_to_target
+from vidlbc.codec.rate_control import Target, TargetReport, compress_to_target
+from vidlbc.codec.refinement import VideoDecoder
 from vidlbc.codec.temporal_stage import TemporalStage
 from vidlbc.errors import BitstreamError, InputError, WeightsMismatch
 
@@ -64,10 +65,8 @@ class Decoded(NamedTuple):
 class Codec(ImageCodec):
     """See the module. Frames are uint8 (T, H, W, 3) RGB; T >= 1, H and W >= 16. `max_pixels`: see `load`."""
 
-    max_pixels = MAX_PIXELS
     moves = False  # whether frames are predicted from moved pictures
-    # Whether `decompress` gives what frames are predicted from; None: of streams whose blocks may be copied.
-    shows_references: bool | None = False
+    shows_references: bool | None = False  # see MovedCodec
 
     def __init__(
         self,
@@ -76,8 +75,11 @@ class Codec(ImageCodec):
         temporal_digest: bytes,
         device: str = "auto",
         precision: str = "fp32",
+        decoder: tuple[VideoDecoder, bytes] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ):
-        super().__init__(image, device, precision)
+        super().__init__(image, device, precision, decoder)
+        self.max_pixels = max_pixels
         self.temporal = to_grid(temporal).to(self.device)
         self.kind = temporal.kind
         self._digest = hashlib.sha256(image.digest + temporal_digest).digest()[:16]
@@ -133,8 +135,14 @@ class Codec(ImageCodec):
         if psnr is None and bitrate is None:
             self.compress_stream([frames], sink, qp, **options)
         else:
-            compress_to_target(self, frames, sink, Target.one_of(psnr=psnr, bitrate=bitrate), **options)
+            self.compress_to_target(frames, sink, Target.one_of(psnr=psnr, bitrate=bitrate), **options)
         return sink.getvalue()
+
+    def compress_to_target(
+        self, frames: np.ndarray | Tensor, sink: BinaryIO, target: Target, **options: Unpack[Options]
+    ) -> TargetReport:
+        """The bitstream of uint8 (T, H, W, 3) that meets the target best; see vidlbc.codec.rate_control."""
+        return compress_to_target(self, frames, sink, target, **options)
 
     def compress_stream(
         self, blocks: Iterable[np.ndarray | Tensor], sink: BinaryIO, qp: int = 32, **options: Unpack[Options]

@@ -74,7 +74,7 @@ class FramePool:
     @property
     def lanes(self) -> int:
         """How many clips side by side keep the device busy: while one waits for its own past, another does not."""
-        self._start()
+        self.start()
         if self.device.type != "cpu":
             return _GPU_LANES
         return _CPU_LANES if self._workers > 1 else 1
@@ -97,13 +97,13 @@ class FramePool:
 
     def among(self, fn: Callable[[], T]) -> "Future[T]":
         """Run `fn` on the threads of `each`, after what they were given before."""
-        self._start()
+        self.start()
         assert self._frames is not None
         return self._frames.submit(torch.inference_mode()(fn))
 
     def ahead(self, fn: Callable[[], Any]) -> "Future[Any]":
         """Run `fn` on one thread of its own: what goes frame by frame within a clip; several clips go side by side."""
-        self._start()
+        self.start()
         assert self._serial is not None
         return self._serial.submit(fn)
 
@@ -119,7 +119,7 @@ class FramePool:
 
     def beside(self, fn: Callable[[], T]) -> "Future[T]":
         """Run `fn` beside the task of `ahead` that needs its result later; at once where there is one thread."""
-        self._start()
+        self.start()
         assert self._beside is not None
         if self._workers > 1 and self.device.type == "cpu":
             return self._beside.submit(torch.inference_mode()(fn))
@@ -129,11 +129,12 @@ class FramePool:
 
     def after(self, fn: Callable[[], Any]) -> "Future[Any]":
         """Run `fn` on what a task of `ahead` has finished with, leaving most of the threads to those tasks."""
-        self._start()
+        self.start()
         assert self._followers is not None
         return self._followers.submit(torch.inference_mode()(fn))
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Make sure that the threads run; in the main thread: as many as it may use."""
         # The count is the calling thread's own in OpenMP builds: only the main thread's says how many are wanted. Other
         # threads must not wait here: the main one may be waiting for their tasks, to start executors of another size.
         main = threading.current_thread() is threading.main_thread()

@@ -27,9 +27,18 @@ from vidlbc.run.stage_clock import StageClock
 
 
 class ImageCodec:
-    """Frames are uint8 (T, H, W, 3) RGB; H and W >= 16. Lists over levels are fine to coarse."""
+    """Frames are uint8 (T, H, W, 3) RGB; H and W >= 16. Lists over levels are fine to coarse.
 
-    def __init__(self, image: models.ImageModel, device: str = "auto", precision: str = "fp32"):
+    `decoder`: refines frames from those before them, and its digest (see `vidlbc.codec.models.load_video_decoder`).
+    """
+
+    def __init__(
+        self,
+        image: models.ImageModel,
+        device: str = "auto",
+        precision: str = "fp32",
+        decoder: tuple[VideoDecoder, bytes] | None = None,
+    ):
         """Raises InputError where there is no such device or precision."""
         if precision not in ("fp32", "bf16"):
             raise InputError(f"unknown precision {precision!r}: expected fp32 or bf16")
@@ -38,7 +47,7 @@ class ImageCodec:
         self.image = image.to(self.device)
         self.stage = self.image.stage.to(memory_format=torch.channels_last)
         self._pool = FramePool(self.device, precision)
-        self.refiner: Refiner | None = None
+        self.refiner = None if decoder is None else Refiner(self.stage, *decoder, self._pool)
         self._analysis = Traced(self._analysis_step)
         self._synthesis, self._pictures = Traced(self._synthesis_step), Traced(self._pictures_step)
 
@@ -51,6 +60,10 @@ class ImageCodec:
     def lanes(self) -> int:
         """Clips that are best encoded side by side, each in a thread of its own. To be asked for in the main thread."""
         return self._pool.lanes
+
+    def start_threads(self) -> None:
+        """As many as the main thread may use, where others than the main thread will be the first to use the codec."""
+        self._pool.start()
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -116,11 +129,6 @@ class ImageCodec:
         else:
             parts = self._pool.map(lambda own, *levels: run(own, *levels)[:, :height, :width], qps, *latents)
         return torch.cat(parts).cpu().numpy()
-
-    def refine_with(self, decoder: VideoDecoder, digest: bytes) -> None:
-        """From now on `decompress` refines frames from those before them (see
-        `vidlbc.codec.models.load_video_decoder`)."""
-        self.refiner = Refiner(self.stage, decoder, digest, self._pool)
 
     def _shown(self, header: Header) -> Callable[[Sequence[Tensor]], np.ndarray]:
         """Takes the latents of a clip's padded frames, block after block; gives uint8 (n, H, W, 3)."""

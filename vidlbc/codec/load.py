@@ -45,14 +45,8 @@ def load(
     path = folder / "temporal" / kind
     stage, digest = models.no_context(image) if kind == "none" else models.load_temporal(path, image)
     if isinstance(stage, MovedStage):
-        codec: Codec = MovedCodec(image, stage, digest, device, precision, effort, keyint)
-    else:
-        if keyint:
-            raise InputError(f"keyint={keyint}: temporal stage {kind!r} of model {name} has no key frames, expected 0")
-        codec = Codec(image, stage, digest, device, precision)
-    if refine and not codec.moves:
-        codec.refine_with(*models.load_video_decoder(folder, image))
-    if codec.moves:
-        codec.shows_references = refine
-    codec.max_pixels = max_pixels
-    return codec
+        return MovedCodec(image, stage, digest, device, precision, effort, keyint, refine, max_pixels)
+    if keyint:
+        raise InputError(f"keyint={keyint}: temporal stage {kind!r} of model {name} has no key frames, expected 0")
+    decoder = models.load_video_decoder(folder, image) if refine else None
+    return Codec(image, stage, digest, device, precision, decoder, max_pixels)

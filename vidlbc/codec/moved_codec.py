@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vidlbc.codec.bitstream import Header, Reader
-from vidlbc.codec.codec import Codec, Decoded, Keep
+from vidlbc.codec.codec import MAX_PIXELS, Codec, Decoded, Keep
 from vidlbc.codec.coding import EncodeReport, OnLevel, Priors
 from vidlbc.codec.coding.moved_decoding import decode_moved
 from vidlbc.codec.coding.moved_encoding import PRICE, MovedChooser, MovedSettings, SourceFrames
@@ -27,11 +27,11 @@ from vidlbc.errors import InputError
 
 
 class MovedCodec(Codec):
-    """As `Codec`. `effort` and `keyint`: see vidlbc.codec.load. `skip` does nothing here: every symbol is
+    """As `Codec`. `effort` and `keyint`: see vidlbc.codec.load. `shows_references`: whether `decompress` gives what
+    frames are predicted from; None: of streams whose blocks may be copied. `skip` does nothing here: every symbol is
     coded."""
 
     moves = True
-    shows_references = None
 
     def __init__(
         self,
@@ -42,8 +42,11 @@ class MovedCodec(Codec):
         precision: str = "fp32",
         effort: str = "default",
         keyint: int = 0,
+        shows_references: bool | None = None,
+        max_pixels: int = MAX_PIXELS,
     ):
-        super().__init__(image, temporal, temporal_digest, device, precision)
+        super().__init__(image, temporal, temporal_digest, device, precision, max_pixels=max_pixels)
+        self.shows_references = shows_references
         self.effort, self.keyint = EFFORTS[effort], keyint
 
     def _make_priors(self) -> Priors:

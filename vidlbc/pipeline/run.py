@@ -2,7 +2,6 @@
 
 import sys
 import time
-from contextlib import suppress
 from dataclasses import replace
 
 from vidlbc.codec import models
@@ -45,8 +44,9 @@ def run_job(settings: JobSettings) -> dict[str, object] | None:
     with distributed.group(pick_device(settings.device)):
         job = check_job(settings)
         if distributed.rank():
-            _help(settings, job, train_temporal(settings, job.corpus))
-            figures = None
+            codec, figures = train_temporal(settings, job.corpus), None
+            encode_with_first(settings.shards, codec)
+            _recognise(settings, job, codec)
         else:
             with alone(settings.out):
                 _introduce(job)
@@ -78,18 +78,13 @@ def _after_training(settings: JobSettings, job: Checked, codec: Codec) -> dict[s
     image = codec.image
     plain = Codec(image, *models.no_context(image), device=settings.device, precision=settings.precision)
     quality = measure_quality(shards, codec, plain, settings.evaluation.videos)
-    probes: dict[str, ProbeResult] = {}
-    if not job.obstacle:
-        cache, seed = settings.out / "features", settings.train.seed
-        try:
-            probes = recognise(settings.shards, codec, settings.evaluation, cache, seed, job.split)
-            write_results(settings.out / "probes", probes, job.corpus.classes)
-        except InputError as error:
-            # Known only now: too few of the files could be read. All else that was measured still counts.
-            job = replace(job, obstacle=str(error))
-            _say(f"recognition is left out: {error}")
+    probes, obstacle = _recognise(settings, job, codec)
+    if probes:
+        write_results(settings.out / "probes", probes, job.corpus.classes)
+    elif not job.obstacle:
+        _say(f"recognition is left out: {obstacle}")
     figures = collect(settings, codec, manifest, encoding, quality, probes, verified)
-    figures |= {"split": job.split, "recognition_left_out": job.obstacle}
+    figures |= {"split": job.split, "recognition_left_out": obstacle}
     files = write_report(settings, shards, codec, quality, probes, figures)
     print()
     print(table(settings, figures, probes))
@@ -102,13 +97,16 @@ def _after_training(settings: JobSettings, job: Checked, codec: Codec) -> dict[s
     return figures
 
 
-def _help(settings: JobSettings, job: Checked, codec: Codec) -> None:
-    """What ranks other than 0 do after training."""
-    encode_with_first(settings.shards, codec)
-    if not job.obstacle:
-        cache, seed = settings.out / "features", settings.train.seed
-        with suppress(InputError):  # the first rank has the same, and tells
-            recognise(settings.shards, codec, settings.evaluation, cache, seed, job.split)
+def _recognise(settings: JobSettings, job: Checked, codec: Codec) -> tuple[dict[str, ProbeResult], str | None]:
+    """Results by what heads saw, or none and why. All ranks take part."""
+    if job.obstacle:
+        return {}, job.obstacle
+    cache, seed = settings.out / "features", settings.train.seed
+    try:
+        return recognise(settings.shards, codec, settings.evaluation, cache, seed, job.split), None
+    except InputError as error:
+        # Known only now: too few of the files could be read. All else that was measured still counts.
+        return {}, str(error)
 
 
 def _encode(settings: JobSettings, job: Checked, codec: Codec) -> tuple[Manifest, tuple[int, float]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Unpack, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Unpack
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from vidlbc.shards.table import ClipRow
 
 if TYPE_CHECKING:  # it brings torch
     from vidlbc.codec.options import Options
+    from vidlbc.codec.rate_control import Target, TargetReport
 
 Progress = Callable[[int], None]  # frames finished since the last call
 
@@ -62,6 +63,10 @@ class ClipCodec(Protocol):
     def compress_stream(
         self, blocks: Iterable[Block], sink: BinaryIO, qp: int = 32, **options: Unpack[Options]
     ) -> EncodeReport: ...
+
+    def compress_to_target(
+        self, frames: np.ndarray, sink: BinaryIO, target: Target, **options: Unpack[Options]
+    ) -> TargetReport: ...
 
 
 class ClipReader(Protocol):
@@ -236,17 +241,14 @@ def _compress(
     codec: ClipCodec, clip: Iterator[Block], sink: BinaryIO, settings: EncodingSettings, fps: float | Fraction
 ) -> tuple[EncodeReport, float | None]:
     """What was written, and what a target reached. A target needs the whole clip in memory: up to `clip_frames`."""
+    options: Options = {"context": settings.context, "fps": fps, "variant": settings.variant, "rdo": settings.rdo}
     if settings.target is None:
-        told = codec.compress_stream(
-            clip, sink, qp=settings.qp, context=settings.context, fps=fps, variant=settings.variant, rdo=settings.rdo
-        )
-        return told, None
-    from vidlbc.codec.rate_control import RateControlled, Target, compress_to_target
+        return codec.compress_stream(clip, sink, qp=settings.qp, **options), None
+    from vidlbc.codec.rate_control import Target
 
     target = Target(*settings.target)
     target.check_rate(fps)
-    frames, searching = np.concatenate(list(clip)), cast(RateControlled, codec)
-    report = compress_to_target(searching, frames, sink, target, context=settings.context, fps=fps, rdo=settings.rdo)
+    report = codec.compress_to_target(np.concatenate(list(clip)), sink, target, **options)
     return report, round(report.reached, 4)
 
 

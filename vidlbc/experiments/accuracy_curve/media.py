@@ -90,7 +90,7 @@ class Media:
             }
             if builders or sizes:
                 for codec in (shards.codec, *others.values()):
-                    _take_all_threads(codec, shards)
+                    codec.start_threads()
                 work = partial(_read_coded, shards.codec, builders, sizes, others)
                 title = f"read {shards.codec.kind} qp {shards.plan.settings.qp}, {split}"
                 self._keep(split, build_features(shards, builders, work, title, "video"))
@@ -211,11 +211,3 @@ def _read_pixels(
         return {name: builder.tokens(key, read(shards, row, total, builder.wanted(key, total)), total)}
     except VideoError as error:
         return {name: error}
-
-
-def _take_all_threads(codec: Codec, shards: LatentShards) -> None:
-    """Its first use on the main thread decides how many threads a codec has (vidlbc.codec.frame_pool); others use
-    it here."""
-    if len(shards):
-        row = shards.meta(0)
-        codec.compress(np.zeros((1, row["height"], row["width"], 3), np.uint8), qp=row["qp"])
