@@ -113,6 +113,7 @@ class Options:
     every: int | None = option(None, "only every n-th frame is coded; null: all")
     max_side: int | None = option(None, "longest side in pixels; larger videos are scaled down")
     backend: str = option("auto", "video decoder: auto, pyav, decord or opencv")
+    deinterlace: bool = option(False, "part the fields of interlaced videos, one frame for one; by PyAV alone")
     deadline_s: float = option(60.0, "seconds without a frame after which a file's decoder is killed")
     processes: int = option(1, "encoding processes on this machine, with launcher=local")
     launcher: str = option(
@@ -140,6 +141,7 @@ def main(config: DictConfig) -> None:
         every=config.every,
         effort=config.effort,
         keyint=config.keyint,
+        deinterlace=config.deinterlace,
     )
     ray, slurm = launchers(config)
     corpus = read_annotations(config.input, config.labels, fold=config.fold, form=config.form)

@@ -34,6 +34,7 @@ class DataOptions:
     max_side: int | None = option(None, "longest side in pixels; larger videos are scaled down")
     clip_frames: int = option(256, "longer videos are cut into clips of at most this many frames")
     deadline_s: float = option(60.0, "seconds without a frame after which a file's decoder is killed")
+    deinterlace: bool = option(False, "part the fields of interlaced videos in what is encoded; by PyAV alone")
 
 
 @dataclass
@@ -240,6 +241,7 @@ def settings_of(config: DictConfig) -> JobSettings:
         launcher=config.launcher,
         ray=RaySettings(**config.ray),
         deadline_s=data.deadline_s,
+        deinterlace=data.deinterlace,
         wandb=config.wandb,
     )
 

@@ -107,6 +107,7 @@ def shard_settings(settings: JobSettings) -> EncodingSettings:
         rdo=bool(settings.rdo),
         effort=settings.effort,
         keyint=settings.keyint,
+        deinterlace=settings.deinterlace,
     )
 
 

@@ -25,7 +25,7 @@ INPUT_NAMES = {"latents": "latents", "decoded": "decoded frames", "pixels": "sou
 _BESIDE = "x265"
 _LISTED = 200  # files that were not sound; all are in the manifest
 _PLACES = 600  # of a training curve
-_DATA_OPTIONS = ("root", "labels", "fold", "form", "holdout", "clip_frames", "max_side", "deadline_s")
+_DATA_OPTIONS = ("root", "labels", "fold", "form", "holdout", "clip_frames", "max_side", "deadline_s", "deinterlace")
 
 
 def write_page(

@@ -167,5 +167,5 @@ def spread(shards: LatentShards, count: int) -> list[int]:
     """Up to `count` clips, evenly spread: of sound files, where there are any (a damaged one may decode otherwise next
     time)."""
     verdicts = [shards.meta(i)["verdict"] for i in range(len(shards))]
-    good = [i for i, verdict in enumerate(verdicts) if verdict == "ok"] or list(range(len(shards)))
+    good = [i for i, verdict in enumerate(verdicts) if verdict.startswith("ok")] or list(range(len(shards)))
     return [good[i] for i in sorted({round(p) for p in np.linspace(0, len(good) - 1, min(count, len(good)))})]

@@ -87,6 +87,7 @@ class JobSettings:
     launcher: str = "local"
     ray: RaySettings = field(default_factory=RaySettings)
     deadline_s: float = 60.0
+    deinterlace: bool = False
     psnr: float | None = None
     bitrate: float | None = None
     rdo: bool | None = None

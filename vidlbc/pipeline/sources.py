@@ -59,6 +59,7 @@ def stored_frames_at(
             max_side=max_side,
             backend=settings.backend,
             deadline_s=settings.deadline_s,
+            deinterlace=settings.deinterlace,
         )
         for block in reader.blocks():
             here = indices[(indices >= found) & (indices < found + len(block))] - found

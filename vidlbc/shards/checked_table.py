@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _TAR_BLOCK = 512  # a clip takes several of them
 _ROW_BYTES, _TABLE_BYTES = 1 << 16, 1 << 20  # uncompressed, at most: of a row, and besides
+_TIME_BYTES, _MAX_TIMES = 16, 1 << 22  # of a frame's time; of a row's at most
 _REQUIRED = (
     "key",
     "source",
@@ -31,20 +32,22 @@ _REQUIRED = (
 )
 
 
-def read_clips(files: ShardFiles, classes: int) -> pa.Table:
-    """The clips of a shard, one a row, checked before memory is reserved. `classes`: how many labels there are.
+def read_clips(files: ShardFiles, classes: int, clip_frames: int) -> pa.Table:
+    """The clips of a shard, one a row, checked before memory is reserved. `classes`: how many labels there are;
+    `clip_frames`: frames of a clip at most.
 
     Raises ShardError where the table is damaged, or says what the shard cannot hold.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    row_bytes = _ROW_BYTES + min(_TIME_BYTES * clip_frames, _MAX_TIMES)
     try:
         tar_bytes = files.tar.stat().st_size
         with pq.ParquetFile(files.parquet) as parquet:
             about = parquet.metadata
             size = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
-            if about.num_rows > tar_bytes // _TAR_BLOCK or size > about.num_rows * _ROW_BYTES + _TABLE_BYTES:
+            if about.num_rows > tar_bytes // _TAR_BLOCK or size > about.num_rows * row_bytes + _TABLE_BYTES:
                 raise ValueError(f"{about.num_rows} rows of {size} bytes for a tar of {tar_bytes}")
             table = with_all_columns(parquet.read())
         table.validate(full=True)

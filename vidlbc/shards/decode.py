@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -68,8 +69,11 @@ def decode_shards(
             earlier = outputs.done(target, made_of[source])
             if earlier is None:
                 rate = fps or clip_rate(shards, rows[0])
+                times = None if fps else clip_times(shards, rows)
+                aspect = clip_aspect(shards, rows[0])
                 with outputs.writing(target, made_of[source], form == "png") as written:
-                    written.frames = write_frames(path, _frames(shards, rows), form, rate, crf)
+                    frames = _frames(shards, rows)
+                    written.frames = write_frames(path, frames, form, rate, crf, times, aspect)
                 result = DecodedVideo(source, target, written.frames)
             else:
                 result = DecodedVideo(source, target, earlier, earlier=True)
@@ -86,6 +90,8 @@ def _made_of(shards: LatentShards, rows: list[int], form: str, fps: Any, crf: in
     digest = hashlib.sha256(f"{form} {fps} {crf if form == 'mp4' else ''} {_shows(shards)}".encode())
     for row in rows:
         digest.update(shards.table["sha256"][row].as_py().encode())
+        if times := shards.meta(row).get("times"):
+            digest.update(repr(times).encode())
     return digest.hexdigest()
 
 
@@ -105,12 +111,36 @@ def clip_rate(shards: LatentShards, index: int) -> Fraction:
     return Fraction(text)
 
 
-def write_frames(path: Path, frames: Iterator[np.ndarray], form: str, fps: Any, crf: int = 18) -> int:
-    """Write (H, W, 3) uint8 frames as `path`.mp4 or into the folder `path`; returns how many."""
+def clip_times(shards: LatentShards, rows: Sequence[int]) -> list[int] | None:
+    """When the frames of a video's clips are shown, rising microseconds; None: at a constant rate, or not all known."""
+    times = [time for row in rows for time in shards.meta(row).get("times") or ()]
+    known = len(times) == sum(shards.meta(row)["frames"] for row in rows)
+    return times if known and all(a < b for a, b in pairwise(times)) else None
+
+
+def clip_aspect(shards: LatentShards, index: int) -> Fraction:
+    """Width of a clip's pixels to their height. Raises ShardError where its row holds no such thing."""
+    text = shards.meta(index).get("aspect") or "1"
+    if not _RATE.fullmatch(text):
+        raise ShardError(f"{shards.folder}: clip {index}: aspect={text[:40]!r}, expected a fraction")
+    return Fraction(text)
+
+
+def write_frames(
+    path: Path,
+    frames: Iterator[np.ndarray],
+    form: str,
+    fps: Any,
+    crf: int = 18,
+    times: Sequence[int] | None = None,
+    aspect: Fraction = Fraction(1),
+) -> int:
+    """Write (H, W, 3) uint8 frames as `path`.mp4 or into the folder `path`; returns how many. `times`, `aspect`: see
+    vidlbc.video.write_mp4."""
     from vidlbc.video import write_mp4, write_pngs
 
     if form == "mp4":
-        return write_mp4(named(path, form), frames, fps, crf)
+        return write_mp4(named(path, form), frames, fps, crf, times, aspect)
     return write_pngs(path, frames)
 
 

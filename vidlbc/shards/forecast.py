@@ -98,7 +98,12 @@ def held_out(share: float) -> str:
 def _first_frames(file: Path, settings: EncodingSettings) -> np.ndarray:
     stop = _FRAMES * settings.step
     reader = VideoReader(
-        file, stop=stop, max_side=settings.max_side, backend=settings.backend, deadline_s=settings.deadline_s
+        file,
+        stop=stop,
+        max_side=settings.max_side,
+        backend=settings.backend,
+        deadline_s=settings.deadline_s,
+        deinterlace=settings.deinterlace,
     )
     blocks = list(reader.blocks())
     if not blocks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from vidlbc.shards.plan import Plan
 from vidlbc.shards.sources import FileVerdict
 from vidlbc.shards.table import manifest_table, table_bytes
 
+_NUMBERS = re.compile(r"\d+(\.\d+)?")
 _SUMS = ("n_failed", "n_damaged", "n_repeats", "n_clips", "frames", "pixels", "bytes", "estimated_bits")
 
 
@@ -43,7 +45,7 @@ class Manifest:
         return [file for file in self.files if file["status"] != "ok"]
 
     def summary(self) -> str:
-        """What a person wants to know, one fact a line, then every file that is not `ok`."""
+        """What a person wants to know, one fact a line: sums, every file that is not `ok`, what was noted of others."""
         ok = self.n_videos - self.n_failed - self.n_damaged
         ratio = f"the files have {self.source_bytes}, {self.source_bytes / max(1, self.bytes):.1f} times as many"
         lines = [
@@ -54,6 +56,14 @@ class Manifest:
         for file in self.troubled:
             kept = f" ({file['frames']} frames kept)" if file["status"] == "damaged" else ""
             lines.append(f"{file['status']}{kept}: {file['path']}: {file['reason']}")
+        noted: dict[str, list[str]] = {}
+        for file in self.files:
+            for note in (file.get("notes") or "").split("; "):
+                if note:
+                    noted.setdefault(_NUMBERS.sub("N", note), []).append(f"{file['path']}: {note}")
+        for found in noted.values():
+            more = f" (and {len(found) - 1} more such)" if len(found) > 1 else ""
+            lines.append(f"noted: {found[0]}{more}")
         return "\n".join(lines)
 
 

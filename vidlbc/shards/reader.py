@@ -315,7 +315,7 @@ def _read_table(plan: Plan, split: str | None, partial: bool) -> pa.Table:
                     f"{files.tar}: the tar or its table is missing or not as long as recorded; encode again"
                 )
             continue
-        tables.append(read_clips(files, len(plan.classes)))
+        tables.append(read_clips(files, len(plan.classes), plan.settings.clip_frames))
     if missing and not partial:
         raise ShardError(
             f"{plan.output}: {len(missing)} of {len(missing) + len(tables)} shards are not finished"

@@ -30,6 +30,7 @@ class EncodingSettings:
     every: int | None = None
     effort: str = "default"
     keyint: int = 0
+    deinterlace: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.qp <= 63:
@@ -75,4 +76,4 @@ class EncodingSettings:
 # `model` and `temporal` say where the weights were found; the fingerprint says what they are.
 INVISIBLE = ("block", "deadline_s", "model", "temporal")
 _TARGETS = {"psnr": ("dB", 100), "bitrate": ("kbit/s", 10**9), "bpp_per_db": ("bits per pixel", 100)}
-_LATER = ("variant", *_TARGETS, "rdo", "every", "effort", "keyint")
+_LATER = ("variant", *_TARGETS, "rdo", "every", "effort", "keyint", "deinterlace")

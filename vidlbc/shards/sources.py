@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Unpack
@@ -21,6 +21,7 @@ from vidlbc.shards.clips import Block, cut_clips, thinned
 from vidlbc.shards.plan import Plan, PlannedFile
 from vidlbc.shards.settings import EncodingSettings
 from vidlbc.shards.table import ClipRow
+from vidlbc.video.rates import off_a_constant_rate
 
 if TYPE_CHECKING:  # it brings torch
     from vidlbc.codec.options import Options
@@ -106,6 +107,11 @@ class FileVerdict:
     repeat_of: str | None
     decoder: str
     decoder_version: str
+    notes: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """`notes` only where there are some, so that what was written before they were has the same bytes."""
+        return {name: value for name, value in asdict(self).items() if value or name != "notes"}
 
 
 def open_video(path: Path, source: PlannedFile, settings: EncodingSettings) -> ClipReader:
@@ -120,6 +126,7 @@ def open_video(path: Path, source: PlannedFile, settings: EncodingSettings) -> C
         deadline_s=settings.deadline_s,
         backend=settings.backend,
         max_side=settings.max_side,
+        deinterlace=settings.deinterlace,
     )
     return reader
 
@@ -129,7 +136,7 @@ def encode_source(
 ) -> tuple[list[tuple[ClipRow, Path]], FileVerdict]:
     """The clips of one file as (row, bitstream file), and the file's verdict. A file's trouble never leaves here."""
     clips: list[tuple[ClipRow, Path]] = []
-    status, reason, decoder, version = "ok", "", "", ""
+    status, reason, decoder, version, notes = "ok", "", "", "", ""
     if source.repeat_of is None:
         try:
             with codec.clock.stage("files"):
@@ -142,7 +149,7 @@ def encode_source(
                     decoder, version = _decoder(reader)
                     codec.clock.add("video decoding", reader.spent)
                 verdict = reader.verdict
-                status, reason = verdict.status, verdict.reason
+                status, reason, notes = verdict.status, verdict.reason, "; ".join(getattr(verdict, "notes", ()))
                 _describe(clips, reader, str(verdict), plan.settings)
         except VidlbcError as error:
             # Raised, not judged: too small for the codec, changed since the plan, no worker. None of it is kept.
@@ -165,6 +172,7 @@ def encode_source(
         bytes=size,
         decoder=decoder,
         decoder_version=version,
+        notes=notes if clips else "",
     )
 
 
@@ -255,8 +263,16 @@ def _compress(
 def _describe(clips: list[tuple[ClipRow, Path]], reader: ClipReader, verdict: str, settings: EncodingSettings) -> None:
     """Complete the rows with what is known only once the file has been read to its end."""
     decoder, version = _decoder(reader)
-    rate = _rate(reader, settings)
+    rate, aspect = _rate(reader, settings), getattr(reader.info, "aspect", 1)
+    times: list[float | None] = getattr(reader, "seconds", [])
+    varies = off_a_constant_rate(times[:: settings.step])
+    first = clips[0][0]["start"] if clips else 0
     for row, _ in clips:
+        if varies:
+            shown = times[row["start"] - first : row["stop"] - first : settings.step]
+            row["times"] = [round(1e6 * ((time or 0.0) - (times[0] or 0.0))) for time in shown]
+        if aspect != 1:
+            row["aspect"] = f"{aspect.numerator}/{aspect.denominator}"
         row["fps"], row["verdict"] = str(rate) if rate else None, verdict
         row["decoder"], row["decoder_version"] = decoder, version
 

@@ -16,7 +16,9 @@ class ClipRow(TypedDict):
     `[start, stop)` are frames of the source `source`, a path under the corpus's root; `video` names what the clips of
     one video share. `fps`: coded frames a second, as "num/den". `target` and what was `reached`: dB, kbit/s or bits per
     pixel. `codec`: fingerprint of the weights. `offset` and `bytes` say where the bitstream lies in `tar`, `base_bytes`
-    how many of them hold the base layer, where there is one. `verdict`: on the whole source.
+    how many of them hold the base layer, where there is one. `verdict`: on the whole source. `times`: microseconds from
+    the source's first frame that is read, of each frame of the clip, where their rate varies; `aspect`: width of a
+    pixel to its height, as "num/den", where it is not 1.
     """
 
     key: str
@@ -50,19 +52,21 @@ class ClipRow(TypedDict):
     verdict: str
     decoder: str
     decoder_version: str
+    times: NotRequired[list[int] | None]
+    aspect: NotRequired[str | None]
 
 
-_ARROW = {str: "string", int: "int64", bool: "bool", float: "double"}
+_ARROW = {str: "string", int: "int64", bool: "bool", float: "double", list[int]: "list"}
 _HINTS = {name: (get_args(hint) or (hint,))[0] for name, hint in get_type_hints(ClipRow).items()}
 _CLIP_COLUMNS = {name: _ARROW[kind] for name, kind in _HINTS.items()}
 
 # Since the first shards.
-_ADDED = ("variant", "rdo", "target", "reached", "base_bytes", "base_sha256")
+_ADDED = ("variant", "rdo", "target", "reached", "base_bytes", "base_sha256", "times", "aspect")
 
 # What a row may leave open; `tar` and `offset` are told by where it lies.
 _OPEN = tuple(name for name, hint in get_type_hints(ClipRow).items() if type(None) in get_args(hint))
 _PLACE = ("tar", "offset")
-_TYPES = {"string": (str,), "int64": (int,), "bool": (bool,), "double": (float, int)}
+_TYPES = {"string": (str,), "int64": (int,), "bool": (bool,), "double": (float, int), "list": (list,)}
 
 _FILE_COLUMNS = {
     "path": "string",
@@ -83,6 +87,7 @@ _FILE_COLUMNS = {
     "repeat_of": "string",
     "decoder": "string",
     "decoder_version": "string",
+    "notes": "string",
 }
 
 
@@ -111,7 +116,7 @@ def with_all_columns(table: pa.Table) -> pa.Table:
 
     for name in _ADDED:
         if name not in table.column_names:
-            table = table.append_column(name, pa.nulls(len(table), pa.type_for_alias(_CLIP_COLUMNS[name])))
+            table = table.append_column(name, pa.nulls(len(table), _arrow_type(_CLIP_COLUMNS[name])))
     return table.select(list(_CLIP_COLUMNS))
 
 
@@ -125,13 +130,17 @@ def row_fault(row: Any) -> str:
         value = row.get(name)
         if value is None and name in _OPEN:
             continue
-        if type(value) not in _TYPES[kind] or (isinstance(value, int) and not 0 <= value < 1 << 63):
+        values = value if kind == "list" and isinstance(value, list) else [value]
+        whole = all(type(one) is int and 0 <= one < 1 << 63 for one in values if kind in ("list", "int64"))
+        if type(value) not in _TYPES[kind] or not whole:
             return f"{name}={str(value)[:40]}"
     unknown = row.keys() - _CLIP_COLUMNS.keys()
     if unknown:
         return f"unknown field {min(unknown)[:40]}"
     if min(row["frames"], row["height"], row["width"]) < 1:
         return "a clip without frames"
+    if row.get("times") is not None and len(row["times"]) != row["frames"]:
+        return f"{len(row['times'])} times of {row['frames']} frames"
     base_bytes = row.get("base_bytes")
     if base_bytes is not None and (base_bytes > row["bytes"] or row.get("base_sha256") is None):
         return "a base layer larger than the bitstream"
@@ -148,8 +157,14 @@ def without_place(row: ClipRow) -> ClipRow:
     return cast(ClipRow, {name: value for name, value in row.items() if name not in _PLACE})
 
 
+def _arrow_type(kind: str) -> pa.DataType:
+    import pyarrow as pa
+
+    return pa.list_(pa.int64()) if kind == "list" else pa.type_for_alias(kind)
+
+
 def _table(rows: Sequence[Mapping[str, Any]], columns: dict[str, str]) -> pa.Table:
     import pyarrow as pa
 
-    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
+    schema = pa.schema([(name, _arrow_type(kind)) for name, kind in columns.items()])
     return pa.Table.from_pylist([{name: row.get(name) for name in columns} for row in rows], schema=schema)

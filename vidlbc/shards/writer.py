@@ -11,7 +11,6 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -112,7 +111,7 @@ def stats_of(
         "pixels": sum(row["frames"] * row["height"] * row["width"] for row in rows),
         "bytes": sum(row["bytes"] for row in rows),
         "estimated_bits": sum(row["estimated_bits"] for row in rows),
-        "files": [asdict(verdict) for verdict in verdicts],
+        "files": [verdict.to_json() for verdict in verdicts],
     }
     stats |= {"dropped": [dict(clip) for clip in dropped]} if dropped else {}
     return {**stats, "sha256": stats_digest(stats)}

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+MIN_SIDE = 16
 Status = Literal["ok", "damaged", "unreadable"]
 
 
@@ -27,7 +28,8 @@ class VideoInfo:
     width, height: pixels of the frames as delivered, after rotation, before any `max_side`.
     frames: the header's claim (None where the container makes none); only decoding tells the truth (`examine`).
     fps: average frames per second. duration: seconds, None when unknown.
-    rotation: degrees counter-clockwise that the frames were turned by, from the file's display matrix.
+    rotation: degrees counter-clockwise that the frames were turned by, from the file's display matrix, after they were
+    mirrored left to right if `mirrored`. aspect: width of a pixel to its height, as shown.
     """
 
     path: str
@@ -41,14 +43,20 @@ class VideoInfo:
     rotation: int
     backend: str
     backend_version: str
+    mirrored: bool = False
+    aspect: Fraction = Fraction(1)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; fps becomes the string "num/den"."""
-        return {**self.__dict__, "fps": f"{self.fps.numerator}/{self.fps.denominator}"}
+        """A JSON-ready dictionary; fps and aspect become strings "num/den"."""
+        return {**self.__dict__, "fps": _written(self.fps), "aspect": _written(self.aspect)}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> VideoInfo:
-        return cls(**{**fields, "fps": Fraction(fields["fps"])})
+        return cls(**{**fields, "fps": Fraction(fields["fps"]), "aspect": Fraction(fields["aspect"])})
+
+
+def _written(value: Fraction) -> str:
+    return f"{value.numerator}/{value.denominator}"
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class Verdict:
 
     ok: every frame asked for decoded cleanly. damaged: `frames` leading frames did, then `reason`. unreadable: none
     did. frames counts from the file's frame 0, also when reading began later; with `stop` it counts up to there.
+    notes: in what the frames that were given are not what a player shows, or when.
     """
 
     status: Status
@@ -64,13 +73,13 @@ class Verdict:
     reason: str
     backend: str
     backend_version: str
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        if self.status == "ok":
-            return "ok"
-        if self.status == "damaged":
-            return f"damaged ({self.frames} frames): {self.reason}"
-        return f"unreadable: {self.reason}"
+        if self.status == "unreadable":
+            return f"unreadable: {self.reason}"
+        told = "ok" if self.status == "ok" else f"damaged ({self.frames} frames): {self.reason}"
+        return f"{told}; noted: {'; '.join(self.notes)}" if self.notes else told
 
     def with_reason(self, reason: str) -> Verdict:
         return replace(self, reason=reason)
@@ -125,7 +134,11 @@ class Picture(NamedTuple):
 
 
 class Backend(Protocol):
-    """Decodes one file inside a decoder process. `__init__(path)` raises Unreadable or Missing."""
+    """Decodes one file inside a decoder process. `__init__(path)` raises Unreadable or Missing.
+
+    One may also have `notes`, a list of str (see Verdict), complete once the pictures have been read; and
+    `deinterlace`, set to True before where fields are to be parted.
+    """
 
     name: str
     version: str
@@ -140,8 +153,11 @@ class Backend(Protocol):
 
 
 def fitted_size(height: int, width: int, max_side: int | None) -> tuple[int, int]:
-    """The size (height, width) whose longest side is at most max_side, same proportions; never larger than given."""
+    """The size (height, width) whose longest side is at most max_side, same proportions; never larger than given.
+
+    The shorter side keeps at least 16 pixels, which is what the codec takes: of a strip the longer one may be longer.
+    """
     if max_side is None or max(height, width) <= max_side:
         return height, width
-    scale = max_side / max(height, width)
+    scale = min(1.0, max(max_side / max(height, width), MIN_SIDE / min(height, width)))
     return max(1, round(height * scale)), max(1, round(width * scale))

@@ -24,7 +24,7 @@ from vidlbc.video.process import Gone, give_back, lease
 @dataclass(frozen=True)
 class Request:
     """What to decode. indices (sorted, unique) select frames; otherwise start <= index < stop. ship: send the frames,
-    not only their times. max_side: pixels of the longest side, None for untouched."""
+    not only their times. max_side: pixels of the longest side, None for untouched. deinterlace: part fields."""
 
     start: int = 0
     stop: int | None = None
@@ -32,6 +32,7 @@ class Request:
     ship: bool = True
     max_side: int | None = None
     block: int = 16
+    deinterlace: bool = False
 
     def __post_init__(self) -> None:
         if self.start < 0 or (self.stop is not None and self.stop <= self.start):
@@ -123,7 +124,8 @@ def _decode(path: str, request: Request, deadline_s: float, backend: str) -> Gen
                 if message["status"] == "missing":
                     raise InputError(message["reason"])
                 fit = message["status"] == "ok"
-                verdict = Verdict(message["status"], message["frames"], message["reason"], name, version)
+                notes = tuple(message["notes"])
+                verdict = Verdict(message["status"], message["frames"], message["reason"], name, version, notes)
                 yield Outcome(verdict, message["settled"], message["spent"])
                 return
     except Gone as error:

@@ -5,7 +5,8 @@ conceals: over 96 bit-flipped copies of real clips it handed out a changed frame
 with it in 8, and over 201 sound files neither complained once. One thread: frame and slice threads have deadlocked
 in published FFmpeg builds, and several workers use several cores better.
 
-The first video stream is read, cover pictures aside. Rotation metadata is applied; sample aspect ratio is not.
+FFmpeg's choice among the video streams is read (`film_of`). The display matrix is applied, turned and
+mirrored; untagged colours of HD are BT.709. What is read but not as a viewer would see it is in `notes`.
 """
 
 from __future__ import annotations
@@ -13,28 +14,37 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain, islice
 from typing import Any
 
 import av
 import numpy as np
 from av.video.frame import PictureType, VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 
 from vidlbc.video.avi_index import empty_chunks
 from vidlbc.video.backends import first_line
 from vidlbc.video.contract import Damage, Picture, Unreadable, VideoInfo, fitted_size
 from vidlbc.video.cut_end import Steps
-from vidlbc.video.pyav_open import open_file
+from vidlbc.video.placement import Placement
+from vidlbc.video.pyav_open import film_of, films, open_file
 from vidlbc.video.raw_yuv import RawFormat, parse_name
 
 # Matroska states a duration; a cut file is told by frames that end this many seconds, or three frames, earlier.
 _DURATION_SLACK = 0.2
 _HIDES_NO_FRAMES = ("h264", "hevc")  # one packet, one frame; VP8, VP9 and MPEG-4 have packets that show nothing
+_HELD_PACKETS = 1000  # of a transport stream, until its first key frame: half a minute
+_AFTER_JOIN = 8  # packets in which a joined recording's key frame follows the packet that its joining damaged
+_JUMP = 0.5  # seconds from one packet to the next that only a joined recording makes
+_HD = 720  # rows from which untagged colours are BT.709, as players have it
+_SQUARE = 0.02  # pixels that are no wider or narrower than so are not worth a word
+_UNSPECIFIED, _PQ, _HLG = 2, 16, 18  # colour matrix and transfer functions of ITU-T H.273
 
 
 class PyavBackend:
     name = "pyav"
     version = f"{av.__version__} (libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))})"
+    deinterlace = False  # set before `pictures` is called
 
     def __init__(self, path: str) -> None:
         av.logging.set_level(av.logging.PANIC)
@@ -42,9 +52,13 @@ class PyavBackend:
         self._empty_chunks: int | None = None  # of an AVI whose index is whole
         self._raw: RawFormat | None = parse_name(path) if path.lower().endswith(".yuv") else None
         self._container = self._open()
-        self._stream = self._first_video_stream()
-        self._rotation = 0
+        self._stream = self._film()
+        self._place = Placement()
         self._reformatter = VideoReformatter()
+        self._noted: dict[str, int] = {}  # what is noted of frames, and of how many
+        self._key_pts: int | None = None
+        self._leading = self._skipped = self._joins = 0
+        self._last_shown = self._shift = 0.0
         if self._container.format.name == "avi":
             self._empty_chunks = empty_chunks(path, self._stream.index)
 
@@ -62,74 +76,214 @@ class PyavBackend:
         except (av.FFmpegError, ValueError, OSError) as error:
             raise Unreadable(f"is no video file, or its header is damaged or cut off ({_cause(error)})") from error
 
-    def _first_video_stream(self) -> Any:
+    def _film(self) -> Any:
         name = self._container.format.name
         if name == "image2" or name.endswith("_pipe"):
             raise Unreadable("is a picture, not a video", settled=True)
-        videos = list(self._container.streams.video)
-        films = [s for s in videos if not s.disposition & s.disposition.attached_pic]
-        if not films:
+        stream = film_of(self._container)
+        if stream is None:
+            videos = self._container.streams.video
             what = "a cover picture only" if videos else ", ".join(sorted({s.type for s in self._container.streams}))
             raise Unreadable(f"holds no video stream ({what or 'no stream at all'})", settled=True)
-        stream = films[0]
         if stream.codec_context is None:
             raise Unreadable("its video codec is unknown to FFmpeg")
         stream.codec_context.thread_count = 1
         stream.codec_context.options = {"err_detect": "explode"}
         return stream
 
+    @property
+    def notes(self) -> list[str]:
+        """What a viewer would see otherwise, once the frames have been read."""
+        others = [s for s in films(self._container) if s.index != self._stream.index]
+        notes = [f"stream {s.index} is not read ({_described(s)})" for s in others]
+        if self._skipped:
+            notes.append(f"{self._skipped} leading pictures left out, which need some before the file's first")
+        if self._joins:
+            notes.append(f"{self._joins + 1} recordings in one, their timestamps joined")
+        aspect = self._aspect()
+        if abs(aspect - 1) > _SQUARE:
+            notes.append(f"pixels are {aspect.numerator}:{aspect.denominator} wide")
+        frames = self._noted.get("", 0)
+        for what, count in self._noted.items():
+            if what:
+                notes.append(what if count == frames else f"{count} of {frames} frames {what}")
+        if self._place.odd:
+            notes.append(f"to be turned by {self._place.odd:.0f} degrees, which is not done")
+        return notes
+
     def pictures(self) -> Iterator[Picture]:
+        frames = self._frames()
+        return map(self._picture, self._progressive(frames) if self.deinterlace else frames)
+
+    def _frames(self) -> Iterator[VideoFrame]:
+        """Every frame that decodes, then Damage where they are not all."""
         packets = discarded = frames = end = 0
         seconds = None
         steps, held = Steps(), list[VideoFrame]()
-        try:
-            for packet in self._container.demux(self._stream):
-                flush = packet.size == 0 and packet.dts is None
-                packets += not flush
-                discarded += packet.is_discard
-                end = end if flush else (packet.pos or 0) + packet.size
-                if packet.is_corrupt:
-                    # what the decoder still holds is not flushed: a frame missing in between would shift the rest
-                    raise Damage(f"packet {packets - 1} is damaged in the container")
-                for frame in packet.decode():
-                    if frame.is_corrupt:
-                        raise Damage(f"frame {frames} is damaged")
-                    if frames == 0:
-                        self._rotation = _right_angle(frame.rotation)
-                    seconds = frame.time
-                    frames += 1
-                    if flush:
-                        held.append(frame)
-                    else:
-                        steps.add(self._shown_at(frame))
-                        yield self._picture(frame)
-        except (av.FFmpegError, ValueError, OSError) as error:
-            raise Damage(f"frame {frames - len(held)} does not decode ({_cause(error)})") from error
+        for packet in self._packets():
+            flush = packet.size == 0 and packet.dts is None
+            packets += not flush
+            discarded += packet.is_discard
+            end = end if flush else (packet.pos or 0) + packet.size
+            leading = not flush and self._leads(packet)
+            try:
+                decoded = packet.decode()
+            except (av.FFmpegError, ValueError, OSError) as error:
+                if not leading:
+                    raise Damage(f"frame {frames - len(held)} does not decode ({_cause(error)})") from error
+                self._skipped += 1
+                continue
+            for frame in decoded:
+                if frame.is_corrupt:
+                    raise Damage(f"frame {frames} is damaged")
+                if frames == 0:
+                    self._place = Placement.of(frame)
+                seconds = frame.time
+                frames += 1
+                if flush:
+                    held.append(frame)
+                else:
+                    steps.add(self._shown_at(frame))
+                    yield frame
         missing = self._missing(packets, discarded, frames, seconds, end)
-        good = len(held)
-        cut = missing is not None and self._empty_chunks is None
+        good, cut = len(held), missing is not None and self._empty_chunks is None
         if held and self._lacks_pictures_perhaps(held[-1]) and (cut or self._frames_promised() is None):
             good = steps.before_gap([self._shown_at(frame) for frame in held], cut=cut)
-        yield from map(self._picture, held[:good])
+        yield from held[:good]
         if missing:
             raise Damage(missing)
         if good < len(held):
             raise Damage("the file ends before pictures that belong in front of its last ones")
 
+    def _packets(self) -> Iterator[Any]:
+        """The film's packets, without those of a transport stream before its first key frame, and the last one.
+
+        Raises Damage at one that is damaged in the container: what the decoder still holds is not flushed then, for a
+        frame missing in between would shift the rest.
+        """
+        count, last = 0, None
+        packets = self._demuxed()
+        if self._container.format.name in ("mpegts", "mpeg"):
+            packets = self._from_first_key(packets)
+        while (packet := next(packets, None)) is not None:
+            if packet.is_corrupt:
+                coming = list(islice(packets, _AFTER_JOIN))
+                if not self._joined(packet, coming):
+                    raise Damage(f"packet {count} is damaged in the container")
+                packets = chain(coming, packets)
+            if last is not None and packet.is_keyframe and self._jumps(last, packet):
+                self._joins += 1
+                self._key_pts = None
+            if packet.dts is not None:
+                last = packet
+            count += not (packet.size == 0 and packet.dts is None)
+            yield packet
+
+    def _demuxed(self) -> Iterator[Any]:
+        try:
+            yield from self._container.demux(self._stream)
+        except (av.FFmpegError, ValueError, OSError) as error:
+            raise Damage(f"the container ends in damage ({_cause(error)})") from error
+
+    def _from_first_key(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """A recording may begin anywhere: what comes before its first key frame shows nothing, or nonsense."""
+        held = []
+        for packet in packets:
+            held.append(packet)
+            if packet.is_keyframe:
+                self._skipped += len(held) - 1
+                yield packet
+                break
+            if len(held) == _HELD_PACKETS or (packet.size == 0 and packet.dts is None):
+                yield from held
+                break
+        yield from packets
+
+    def _joined(self, packet: Any, coming: list[Any]) -> bool:
+        """Whether what follows is another recording: its joining, not a loss, damages the packet before it."""
+        key = next((other for other in coming if other.is_keyframe), None)
+        return self._container.format.name == "mpegts" and key is not None and self._jumps(packet, key)
+
+    def _jumps(self, before: Any, after: Any) -> bool:
+        """Whether a transport stream's clock jumps from one packet to another."""
+        if self._container.format.name != "mpegts" or before.dts is None or after.dts is None:
+            return False
+        step = float((after.dts - before.dts) * after.time_base)
+        return step < 0 or step > _JUMP + _AFTER_JOIN / float(self._fps())
+
+    def _leads(self, packet: Any) -> bool:
+        """Whether a packet is shown before the file's first key frame, though it comes after it.
+
+        An open group of pictures whose predecessor is not there begins with such; they need not decode.
+        """
+        if self._key_pts is None and packet.is_keyframe:
+            self._key_pts = packet.pts
+        leads = packet.pts is not None and self._key_pts is not None and packet.pts < self._key_pts
+        self._leading += leads
+        return leads
+
+    def _progressive(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+        """Frames without fields (FFmpeg's bwdif, one frame for one); those that are progressive stay as they are."""
+        graph: Any = None
+        damage: Damage | None = None
+        while damage is None:
+            try:
+                frame = next(frames, None)
+            except Damage as error:
+                frame, damage = None, error
+            if graph is None and frame is not None:
+                graph = _bwdif(frame, self._stream)
+            if graph is not None:
+                graph.push(frame)
+                yield from _pulled(graph)
+            if frame is None:
+                break
+        if damage is not None:
+            raise damage
+
     def _picture(self, frame: VideoFrame) -> Picture:
+        self._note(frame)
+
         def rgb(max_side: int | None) -> np.ndarray:
             height, width = fitted_size(frame.height, frame.width, max_side)
             smaller = (height, width) != (frame.height, frame.width)
+            hd = (
+                frame.colorspace == _UNSPECIFIED and frame.height >= _HD and frame.format.name[:3] not in ("rgb", "gbr")
+            )
             try:
                 converted = self._reformatter.reformat(
-                    frame, width, height, "rgb24", interpolation="AREA" if smaller else None, threads=1
+                    frame,
+                    width,
+                    height,
+                    "rgb24",
+                    src_colorspace=Colorspace.ITU709 if hd else None,
+                    interpolation="AREA" if smaller else None,
+                    threads=1,
                 )
                 array = converted.to_ndarray()
             except (av.FFmpegError, ValueError) as error:
                 raise Damage(f"pixel format {frame.format.name} cannot be converted: {_cause(error)}") from error
-            return np.rot90(array, self._rotation // 90)
+            return self._place(array)
 
-        return Picture(frame.height, frame.width, frame.time, rgb)
+        return Picture(frame.height, frame.width, self._time(frame), rgb)
+
+    def _time(self, frame: VideoFrame) -> float | None:
+        """Seconds, that go on where a joined recording begins anew."""
+        if frame.time is None:
+            return None
+        if self._joins and frame.time + self._shift <= self._last_shown:
+            self._shift = self._last_shown - frame.time + float(1 / self._fps())
+        self._last_shown = frame.time + self._shift
+        return self._last_shown
+
+    def _note(self, frame: VideoFrame) -> None:
+        noted = [""]
+        if frame.interlaced_frame and not self.deinterlace:
+            noted.append("interlaced, which deinterlace=true undoes")
+        if curve := {_PQ: "PQ", _HLG: "HLG"}.get(frame.color_trc):
+            noted.append(f"HDR ({curve}), read as if SDR")
+        for what in noted:
+            self._noted[what] = self._noted.get(what, 0) + 1
 
     def _missing(self, packets: int, discarded: int, frames: int, seconds: float | None, end: int) -> str | None:
         """Why the file is not whole, None where it is or nothing tells.
@@ -145,7 +299,10 @@ class PyavBackend:
             return f"the last frame is cut off: {os.path.getsize(self._path) - end} bytes are left over"
         shown = packets - discarded
         if self._codec() in _HIDES_NO_FRAMES and frames < shown and 2 * frames != shown:  # 2x: one field a packet
-            return f"{shown - frames} of {shown} coded pictures gave no frame"
+            if shown - frames > self._leading:
+                return f"{shown - frames} of {shown} coded pictures gave no frame"
+        if self._codec() in _HIDES_NO_FRAMES:
+            self._skipped = max(self._skipped, min(packets - frames, self._leading))
         stated = self._seconds_promised()
         slack = max(_DURATION_SLACK, float(3 / self._fps()))
         if stated is not None and seconds is not None and seconds + slack < stated:
@@ -208,15 +365,41 @@ class PyavBackend:
             duration,
             self._codec(),
             str(stream.codec_context.pix_fmt),
-            self._rotation,
+            self._place.rotation,
             self.name,
             self.version,
+            self._place.mirrored,
+            self._aspect(),
         )
 
+    def _aspect(self) -> Fraction:
+        """Width of a pixel to its height, as shown; 1 where the file says nothing."""
+        told = self._stream.sample_aspect_ratio
+        aspect = Fraction(told) if told and 0 < told < 64 else Fraction(1)
+        return 1 / aspect if self._place.rotation % 180 else aspect
 
-def _right_angle(degrees: int) -> int:
-    """Counter-clockwise turn in 0, 90, 180, 270. A damaged display matrix gives INT_MIN or odd angles: no turn."""
-    return degrees % 360 if abs(degrees) <= 360 and degrees % 90 == 0 else 0
+
+def _described(stream: Any) -> str:
+    context = stream.codec_context
+    return "unknown codec" if context is None else f"{context.codec.canonical_name} {context.width}x{context.height}"
+
+
+def _bwdif(frame: VideoFrame, stream: Any) -> Any:
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or stream.time_base
+    )
+    chain_ends = source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
+    graph.link_nodes(*chain_ends).configure()
+    return graph
+
+
+def _pulled(graph: Any) -> Iterator[VideoFrame]:
+    while True:
+        try:
+            yield graph.pull()
+        except (BlockingIOError, EOFError):
+            return
 
 
 def _clock(text: str) -> float | None:

@@ -26,12 +26,14 @@ class VideoReader:
     for block in reader.blocks():      # uint8 (n, H, W, 3), n = block but for the last
         ...
     reader.verdict                     # ok | damaged: `frames` good leading frames were given | unreadable: none was
+    reader.seconds                     # when each of the frames that were given is shown, None where unknown
     reader.spent                       # processor seconds of the decoder process
 
     The first frame that does not decode cleanly ends the blocks; nothing is ever put in its place. Memory: `block`
     frames here and at most 3 x 24 MiB (or 3 frames, when larger) shared with the decoder process, whatever the length.
     start, stop: frame indices. deadline_s: seconds without progress after which the decoder process is killed.
-    max_side: longest side in pixels, larger frames are area-averaged. Raises InputError on bad values only.
+    max_side: longest side in pixels, larger frames are area-averaged. deinterlace: part the fields of interlaced frames
+    (PyAV alone). Raises InputError on bad values only.
     """
 
     def __init__(
@@ -44,15 +46,16 @@ class VideoReader:
         deadline_s: float = DEADLINE_S,
         backend: str = "auto",
         max_side: int | None = None,
+        deinterlace: bool = False,
     ) -> None:
         self.path = path
         self.info: VideoInfo | None = None
         self.verdict: Verdict | None = None
         self.spent = 0.0
+        self.seconds: list[float | None] = []
         self._block = block
-        self._events = decode(
-            path, Request(start=start, stop=stop, block=block, max_side=max_side), deadline_s, backend
-        )
+        request = Request(start=start, stop=stop, block=block, max_side=max_side, deinterlace=deinterlace)
+        self._events = decode(path, request, deadline_s, backend)
         self._used = False
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -69,6 +72,7 @@ class VideoReader:
                 elif isinstance(event, Outcome):
                     self.verdict, self.spent = event.verdict, event.spent
                 elif event.pixels is not None:
+                    self.seconds += event.seconds
                     done = 0
                     while done < len(event.pixels):
                         if partial is None:

@@ -30,9 +30,9 @@ class TorchcodecBackend:
         self.version = str(torchcodec.__version__)
         self._path = path
         try:
-            # stream_index counts all streams of the file, so the first video stream has to be found by asking
-            first = _first_video_stream(path)
-            self._decoder: Any = VideoDecoder(path, stream_index=first, dimension_order="NHWC", seek_mode="exact")
+            # stream_index counts all streams of the file, so the film has to be found by asking
+            film = _film(path)
+            self._decoder: Any = VideoDecoder(path, stream_index=film, dimension_order="NHWC", seek_mode="exact")
         except (RuntimeError, ValueError, OSError) as error:
             raise Unreadable(f"torchcodec cannot open it: {first_line(error)}") from error
 
@@ -73,16 +73,16 @@ def _seconds(meta: Any) -> float | None:
     return None if meta.duration_seconds is None else float(meta.duration_seconds)
 
 
-def _first_video_stream(path: str) -> int:
+def _film(path: str) -> int:
     import av
 
-    from vidlbc.video.pyav_open import open_file
+    from vidlbc.video.pyav_open import film_of, open_file
 
     try:
         with open_file(path) as container:
-            films = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
-            if not films:
+            film = film_of(container)
+            if film is None:
                 raise Unreadable("holds no video stream", settled=True)
-            return int(films[0].index)
+            return int(film.index)
     except (av.FFmpegError, ValueError, OSError) as error:
         raise Unreadable(f"is no video file, or its header is damaged or cut off ({first_line(error)})") from error

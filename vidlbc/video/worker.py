@@ -26,6 +26,7 @@ import numpy as np
 
 from vidlbc.video.backends import first_line, open_backend
 from vidlbc.video.contract import Backend, Damage, Missing, Picture, Unreadable
+from vidlbc.video.rates import off_a_constant_rate
 
 SLOTS = 3  # one being filled, one in flight, one being read
 SLOT_BYTES = 24 << 20  # frames of at most this many bytes travel together; a larger frame travels alone
@@ -66,6 +67,7 @@ class Session:
         self._slot_frames = 0
         self._filled = 0
         self._seconds: list[float | None] = []
+        self._times: list[float | None] = []  # of all frames
         self._spoke = time.monotonic()
         self._good = 0  # frames decoded cleanly, from frame 0 on
         self._began = time.process_time()
@@ -77,6 +79,10 @@ class Session:
             self._alive()
             backend = open_backend(self._request["backend"], self._request["path"])
             self._send(kind="opened", name=backend.name, version=backend.version)
+            if self._request["deinterlace"]:
+                if not hasattr(backend, "deinterlace"):
+                    raise Missing(f"deinterlace=true: back end {backend.name} cannot, pyav can")
+                backend.deinterlace = True
             self._read(backend)
         except Stopped:
             status = "stopped"
@@ -95,7 +101,10 @@ class Session:
         if status in ("ok", "damaged"):
             self._flush()
         spent = time.process_time() - self._began
-        self._send(kind="done", status=status, reason=reason, settled=settled, frames=self._good, spent=spent)
+        notes = [] if status in ("unreadable", "missing") else [*getattr(backend, "notes", ()), *self._rate()]
+        self._send(
+            kind="done", status=status, reason=reason, settled=settled, frames=self._good, spent=spent, notes=notes
+        )
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _read(self, backend: Backend) -> None:
@@ -115,9 +124,14 @@ class Session:
                 )
             if index in wanted if wanted is not None else index >= start:
                 self._take(picture.rgb(max_side) if ship else None, picture.seconds)
+            self._times.append(picture.seconds)
             self._good += 1
             if stop is not None and self._good >= stop:
                 return
+
+    def _rate(self) -> list[str]:
+        off = off_a_constant_rate(self._times)
+        return [f"variable frame rate, up to {off:.2g} s off a constant one"] if off else []
 
     def _introduce(self, backend: Backend, picture: Picture) -> None:
         if picture.height * picture.width * 3 > MAX_FRAME_BYTES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from importlib.util import find_spec
@@ -16,13 +16,21 @@ import numpy as np
 from vidlbc.errors import InputError
 from vidlbc.video.x264 import repeatable_x264
 
+_MICROSECOND = Fraction(1, 1_000_000)
 GAP = 4  # white columns between the two videos of a side-by-side
 
 
 def write_mp4(
-    path: str | os.PathLike[str], frames: Iterable[np.ndarray], fps: Fraction | float | str, crf: int = 18
+    path: str | os.PathLike[str],
+    frames: Iterable[np.ndarray],
+    fps: Fraction | float | str,
+    crf: int = 18,
+    times: Sequence[int] | None = None,
+    aspect: Fraction = Fraction(1),
 ) -> int:
     """H.264 (libx264, yuv420p, BT.601) that every player opens. frames: uint8 (H, W, 3), all alike; returns how many.
+
+    times: when each is shown, rising microseconds; None: at a constant rate. aspect: width of a pixel to its height.
 
     yuv420p needs even sides: an odd width or height gets one more column or row, a copy of the last. Streams: one
     frame in memory. Raises InputError on no frames, other shapes or types, a bad fps or crf; the file system's own
@@ -46,8 +54,15 @@ def write_mp4(
                 stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
                 stream.codec_context.colorspace = 5  # BT.470BG, the matrix swscale converts with
                 stream.codec_context.color_range = 1
+                if aspect != 1:
+                    stream.codec_context.sample_aspect_ratio = aspect
+                if times is not None:
+                    stream.codec_context.time_base = _MICROSECOND
             padded = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), "rgb24")))
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), "rgb24")
+            if times is not None:
+                picture.pts, picture.time_base = times[count] - times[0], _MICROSECOND
+            container.mux(stream.encode(picture))
             count += 1
         if stream is None:
             raise InputError(f"{path}: no frames to write")

@@ -169,13 +169,13 @@ def verdicts_in(stats: Mapping[str, Any], sources: Sequence[PlannedFile]) -> lis
 
 def verdict_of(entry: Any, source: PlannedFile) -> FileVerdict | None:
     """The verdict of `source` that `entry` (of stats or manifest) holds, or None: of another file or another form."""
-    names = [field.name for field in fields(FileVerdict)]
-    if not isinstance(entry, Mapping) or not set(names) <= entry.keys():
+    names = {field.name for field in fields(FileVerdict)}
+    if not isinstance(entry, Mapping) or not names - {"notes"} <= entry.keys():
         return None
-    verdict = FileVerdict(**{name: entry[name] for name in names})
+    verdict = FileVerdict(**{name: entry[name] for name in names & entry.keys()})
     planned = ("path", "split", "label", "group", "start", "stop", "sha256", "size", "repeat_of")
     counts = (verdict.frames, verdict.clips, verdict.bytes)
-    texts = (verdict.reason, verdict.decoder, verdict.decoder_version)
+    texts = (verdict.reason, verdict.decoder, verdict.decoder_version, verdict.notes)
     fits = (
         all(getattr(verdict, name) == getattr(source, name) for name in planned)
         and verdict.status in _STATUSES
