@@ -154,7 +154,7 @@ def test_a_pause_at_the_end_is_no_damage(tmp_path: Path) -> None:
             at, frame.pts = at + step, at
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    assert str(examine(path)[1]) == "ok"
+    assert str(examine(path)[1]).startswith("ok; noted: variable frame rate, up to ")
 
 
 @pytest.mark.slow
@@ -311,7 +311,7 @@ def test_every_hostile_file_gets_a_verdict(shared_data: Path) -> None:
         "torchvision__hmdb51_Turnk_r_Pippi_Michel_cartwheel.avi": 83,  # decord: 84, the last one a copy
         "androidx__roadtrip-vp92-10bit.webm": 72,  # decord: 80, eight of them copies
         "meta-pyt__discard_first_keyframe.mp4": 25,  # decord: 30, five of them copies
-        "meta-pyt__nasa_13013_two_video_streams.mp4": 325,
+        "meta-pyt__nasa_13013_two_video_streams.mp4": 390,  # the better one, as players take; OpenCV: the first, 325
         "androidx__hdr10-av1.mp4": 127,
         "meta-pyt__testsrc2_odd_height_and_width_444.mp4": 25,
         "meta-pyt__animated.gif": 4,
