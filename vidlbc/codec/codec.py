@@ -11,6 +11,7 @@ size.
 import hashlib
 import io
 import math
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from vidlbc.codec import models
-from vidlbc.codec.bitstream import Header, Reader, cut
+from vidlbc.codec.bitstream import Header, Reader, Stored, check_span, cut
 from vidlbc.codec.coding import (
     PACKET_FRAMES,
     EncodeReport,
@@ -34,7 +35,7 @@ from vidlbc.codec.coding import (
     decode,
 )
 from vidlbc.codec.image_codec import ImageCodec
-from vidlbc.codec.inputs import frame_rate, frames_tensor, repack
+from vidlbc.codec.inputs import frames_tensor, repack
 from vidlbc.codec.options import CodingOptions, Options
 from vidlbc.codec.prior.grid import to_grid
 from vidlbc.codec.rate_control import Target, TargetReport, compress_to_target
@@ -129,13 +130,16 @@ class Codec(ImageCodec):
         """uint8 (T, H, W, 3) -> bytes; options: see `CodingOptions`.
 
         `psnr` (dB) or `bitrate` (kbit/s, which needs `fps`) find the QP, and without a variant that too
-        (vidlbc.codec.rate_control).
+        (vidlbc.codec.rate_control). Warns where neither QP nor variant reaches them.
         """
         sink = io.BytesIO()
         if psnr is None and bitrate is None:
             self.compress_stream([frames], sink, qp, **options)
         else:
-            self.compress_to_target(frames, sink, Target.one_of(psnr=psnr, bitrate=bitrate), **options)
+            target = Target.one_of(psnr=psnr, bitrate=bitrate)
+            report = self.compress_to_target(frames, sink, target, **options)
+            if not target.met(report.reached):
+                warnings.warn(f"{target}: {report.reached:.4g} is the nearest that this codec comes", stacklevel=2)
         return sink.getvalue()
 
     def compress_to_target(
@@ -157,6 +161,9 @@ class Codec(ImageCodec):
     def _compress(
         self, blocks: Iterable[np.ndarray | Tensor], sink: BinaryIO, options: CodingOptions, keep: Keep
     ) -> EncodeReport:
+        if not hasattr(sink, "write"):
+            where = type(sink).__name__
+            raise InputError(f"a bitstream is to go to {where}: expected a file open for writing bytes")
         if options.rdo is None:
             options = replace(options, rdo=self.prefers_rdo)
         kept = self.kept(options.variant)
@@ -216,7 +223,7 @@ class Codec(ImageCodec):
 
     # -- decoding ----------------------------------------------------------------------------------------------------
 
-    def decompress(self, data: bytes, span: Span | None = None) -> np.ndarray:
+    def decompress(self, data: Stored, span: Span | None = None) -> np.ndarray:
         """bytes -> uint8 (T, H, W, 3). Raises BitstreamError, WeightsMismatch.
 
         `span`: (start, stop), decode those frames alone, and what they need (vidlbc.cut); the same frames to the bit
@@ -224,10 +231,11 @@ class Codec(ImageCodec):
         """
         if span is None:
             return np.concatenate(list(self.decompress_stream(data)))
-        part = cut(data, *span)
-        return self.decompress(part.data)[part.place(*span)]
+        start, stop = check_span(span)
+        part = cut(data, start, stop)
+        return self.decompress(part.data)[part.place(start, stop)]
 
-    def decompress_stream(self, source: bytes | BinaryIO) -> Iterator[np.ndarray]:
+    def decompress_stream(self, source: Stored) -> Iterator[np.ndarray]:
         """Blocks of up to 16 frames, uint8 (n, H, W, 3), as they are decoded."""
         return self._decompress(Reader(source))
 
@@ -257,48 +265,49 @@ class Codec(ImageCodec):
         for decoded in self._decode([reader], lambda frame: coming.append(self._pool.after(lambda: picture(frame)))):
             yield torch.cat([coming.popleft().result() for _ in range(len(decoded[0]))]).numpy()
 
-    def decode(self, data: bytes | BinaryIO, base: bool = False) -> Decoded:
+    def decode(self, data: Stored, base: bool = False) -> Decoded:
         """Bitstream -> symbols of the padded frame, for `dequantise` and `synthesize`, and QPs; `base` as in
         `symbols`."""
         reader = Reader(data)
         symbols = [torch.cat(level) for level in zip(*self._decode([reader], base=base), strict=True)]
         return Decoded(symbols, tuple(reader.qps))
 
-    def decode_shown(self, data: bytes) -> tuple[Decoded, np.ndarray]:
+    def decode_shown(self, data: Stored) -> tuple[Decoded, np.ndarray]:
         """What `decode` and `decompress` give."""
         found, header = self.decode(data), Reader(data).header
         if self.refiner is not None:
             return found, self.decompress(data)
         return found, self.synthesize(self.dequantise(*found), found.qps, header.height, header.width)
 
-    def symbols(self, data: bytes | BinaryIO | Sequence[bytes | BinaryIO], base: bool = False) -> list[Tensor]:
+    def symbols(self, data: Stored | Sequence[Stored], base: bool = False) -> list[Tensor]:
         """Bitstream -> int32 (T, C_l, H_l, W_l) a level, fine to coarse, cropped to the frame's own cells.
 
         Several clips of equal size and length decode as one batch: (B, T, C_l, H_l, W_l). `base`: the levels of the
         base layer alone; of a file not a byte behind them is read.
         """
-        if isinstance(data, bytes | bytearray | memoryview) or not isinstance(data, Sequence):
-            return [level[0] for level in self.symbols([cast(bytes | BinaryIO, data)], base)]
+        if isinstance(data, bytes | bytearray | memoryview | str) or not isinstance(data, Sequence):
+            return [level[0] for level in self.symbols([cast(Stored, data)], base)]
         if not data:
             raise InputError("nothing to decode: expected at least one bitstream")
-        readers = [Reader(cast(bytes | BinaryIO, d)) for d in data]
+        readers = [Reader(cast(Stored, d)) for d in data]
         decoded = self._decode(readers, base=base)
         parts = [[q.unflatten(0, (len(readers), -1)) for q in symbols] for symbols in decoded]
         whole = [torch.cat(level, 1) for level in zip(*parts, strict=True)]
         return self.unpadded(whole, readers[0].header.height, readers[0].header.width)
 
-    def latents(self, data: bytes | BinaryIO, base: bool = False, span: Span | None = None) -> list[Tensor]:
+    def latents(self, data: Stored, base: bool = False, span: Span | None = None) -> list[Tensor]:
         """Bitstream -> dequantised latents, float32 (T, C_l, H_l, W_l) a level; `base` as in `symbols`, `span` as in
         `decompress`."""
         if span is not None:
-            part = cut(data, *span, base)
-            return [level[part.place(*span)] for level in self.latents(part.data, base)]
+            start, stop = check_span(span)
+            part = cut(data, start, stop, base)
+            return [level[part.place(start, stop)] for level in self.latents(part.data, base)]
         reader = Reader(data)
         header = reader.header
         symbols = self._whole(reader, base)
         return self.crop(self.dequantise(symbols, reader.qps), header.height, header.width)
 
-    def padded_symbols(self, data: bytes | BinaryIO, base: bool = False) -> list[Tensor]:
+    def padded_symbols(self, data: Stored, base: bool = False) -> list[Tensor]:
         """Bitstream -> int32 (T, H_l, W_l, C_l) a level, of the padded frame."""
         return self.decode(data, base).symbols
 
@@ -309,7 +318,7 @@ class Codec(ImageCodec):
         expected = [(frames, height // level.stride, width // level.stride, level.channels) for level in levels]
         return [tuple(level.shape) for level in symbols] == expected
 
-    def code_lengths(self, data: bytes | BinaryIO, on_level: OnLevel) -> None:
+    def code_lengths(self, data: Stored, on_level: OnLevel) -> None:
         """Decode a bitstream and tell what its symbols took: `on_level` is called with the index of each level, coarse
         to fine, of each frame, and with the bits of each of its symbols under the prior that coded it, float32 (H_l,
         W_l, channels coded), of the padded frame.
@@ -374,7 +383,7 @@ class Codec(ImageCodec):
             self._digest,
             self.kind,
             levels,
-            frame_rate(options.fps),
+            options.rate,
             context,
             kept,
             self.stage.base_levels,

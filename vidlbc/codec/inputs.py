@@ -24,8 +24,10 @@ def pick_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError:
-        raise InputError(f"unknown device {device!r}: expected auto, cpu or cuda") from None
+    except (RuntimeError, TypeError):
+        chosen = torch.device("meta")
+    if chosen.type not in ("cpu", "cuda"):
+        raise InputError(f"unknown device {device!r}: expected auto, cpu or cuda")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device!r} was asked for, but torch finds no CUDA GPU: use device=cpu or device=auto")
     return chosen
@@ -44,11 +46,16 @@ def check_motion_options(effort: str, keyint: int) -> None:
         raise InputError(f"keyint={keyint!r}: expected a number of frames, 0 or more")
 
 
-def frame_rate(fps: float | Fraction) -> Fraction:
-    """As the header holds it: a non-negative fraction whose denominator is at most a million."""
+def frame_rate(fps: float | Fraction | str | None) -> Fraction:
+    """As the header holds it: a non-negative fraction whose denominator is at most a million.
+
+    Also as rows of shards have it, "24000/1001", or None where unknown.
+    """
     try:
-        rate = Fraction(fps).limit_denominator(1_000_000)
-    except (TypeError, ValueError, OverflowError):
+        # Fraction itself would take years over "1e999999999".
+        short = not isinstance(fps, str) or (len(fps) <= 24 and "e" not in fps.lower())
+        rate = Fraction(0 if fps is None else fps).limit_denominator(1_000_000) if short else Fraction(-1)
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
         rate = Fraction(-1)
     if not 0 <= rate.numerator <= MAX_RATE:
         raise InputError(f"fps={fps!r}: expected frames a second, or 0 where unknown")
@@ -57,10 +64,14 @@ def frame_rate(fps: float | Fraction) -> Fraction:
 
 def frames_tensor(block: np.ndarray | Tensor) -> Tensor:
     """A block of frames, checked on its own."""
-    frames = block if isinstance(block, Tensor) else np.asarray(block)
+    try:
+        frames = block if isinstance(block, Tensor) else np.asarray(block)
+    except ValueError:
+        raise InputError("frames differ in size: expected uint8 (T, H, W, 3), one size a clip") from None
     name = str(frames.dtype).removeprefix("torch.")
     if name != "uint8" or frames.ndim != 4 or frames.shape[-1] != 3:
-        raise InputError(f"frames are {name} {tuple(frames.shape)}: expected uint8 (T, H, W, 3)")
+        found = type(block).__name__ if name == "object" else f"{name} {tuple(frames.shape)}"
+        raise InputError(f"frames are {found}: expected uint8 (T, H, W, 3){_hint(frames)}")
     height, width = frames.shape[1:3]
     if min(height, width) < MIN_SIDE:
         raise InputError(f"frames are {height}x{width}: expected at least {MIN_SIDE} pixels a side")
@@ -71,6 +82,18 @@ def frames_tensor(block: np.ndarray | Tensor) -> Tensor:
         plain = frames.flags.writeable and min(frames.strides) >= 0
         return torch.from_numpy(frames if plain else frames.copy())
     return frames
+
+
+def _hint(frames: np.ndarray | Tensor) -> str:
+    """What makes frames of what was given, where that can be told."""
+    if frames.ndim == 4 and frames.shape[1] == 3 and frames.shape[-1] != 3:
+        return "; to move channels behind: frames.transpose(0, 2, 3, 1), of a tensor frames.permute(0, 2, 3, 1)"
+    if frames.ndim == 3 and frames.shape[-1] == 3:
+        return "; one frame is frames[None]"
+    floats = frames.is_floating_point() if isinstance(frames, Tensor) else frames.dtype.kind == "f"
+    if floats and frames.ndim == 4 and len(frames) and 0 <= float(frames.min()) and float(frames.max()) <= 1:
+        return "; of numbers from 0 to 1: (255 * frames).round().astype('uint8'), of a tensor .byte()"
+    return ""
 
 
 def repack(blocks: Iterable[np.ndarray | Tensor], size: int) -> Iterator[Tensor]:

@@ -33,7 +33,7 @@ def load(
     Raises InputError where there is no such model, kind, device, precision or effort, no video decoder to refine with,
     `refine` is none of the three, `max_pixels` is below 1, or `keyint` is below 0 or set for a kind without key frames.
     """
-    if max_pixels < 1:
+    if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
         raise InputError(f"max_pixels={max_pixels}: expected at least 1")
     check_motion_options(effort, keyint)
     check_switch("refine", refine)

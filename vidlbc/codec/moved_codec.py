@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidlbc.codec.bitstream import Header, Reader
+from vidlbc.codec.bitstream import Header, Reader, Stored
 from vidlbc.codec.codec import MAX_PIXELS, Codec, Decoded, Keep
 from vidlbc.codec.coding import EncodeReport, OnLevel, Priors
 from vidlbc.codec.coding.moved_decoding import decode_moved
@@ -103,13 +103,13 @@ class MovedCodec(Codec):
             "symbols for rate and distortion belong to frames that are predicted from pictures: use encode"
         )
 
-    def decompress_stream(self, source: bytes | BinaryIO) -> Iterator[np.ndarray]:
+    def decompress_stream(self, source: Stored) -> Iterator[np.ndarray]:
         reader = Reader(source)
         if not self._references(reader.header):
             return self._decompress(reader)
         return (pictures for _, pictures in self._shown_packets(reader))
 
-    def decode_shown(self, data: bytes) -> tuple[Decoded, np.ndarray]:
+    def decode_shown(self, data: Stored) -> tuple[Decoded, np.ndarray]:
         reader = Reader(data)
         if not self._references(reader.header):
             return super().decode_shown(data)

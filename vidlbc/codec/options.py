@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from vidlbc.codec.coding import SKIP
 from vidlbc.codec.inputs import check_qp, frame_rate
-from vidlbc.errors import check_switch
+from vidlbc.errors import InputError, check_switch
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class CodingOptions:
 
     qp: int = 32
     context: bool = True
-    fps: float | Fraction = 0
+    fps: float | Fraction | str | None = 0
     variant: str | None = None
     rdo: bool | None = None
     skip: int | None = None
@@ -33,6 +33,15 @@ class CodingOptions:
         check_switch("rdo", self.rdo)
         object.__setattr__(self, "qp", check_qp(self.qp))
         object.__setattr__(self, "fps", frame_rate(self.fps))
+        if not isinstance(self.context, bool):
+            raise InputError(f"context={self.context!r}: expected True or False")
+        if self.skip is not None and (isinstance(self.skip, bool) or not isinstance(self.skip, int) or self.skip < 0):
+            raise InputError(f"skip={self.skip!r}: expected a scale index, 0 or more, or None")
+
+    @property
+    def rate(self) -> Fraction:
+        """`fps`, 0 where unknown."""
+        return frame_rate(self.fps)
 
     @property
     def skipped(self) -> int:
@@ -44,7 +53,7 @@ class Options(TypedDict, total=False):
     """`CodingOptions` as keyword arguments of methods that take `qp` by itself."""
 
     context: bool
-    fps: float | Fraction
+    fps: float | Fraction | str | None
     variant: str | None
     rdo: bool | None
     skip: int | None

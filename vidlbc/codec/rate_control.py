@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidlbc.codec.bitstream.rates import bits_per_pixel, kilobits_per_second
+from vidlbc.codec.bitstream.rates import QP_GROWTH, bits_per_pixel, kilobits_per_second
 from vidlbc.codec.coding import PACKET_FRAMES, EncodeReport
 from vidlbc.codec.inputs import frames_tensor
 from vidlbc.codec.options import CodingOptions, Options
@@ -33,8 +33,7 @@ from vidlbc.video.distortion import psnr
 
 # Frames that the bisection for a quality looks at, evenly spread; what it finds is then held against all frames.
 _LOOKED_AT = 12
-# A QP more makes a file some 7% larger, which is where the search for a bitrate starts from.
-_FIRST_QP, _GROWTH = 32, math.log(1.07)
+_FIRST_QP, _GROWTH = 32, math.log(QP_GROWTH)  # where the search for a bitrate starts from
 # Latents are kept up to so many bytes (some 300 frames of 1280x720); those of larger clips are analysed at every try.
 _KEPT_BYTES = 1 << 30
 
@@ -57,6 +56,15 @@ class Target:
             raise InputError(f"{both or 'none'} given: expected one of {', '.join(given)}")
         found[0].check()
         return found[0]
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.value:g}"
+
+    def met(self, reached: float) -> bool:
+        """Whether what was reached is no worse, or no larger, than what was asked for; a price always is."""
+        if self.name == "psnr":
+            return reached >= self.value - 0.005
+        return self.name != "bitrate" or reached <= self.value * 1.0001
 
     def check(self) -> None:
         value = self.value
@@ -133,7 +141,7 @@ def compress_to_target(
     """
     target.check()
     chosen = CodingOptions(**options)
-    target.check_rate(chosen.fps)
+    target.check_rate(chosen.rate)
     if chosen.rdo is None:
         chosen = replace(chosen, rdo=codec.prefers_rdo)
     if variants is None and chosen.variant is not None:
@@ -218,7 +226,7 @@ class _Clip:
         return float(np.mean(psnr(pictures, self.frames.cpu().numpy())))
 
     def kbps(self, coded: _Coded) -> float:
-        return kilobits_per_second(len(coded.data), len(self.frames), self._options.fps)
+        return kilobits_per_second(len(coded.data), len(self.frames), self._options.rate)
 
 
 def _to_psnr(clip: _Clip, variants: tuple[str | None, ...], target: float) -> _Coded:

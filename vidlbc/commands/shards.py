@@ -19,6 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 import vidlbc
+from vidlbc.codec.bitstream.rates import beside_sources
 from vidlbc.errors import InputError, ShardError
 from vidlbc.pipeline.check import require_number
 from vidlbc.run.atomic_files import dump_json, write_atomic
@@ -119,7 +120,7 @@ def stats(config: DictConfig) -> None:
     for name in ("verdicts", "qp", "variant"):
         print(f"{name}: " + ", ".join(f"{value}: {count}" for value, count in found[name].items()))
     size, source_bytes = found["total"]["bytes"], found["total"]["source_bytes"]
-    print(f"source files: {source_bytes} bytes, {source_bytes / max(1, size):.1f} times as many")
+    print(f"all clips: {size} bytes, {beside_sources(size, source_bytes)}")
     print(f"repeats: {len(found['repeats'])} files whose content, label and split an earlier one has")
     _some([f"  {repeat['source']} is {repeat['repeat_of']}" for repeat in found["repeats"]])
     print(f"the same content under other labels or splits: {len(found['other_samples'])}")

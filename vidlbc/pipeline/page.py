@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vidlbc.codec.bitstream.rates import bits_per_pixel
+from vidlbc.codec.bitstream.rates import beside_sources, bits_per_pixel
 from vidlbc.codec.codec import Codec
 from vidlbc.errors import InputError
 from vidlbc.evaluate import ProbeResult
@@ -125,7 +125,6 @@ def _tiles(
         else:
             beside = f"{f['bpp_no_context']:.4f} bit/pixel without, same symbols; {saved_none:.1f}% below temporal=none"
         tiles.append(("saved by temporal context", f"{saved:.1f}%", beside))
-    smaller = f["source_bytes"] / max(1, f["shard_bytes"])
     speed = f"{f['encode_fps'] or 0:.1f}, {f['decode_fps']:.1f} frames/s"
     machine = f"{f['environment']['device']}, {f['environment']['threads']} threads"
     verified = f"{f['verified_clips']} clips, {f['verified_frames']} frames"
@@ -134,7 +133,7 @@ def _tiles(
         (
             "size",
             f"{f['shard_bytes']:,} bytes",
-            f"{smaller:.1f} times smaller than the {f['source_bytes']:,} of the sources",
+            beside_sources(f["shard_bytes"], f["source_bytes"], f["qp"]),
         ),
         ("encode, decode", speed, machine),
         ("verified", verified, "decode to the same symbols in another process"),

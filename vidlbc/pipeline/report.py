@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vidlbc.codec.bitstream.rates import beside_sources
 from vidlbc.codec.codec import Codec
 from vidlbc.evaluate import ProbeResult, write_metrics
 from vidlbc.evaluate.plots import (
@@ -144,14 +145,13 @@ def table(settings: JobSettings, figures: Mapping[str, Any], probes: Mapping[str
     # `or 0.0`: no "-0.0%".
     saved = round(100 * (1 - f["bpp"] / f["bpp_no_context"]), 1) or 0.0
     saved_none = round(100 * (1 - f["bpp"] / f["bpp_none"]), 1) or 0.0
-    smaller = f["source_bytes"] / max(1, f["shard_bytes"])
     same = "same PSNR" if f["rdo"] else "same pixels"
     machine = f"{f['environment']['device']}, {f['environment']['threads']} threads"
     verified = f"{f['verified_clips']} clips, {f['verified_frames']} frames"
     without = ("  without context", f"{f['bpp_no_context']:.4f}   ({saved:.1f}% saved by context, {same})")
     rows: list[tuple[str, str]] = [
         ("videos", f"{f['n_videos']}, {f['n_failed']} unreadable, {f['n_damaged']} damaged; {f['n_clips']} clips"),
-        ("size", f"{f['shard_bytes']:,} bytes from {f['source_bytes']:,} ({smaller:.1f}x smaller)"),
+        ("size", f"{f['shard_bytes']:,} bytes, {beside_sources(f['shard_bytes'], f['source_bytes'], f['qp'])}"),
         ("bits per pixel", f"{f['bpp']:.4f}   ({f['rate']}, {f['n_measured']} test clips, true sizes)"),
         *([] if f["rdo"] and f["temporal"] != "none" else [without]),
         ("  temporal=none", f"{f['bpp_none']:.4f}   ({saved_none:.1f}% saved, {same})"),

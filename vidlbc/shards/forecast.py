@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vidlbc.codec.bitstream.rates import beside_sources
 from vidlbc.codec.codec import Codec
 from vidlbc.codec.options import Options
 from vidlbc.data.content import local_file
@@ -26,7 +27,8 @@ _PROBED, _CODED, _FRAMES = 8, 2, 16
 class Forecast:
     """`files`: of the corpus, `source_bytes` on disk; `frames` to code; the rest of coding them, all but `files` about.
 
-    `seconds`: of one process. `unread`: of those looked at, why they could not be read.
+    `seconds`: of one process. `qp`: None where each clip has its own. `unread`: of those looked at, why
+    they could not be read.
     """
 
     files: int
@@ -37,6 +39,7 @@ class Forecast:
     size: str
     shard_bytes: int
     seconds: float
+    qp: int | None = None
 
     def told(self, processes: int = 1) -> str:
         """Lines for people."""
@@ -45,11 +48,10 @@ class Forecast:
         lines += [f"  not readable: {text}" for text in self.unread]
         if self.frames:
             rate = self.frames / self.seconds * processes
-            times = f"{of / mb:.1f} times less" if mb < of else f"{mb / of:.1f} times MORE; a lower qp= would help"
             here = "one process" if processes == 1 else f"{processes} processes"
             lines += [
                 f"about {self.frames:,} frames to code, {self.size}",
-                f"shards: about {mb:.1f} MB, {times} than the files",
+                f"shards: about {mb:.1f} MB, {beside_sources(self.shard_bytes, self.source_bytes, self.qp)}",
                 f"time: about {_span(self.seconds / processes)} at {rate:.1f} frames/s, {here} here",
             ]
         return "\n".join([*lines, "nothing was hashed, encoded or written: plan=true only tells"])
@@ -87,6 +89,7 @@ def forecast(corpus: Corpus, codec: Codec, settings: EncodingSettings) -> Foreca
         _sizes(sizes),
         round(size * frames),
         seconds * frames,
+        settings.qp if settings.target is None else None,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vidlbc.codec.bitstream.rates import beside_sources
 from vidlbc.errors import ShardError, one_line
 from vidlbc.run.atomic_files import dump_json, write_atomic
 from vidlbc.shards.layout import MANIFEST, ShardFiles, read_stats
@@ -20,7 +21,10 @@ _SUMS = ("n_failed", "n_damaged", "n_repeats", "n_clips", "frames", "pixels", "b
 
 @dataclass(frozen=True)
 class Manifest:
-    """Sums over a finished run. `n_videos` counts listed items; `n_failed` unreadable ones, which gave no clip."""
+    """Sums over a finished run. `n_videos` counts listed items; `n_failed` unreadable ones, which gave no clip.
+
+    `qp`: of all clips, None where each has its own; `short`: clips that could not reach the target that was asked for.
+    """
 
     n_videos: int
     n_failed: int
@@ -33,6 +37,8 @@ class Manifest:
     estimated_bits: int
     source_bytes: int
     files: tuple[dict[str, Any], ...]
+    qp: int | None = None
+    short: int = 0
 
     @property
     def bpp(self) -> float:
@@ -47,12 +53,14 @@ class Manifest:
     def summary(self) -> str:
         """What a person wants to know, one fact a line: sums, every file that is not `ok`, what was noted of others."""
         ok = self.n_videos - self.n_failed - self.n_damaged
-        ratio = f"the files have {self.source_bytes}, {self.source_bytes / max(1, self.bytes):.1f} times as many"
+        ratio = beside_sources(self.bytes, self.source_bytes, self.qp)
         lines = [
             f"{self.n_videos} videos: {ok} ok, {self.n_damaged} damaged, {self.n_failed} unreadable;"
             f" {self.n_repeats} repeats",
             f"{self.n_clips} clips, {self.frames} frames, {self.bytes} bytes ({ratio}), {self.bpp:.4f} bits per pixel",
         ]
+        if self.short:
+            lines.append(f"{self.short} clips fall short of the target: no qp or variant reaches it (column `reached`)")
         for file in self.troubled:
             kept = f" ({file['frames']} frames kept)" if file["status"] == "damaged" else ""
             lines.append(f"{file['status']}{kept}: {file['path']}: {file['reason']}")
@@ -70,7 +78,7 @@ class Manifest:
 def gather(plan: Plan) -> Manifest:
     """The manifest of a finished run. Raises ShardError when shards are missing."""
     files: list[dict[str, Any]] = []
-    sums = dict.fromkeys(_SUMS, 0)
+    sums, short = dict.fromkeys(_SUMS, 0), 0
     for index in range(len(plan.shards)):
         stats = read_stats(ShardFiles(Path(plan.output), index))
         if stats is None:
@@ -78,6 +86,7 @@ def gather(plan: Plan) -> Manifest:
         try:
             for name in sums:
                 sums[name] += stats[name]
+            short += stats.get("n_short", 0)
             if len(stats["files"]) != plan.shards[index].last - plan.shards[index].first:
                 raise ValueError(f"verdicts of {len(stats['files'])} files")
             for file in stats["files"]:
@@ -91,7 +100,9 @@ def gather(plan: Plan) -> Manifest:
             path = ShardFiles(Path(plan.output), index).stats
             raise ShardError(f"{path}: damaged stats ({one_line(error)}); see vidlbc shards verify") from None
     sizes = {(part.root, source.path): source.size for part in plan.parts for source in part.sources}
-    return Manifest(n_videos=len(files), source_bytes=sum(sizes.values()), files=tuple(files), **sums)
+    qp = plan.settings.qp if plan.settings.target is None else None
+    source_bytes = sum(sizes.values())
+    return Manifest(n_videos=len(files), source_bytes=source_bytes, files=tuple(files), qp=qp, short=short, **sums)
 
 
 def write_manifest(plan: Plan) -> Manifest:
@@ -104,7 +115,7 @@ def write_manifest(plan: Plan) -> Manifest:
 
 def manifest_files(manifest: Manifest) -> dict[str, bytes]:
     """What the files of a manifest hold, by name."""
-    sums = {name: value for name, value in vars(manifest).items() if name != "files"}
+    sums = {name: value for name, value in vars(manifest).items() if name in ("n_videos", "source_bytes", *_SUMS)}
     return {
         "manifest.parquet": table_bytes(manifest_table(list(manifest.files))),
         "manifest.json": dump_json({**sums, "bpp": manifest.bpp}, indent=1),

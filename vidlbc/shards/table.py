@@ -152,6 +152,14 @@ def different(one: ClipRow, other: ClipRow) -> list[str]:
     return [name for name in _CLIP_COLUMNS if name not in _PLACE and one.get(name) != other.get(name)]
 
 
+def falls_short(target: str | None, reached: float | None) -> bool:
+    """Whether a clip is worse than the quality, or larger than the rate, that was asked for."""
+    name, _, value = (target or "").partition("=")
+    if reached is None or name not in ("psnr", "bitrate"):
+        return False
+    return reached < float(value) - 0.005 if name == "psnr" else reached > float(value) * 1.0001
+
+
 def without_place(row: ClipRow) -> ClipRow:
     """As KEY.json has it."""
     return cast(ClipRow, {name: value for name, value in row.items() if name not in _PLACE})

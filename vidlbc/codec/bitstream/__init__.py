@@ -6,6 +6,7 @@ from vidlbc.codec.bitstream.container import (
     Header,
     Packet,
     Reader,
+    Stored,
     end_bytes,
     pack_kinds,
     pack_modes,
@@ -15,7 +16,7 @@ from vidlbc.codec.bitstream.container import (
     unpack_modes,
     unpack_qps,
 )
-from vidlbc.codec.bitstream.cut import Cut, cut
+from vidlbc.codec.bitstream.cut import Cut, check_span, cut
 from vidlbc.codec.bitstream.info import BitstreamInfo, inspect
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "Header",
     "Packet",
     "Reader",
+    "Stored",
+    "check_span",
     "cut",
     "end_bytes",
     "inspect",

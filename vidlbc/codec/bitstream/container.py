@@ -12,14 +12,18 @@ Nothing here needs weights.
 """
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
-from vidlbc.errors import RETIRED, BitstreamError
+import numpy as np
+
+from vidlbc.errors import RETIRED, BitstreamError, InputError
 
 MAGIC = b"VLBC"
 COPIED_VERSION, MOVED_VERSION, VERSION, LAYERED_VERSION, PLAIN_VERSION = 6, 5, 4, 3, 2
@@ -200,11 +204,35 @@ def varint(value: int) -> bytes:
             return bytes(out)
 
 
+# Where a bitstream may lie: in memory, in a file that is open or named; arrays of bytes are taken too.
+Stored = bytes | BinaryIO | str | os.PathLike[str]
+
+
+def binary_file(source: Any) -> BinaryIO:
+    """What is stored, to be read. Raises InputError where it is neither bytes, nor a file, nor the path of one."""
+    if isinstance(source, str | os.PathLike):
+        try:
+            return io.BytesIO(Path(source).read_bytes())
+        except OSError as error:
+            raise InputError(f"{str(source)[:200]}: no bitstream can be read ({error.strerror})") from None
+        except ValueError as error:
+            raise InputError(f"{str(source)[:40]!r}: is no path ({error})") from None
+    if hasattr(source, "read"):
+        return cast(BinaryIO, source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return io.BytesIO(source)
+    array = np.asarray(source)
+    if array.dtype != np.uint8 or array.ndim != 1:
+        found = type(source).__name__ if array.dtype.kind in "OSU" else f"{array.dtype} {array.shape}"
+        raise InputError(f"a bitstream is {found}: expected bytes, a path, or a file open for reading bytes")
+    return io.BytesIO(array.tobytes())
+
+
 class _Source:
     """A binary file that remembers what was read since `mark`, and where it is."""
 
-    def __init__(self, source: bytes | BinaryIO):
-        self._file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes | bytearray | memoryview) else source
+    def __init__(self, source: Stored):
+        self._file = binary_file(source)
         self.position = 0
         self.seen = bytearray()
 
@@ -251,8 +279,8 @@ class _Source:
 class Reader:
     """Reads a header, then packets section by section, from bytes or a binary file; holds one packet at a time."""
 
-    def __init__(self, source: bytes | BinaryIO):
-        """Raises BitstreamError where the header is not one."""
+    def __init__(self, source: Stored):
+        """Raises BitstreamError where the header is not one, InputError where the source is none."""
         self._source = _Source(source)
         self.header = self._header()
         self.header_size = self._source.position

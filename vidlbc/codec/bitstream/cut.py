@@ -1,8 +1,9 @@
 """A span of a bitstream as one of its own: whole packets, from the last place before it where a decoder may begin."""
 
-from typing import BinaryIO, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from vidlbc.codec.bitstream.container import Header, Packet, Reader, end_bytes, unpack_kinds
+from vidlbc.codec.bitstream.container import Header, Packet, Reader, Stored, end_bytes, unpack_kinds
 from vidlbc.errors import InputError
 
 _KEY = 0  # of frames in a packet's kinds: vidlbc.codec.coding.moving.FrameKind
@@ -19,7 +20,18 @@ class Cut(NamedTuple):
         return slice(start - self.first, stop - self.first)
 
 
-def cut(source: bytes | BinaryIO, start: int, stop: int, base: bool = False) -> Cut:
+def check_span(span: tuple[int, int]) -> tuple[int, int]:
+    """(start, stop). Raises InputError where they are no such numbers."""
+    numbers = list(span) if isinstance(span, Sequence) and not isinstance(span, str) else [span]
+    if len(numbers) != 2 or any(isinstance(n, bool) or not isinstance(n, int) for n in numbers):
+        raise InputError(f"span={span!r}: expected two numbers of frames, (start, stop)")
+    if not 0 <= numbers[0] < numbers[1]:
+        what = f"frames {numbers[0]} to {numbers[1]}"
+        raise InputError(f"{what}: expected two numbers of frames, 0 or more, the second one larger")
+    return numbers[0], numbers[1]
+
+
+def cut(source: Stored, start: int, stop: int, base: bool = False) -> Cut:
     """Frames [start, stop) of a bitstream, those before them that a decoder needs, and the rest of the last packet.
 
     A decoder begins at a key frame; where frames have no past, at any packet; else, as where an encoder set no key
@@ -27,8 +39,7 @@ def cut(source: bytes | BinaryIO, start: int, stop: int, base: bool = False) -> 
     base alone, which decodes with `base=True`. Raises InputError for a span that is empty or not in the stream,
     BitstreamError for a damaged one.
     """
-    if not 0 <= start < stop:
-        raise InputError(f"frames {start} to {stop}: expected two numbers of frames, 0 or more, the second one larger")
+    start, stop = check_span((start, stop))
     reader = Reader(source)
     header, first, parts = reader.header, 0, [reader.header.to_bytes()]
     for number, _ in enumerate(header.sections):

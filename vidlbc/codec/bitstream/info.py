@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import BinaryIO
 
-from vidlbc.codec.bitstream.container import Reader
+from vidlbc.codec.bitstream.container import Reader, Stored
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class BitstreamInfo:
         return 8 * self.bytes / (self.frames * self.height * self.width) if self.frames else 0.0
 
 
-def inspect(source: bytes | BinaryIO) -> BitstreamInfo:
+def inspect(source: Stored) -> BitstreamInfo:
     """Header, sizes and checksums of a bitstream, without weights. Raises BitstreamError where it is damaged."""
     reader = Reader(source)
     h = reader.header

@@ -172,7 +172,8 @@ def verdict_of(entry: Any, source: PlannedFile) -> FileVerdict | None:
     names = {field.name for field in fields(FileVerdict)}
     if not isinstance(entry, Mapping) or not names - {"notes"} <= entry.keys():
         return None
-    verdict = FileVerdict(**{name: entry[name] for name in names & entry.keys()})
+    known = {name: entry[name] for name in names & entry.keys()}
+    verdict = FileVerdict(**{**known, "notes": "" if known.get("notes") is None else known["notes"]})
     planned = ("path", "split", "label", "group", "start", "stop", "sha256", "size", "repeat_of")
     counts = (verdict.frames, verdict.clips, verdict.bytes)
     texts = (verdict.reason, verdict.decoder, verdict.decoder_version, verdict.notes)
