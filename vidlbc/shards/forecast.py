@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import statistics
 import tempfile
 import time
@@ -14,6 +15,7 @@ import numpy as np
 from vidlbc.codec.bitstream.rates import beside_sources
 from vidlbc.codec.codec import Codec
 from vidlbc.codec.options import Options
+from vidlbc.codec.rate_control import Target
 from vidlbc.data.content import local_file
 from vidlbc.data.corpus import Corpus, locate
 from vidlbc.errors import VideoError
@@ -119,8 +121,12 @@ def _cost(frames: np.ndarray, codec: Codec, settings: EncodingSettings, fps: flo
     options = Options(context=settings.context, fps=fps or 25.0, variant=settings.variant, rdo=settings.rdo)
     codec.compress(frames[:2], settings.qp, **options)
     began = time.perf_counter()
-    data = codec.compress(frames, settings.qp, psnr=settings.psnr, bitrate=settings.bitrate, **options)
-    return (time.perf_counter() - began) / len(frames), len(data) / len(frames)
+    sink = io.BytesIO()
+    if settings.target is None:
+        size = codec.compress_stream([frames], sink, settings.qp, **options).bytes
+    else:
+        size = codec.compress_to_target(frames, sink, Target(*settings.target), **options).bytes
+    return (time.perf_counter() - began) / len(frames), size / len(frames)
 
 
 def _sizes(sizes: Sequence[str]) -> str:

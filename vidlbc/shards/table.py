@@ -66,6 +66,7 @@ _ADDED = ("variant", "rdo", "target", "reached", "base_bytes", "base_sha256", "t
 # What a row may leave open; `tar` and `offset` are told by where it lies.
 _OPEN = tuple(name for name, hint in get_type_hints(ClipRow).items() if type(None) in get_args(hint))
 _PLACE = ("tar", "offset")
+_RARE = ("times", "aspect")
 _TYPES = {"string": (str,), "int64": (int,), "bool": (bool,), "double": (float, int), "list": (list,)}
 
 _FILE_COLUMNS = {
@@ -161,8 +162,9 @@ def falls_short(target: str | None, reached: float | None) -> bool:
 
 
 def without_place(row: ClipRow) -> ClipRow:
-    """As KEY.json has it."""
-    return cast(ClipRow, {name: value for name, value in row.items() if name not in _PLACE})
+    """As KEY.json has it: what most clips do not have is not named in those."""
+    kept = {name: value for name, value in row.items() if name not in _PLACE}
+    return cast(ClipRow, {name: value for name, value in kept.items() if value is not None or name not in _RARE})
 
 
 def _arrow_type(kind: str) -> pa.DataType:
