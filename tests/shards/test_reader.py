@@ -225,3 +225,31 @@ def test_what_is_not_a_finished_shard_folder(fake_shards: Open, tmp_path: Path) 
     with pytest.raises(ShardError, match=r"1 of \d+ shards are not finished \(first 00001\)"):
         LatentShards(unfinished)
     assert 0 < len(LatentShards(unfinished, partial=True)) < len(fake_shards())
+
+
+# ---- torch's own loader, transforms
+
+
+def test_the_default_collate_takes_samples(fake_shards: Open) -> None:
+    """No value is None, whatever is not known of a clip."""
+    batches = list(DataLoader(fake_shards(mode="bitstream"), batch_size=4))  # type: ignore[arg-type]
+    assert sum(len(batch["key"]) for batch in batches) == len(fake_shards())
+    first = batches[0]
+    assert first["label"].dtype == torch.int64 and len(first["meta"]["source"]) == 4
+    assert set(first["meta"]) == set(fake_shards().table.column_names) - {"times"}
+    for sample, stored in zip(fake_shards(shuffle=False), fake_shards().table.to_pylist(), strict=True):
+        assert all(sample["meta"][name] == value for name, value in stored.items() if value is not None)
+
+
+def test_a_transform_takes_what_the_mode_names(fake_shards: Open) -> None:
+    from torchvision.transforms import v2
+
+    crop = v2.Compose([v2.CenterCrop(16), v2.ToDtype(torch.float32, scale=True)])
+    plain, cropped = fake_shards(mode="frames"), fake_shards(mode="frames", transform=crop)
+    for index in (0, len(plain) - 1):
+        frames, seen = plain[index]["frames"], cropped[index]["frames"]
+        assert seen.shape == (len(frames), 3, 16, 16) and seen.dtype == torch.float32
+        top, left = round((frames.shape[1] - 16) / 2), round((frames.shape[2] - 16) / 2)
+        expected = torch.from_numpy(frames[:, top : top + 16, left : left + 16]).permute(0, 3, 1, 2) / 255
+        assert torch.allclose(seen, expected)
+    assert fake_shards(mode="bitstream", transform=len)[0]["bitstream"] == len(fake_shards()[0]["bitstream"])

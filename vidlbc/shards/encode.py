@@ -137,7 +137,7 @@ def _write_shard(
                 with codec.clock.stage("files"):
                     for row, path in clips:
                         with open(path, "rb") as bitstream:
-                            add_clip(tar, row, bitstream)
+                            add_clip(tar, row, bitstream, bool(plan.classes))
                         rows.append(row)
                     shutil.rmtree(own)
                 verdicts.append(verdict)

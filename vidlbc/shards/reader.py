@@ -9,7 +9,7 @@ import hashlib
 import os
 import pickle
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -20,7 +20,7 @@ from vidlbc.shards.loader import Sample, ShardLoader
 from vidlbc.shards.order import Permutation
 from vidlbc.shards.plan import Plan
 from vidlbc.shards.symbol_cache import SymbolCache
-from vidlbc.shards.table import ClipRow
+from vidlbc.shards.table import ClipRow, filled
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +35,8 @@ class LatentShards:
 
     A sample is `key`, `label` (-1 where unlabelled), `label_name`, `meta` (the clip's Parquet row), `bitstream` (bytes)
     and, by `mode`, `symbols` (int32, one (T, C_l, H_l, W_l) a level), `latents` (the same, float32, dequantised) or
-    `frames` (uint8 (T, H, W, 3)).
+    `frames` (uint8 (T, H, W, 3)). No value is None, which torch's collate functions refuse: numbers that are not known
+    are -1 or nan, texts "", and `meta` has no `times` (`meta(i)` has the row as it is stored).
 
     `shards[i]` is clip i in stored order. Iterating gives epoch `epoch` in the order that (seed, epoch, place) decides
     (`shuffle=False`: stored order), from `position` on; rank r of `world` takes places r, r + world, ..., so all ranks
@@ -61,12 +62,15 @@ class LatentShards:
         partial: bool = False,
         base: bool = False,
         cache: str | Path | None = None,
+        transform: Callable[[Any], Any] | None = None,
     ) -> None:
         """`even` drops the last n % world samples: all ranks take as many steps. `verify` checks every sha256.
 
         `base`: read the base layer's bytes alone; bitstreams, symbols and latents are then those of the base.
         `cache`: a folder where decoded symbols are kept, so that a later epoch, run or process reads them and decodes
         nothing (modes symbols and latents). Several sets may share one.
+        `transform`: takes what the mode names and gives what a sample has in its place; frames come to it as
+        torchvision's transforms want them, a uint8 tensor (T, 3, H, W).
         """
         if mode not in get_args(Mode):
             raise InputError(f"mode={mode}: expected one of {', '.join(get_args(Mode))}")
@@ -76,7 +80,7 @@ class LatentShards:
             raise InputError("mode=frames needs the whole bitstream: a base layer alone gives symbols or latents")
         if cache is not None and mode not in ("symbols", "latents"):
             raise InputError(f"mode={mode}: a cache keeps symbols, expected mode=symbols or mode=latents with it")
-        self.base = base
+        self.base, self.transform = base, transform
         self.cache = None if cache is None else SymbolCache(cache)
         self.folder = Path(path)
         self.split, self.mode, self.seed = split, mode, seed
@@ -123,8 +127,8 @@ class LatentShards:
         sample: Sample = {
             "key": meta["key"],
             "label": -1 if meta["label"] is None else meta["label"],
-            "label_name": meta["label_name"],
-            "meta": meta,
+            "label_name": meta["label_name"] or "",
+            "meta": filled(meta),
             "bitstream": data,
         }
         if self.cache is not None:
@@ -136,6 +140,13 @@ class LatentShards:
             sample["latents"] = [level[here] for level in self.codec.latents(data, **self._layer)]
         elif self.mode == "frames":
             sample["frames"] = self.codec.decompress(data)[here]
+        if self.transform is not None:
+            content = sample[self.mode]
+            if self.mode == "frames":
+                import torch
+
+                content = torch.from_numpy(content).permute(0, 3, 1, 2)
+            sample[self.mode] = self.transform(content)
         return sample
 
     def _from_cache(self, cache: SymbolCache, meta: ClipRow, data: bytes) -> Any:

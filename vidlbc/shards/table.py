@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast, get_args, get_type_hints
 
@@ -151,6 +152,14 @@ def row_fault(row: Any) -> str:
 def different(one: ClipRow, other: ClipRow) -> list[str]:
     """In what two rows differ, wherever the clip lies. A column that an older version did not write is null."""
     return [name for name in _CLIP_COLUMNS if name not in _PLACE and one.get(name) != other.get(name)]
+
+
+def filled(row: ClipRow) -> dict[str, str | int | float | bool]:
+    """A row without None, all rows with the same names: numbers that are not known are -1 or nan, texts "", pixels
+    square."""
+    blank: dict[str, str | int | float | bool] = {"string": "", "int64": -1, "double": math.nan, "bool": False}
+    values = {name: row.get(name) for name in _CLIP_COLUMNS if name != "times"} | {"aspect": row.get("aspect") or "1/1"}
+    return {name: blank[_CLIP_COLUMNS[name]] if value is None else value for name, value in values.items()}  # type: ignore[misc]
 
 
 def falls_short(target: str | None, reached: float | None) -> bool:

@@ -26,13 +26,16 @@ def open_tar(work: Path, files: ShardFiles) -> tarfile.TarFile:
     return tarfile.open(work / files.tar.name, "w", format=tarfile.USTAR_FORMAT)
 
 
-def add_clip(tar: tarfile.TarFile, row: ClipRow, bitstream: BinaryIO) -> None:
-    """Add KEY.vlbc, KEY.json (the row, without `tar` and `offset`) and, where there is a label, KEY.cls."""
+def add_clip(tar: tarfile.TarFile, row: ClipRow, bitstream: BinaryIO, labelled: bool) -> None:
+    """Add KEY.vlbc, KEY.json (the row, without `tar` and `offset`) and KEY.cls, the label.
+
+    `labelled`: some of the corpus are; those that are not have -1 then, for readers want the same members of each.
+    """
     tar.addfile(member(f"{row['key']}.vlbc", row["bytes"]), bitstream)
     meta = clip_json(row)
     tar.addfile(member(f"{row['key']}.json", len(meta)), io.BytesIO(meta))
-    if row["label"] is not None:
-        label = str(row["label"]).encode()
+    if labelled or row["label"] is not None:
+        label = b"-1" if row["label"] is None else str(row["label"]).encode()
         tar.addfile(member(f"{row['key']}.cls", len(label)), io.BytesIO(label))
 
 

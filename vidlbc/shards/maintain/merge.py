@@ -134,7 +134,7 @@ def _copy_shard(merged: Plan, files: ShardFiles, origin: _From, keys: set[str]) 
                     continue
                 row: ClipRow = {**clip.row, "key": key, "video": source.video}
                 bitstreams.seek(clip.offset)
-                add_clip(tar, row, bitstreams)
+                add_clip(tar, row, bitstreams, bool(merged.classes))
                 rows.append(row)
         verdicts = [
             _verdict(verdict, source, rows)

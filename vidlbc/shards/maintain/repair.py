@@ -129,7 +129,7 @@ def _repair(plan: Plan, files: ShardFiles, contents: ShardContents, apply: bool,
             with open_tar(work, files) as tar, open(files.tar if clips else os.devnull, "rb") as old:
                 for row, offset in clips:
                     old.seek(offset)
-                    add_clip(tar, row, old)
+                    add_clip(tar, row, old, bool(plan.classes))
             finish_shard(plan, files, work, rows, verdicts or [], dropped)
     return replace(repair, why=f"{repair.why}; what was there is in {MANIFEST}/{REMOVED}/{aside.name}")
 

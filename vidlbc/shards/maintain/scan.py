@@ -69,7 +69,7 @@ def scan_tar(path: Path) -> Scan:
                 scan.clips.append(Clip(row, offset, is_sound(file, row, offset)))
                 if row["label"] is not None:
                     unlabelled[found.key] = row["label"]
-            elif _read(file, found) != str(unlabelled.pop(found.key, None)).encode():
+            elif _read(file, found) != str(unlabelled.pop(found.key, -1)).encode():
                 scan.faults.append((found.key, "its label (KEY.cls) is not that of its row"))
     scan.faults += [(clip.row["key"], "its sha256 is not the one recorded") for clip in scan.clips if not clip.sound]
     scan.faults += [(key, "its row (KEY.json) is missing or damaged") for key in waiting]
