@@ -12,8 +12,9 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 import vidlbc
+from vidlbc.data.annotations.lists import Columns
 from vidlbc.errors import InputError, ShardError
-from vidlbc.run.options import option, required, section
+from vidlbc.run.options import Many, option, paths, required, section
 from vidlbc.run.stage_clock import stage_table
 from vidlbc.shards import (
     Content,
@@ -64,7 +65,7 @@ class SlurmOptions:
 class Options:
     """See `--help`."""
 
-    input: str = required("folder of videos, annotation list, or one video")
+    input: Many = required("folder of videos, annotation list, or one video; a pattern of such, or several: [a,b]")
     output: str = required("folder for the shards; the same command again resumes")
     plan: bool = option(False, "only tell what would be done: labels, splits, files, about how long and how many bytes")
     labels: str | None = option(None, "annotations that lie apart from the videos: a list, or a folder of them")
@@ -72,6 +73,7 @@ class Options:
     form: str = option(
         "auto", "how the corpus is described: auto (told from content), or package.module:function of your own"
     )
+    columns: Columns = section(Columns, "names of a table's columns, where they are not the usual ones")
     holdout: float = option(
         0.2, "labelled videos without a split: the share that becomes test, by group; 0 holds nothing out"
     )
@@ -144,7 +146,9 @@ def main(config: DictConfig) -> None:
         deinterlace=config.deinterlace,
     )
     ray, slurm = launchers(config)
-    corpus = read_annotations(config.input, config.labels, fold=config.fold, form=config.form)
+    corpus = read_annotations(
+        paths(config.input), config.labels, fold=config.fold, form=config.form, columns=Columns(**config.columns)
+    )
     codec = vidlbc.load(
         settings.model,
         config.device,

@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 
 from omegaconf import DictConfig
 
+from vidlbc.data.annotations.lists import Columns
 from vidlbc.errors import InputError
 from vidlbc.pipeline import EvaluationSettings, JobSettings, TrainSettings, run_job
 from vidlbc.pipeline.plan import plan_of_job
-from vidlbc.run.options import option, required, section
+from vidlbc.run.options import Many, option, paths, required, section
 from vidlbc.shards import RaySettings, require_ray
 from vidlbc.train.data.video_data import ClipSettings
 from vidlbc.train.schedule import budget_of
@@ -24,12 +25,15 @@ from vidlbc.train.schedule import budget_of
 class DataOptions:
     """`data.*`."""
 
-    root: str = required("folder of videos, or an annotation list of any family in docs/shards.md")
+    root: Many = required(
+        "folder of videos, or an annotation list of any family in docs/shards.md; a pattern of such, or several: [a,b]"
+    )
     labels: str | None = option(None, "annotations that lie apart from the videos")
     fold: int = option(1, "which split of UCF101 or HMDB51")
     form: str = option(
         "auto", "how the corpus is described: auto (told from content), or package.module:function of your own"
     )
+    columns: Columns = section(Columns, "names of a table's columns, where they are not the usual ones")
     holdout: float = option(0.2, "a corpus without splits: the share that becomes test, by group")
     max_side: int | None = option(None, "longest side in pixels; larger videos are scaled down")
     clip_frames: int = option(256, "longer videos are cut into clips of at most this many frames")
@@ -184,7 +188,7 @@ def settings_of(config: DictConfig) -> JobSettings:
         large_size=train.large_size,
     )
     return JobSettings(
-        root=data.root,
+        root=paths(data.root),
         out=Path(config.out),
         image_stage=config.image_stage,
         temporal=config.temporal,
@@ -234,6 +238,7 @@ def settings_of(config: DictConfig) -> JobSettings:
         labels=data.labels,
         fold=data.fold,
         form=data.form,
+        columns=Columns(**data.columns),
         holdout=data.holdout,
         clip_frames=data.clip_frames,
         max_side=data.max_side,

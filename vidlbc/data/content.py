@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from vidlbc.data.corpus import Corpus, locate
+from vidlbc.data.corpus import Corpus, as_stored, locate
 from vidlbc.errors import VideoError
 
 
@@ -34,7 +34,10 @@ def open_source_bytes(root: str | Path, path: str) -> Iterator[BinaryIO]:
                 yield plain
             return
         with tarfile.open(file) as tar:
-            inner = tar.extractfile(member)
+            try:
+                inner = tar.extractfile(member)
+            except KeyError:
+                inner = tar.extractfile(as_stored(member))
             if inner is None:
                 raise VideoError(f"{member} in the tar is not a file")
             yield inner  # type: ignore[misc]  # typeshed: IO[bytes], and it is one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from vidlbc.errors import InputError
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 SPLITS = ("train", "val", "test")
 
 _SPLIT_NAMES = {
@@ -106,11 +109,24 @@ class Corpus:
 
 
 def locate(root: str | Path, path: str) -> tuple[Path, str | None]:
-    """The file on disk and, for `archive.tar::member`, the member's name."""
+    """The file on disk and, for `archive.tar::member`, the member's name; where it was `escaped`, as it is there."""
     archive, sep, member = path.partition(".tar::")
-    if sep:
-        return Path(root) / f"{archive}.tar", member
-    return Path(root) / path, None
+    file = Path(root) / (f"{archive}.tar" if sep else path)
+    if "\\x" in str(file) and not file.exists():
+        file = Path(as_stored(str(file)))
+    return file, member if sep else None
+
+
+def escaped(name: str) -> str:
+    """A name from a disk or a tar as text that tables, JSON and lines hold: bytes that are not UTF-8, and control
+    characters, become `\\xe9` and the like."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def as_stored(name: str) -> str:
+    """What `escaped` gave the name for."""
+    return _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), os.fsencode(name)).decode("utf-8", "surrogateescape")
 
 
 def require_files(root: Path, items: tuple[Item, ...], where: str) -> None:
@@ -123,6 +139,11 @@ def checked(corpus: Corpus) -> Corpus:
     """The corpus, or InputError: empty, half split, nothing on disk, or a label that training never shows."""
     if not corpus.items:
         raise InputError(f"{corpus.source}: lists no videos")
+    if escaped(corpus.root) != corpus.root:
+        raise InputError(f"{escaped(corpus.root)}: the folder's own name is no plain UTF-8 text: expected another name")
+    if any(escaped(text) != text for text in (*(item.path for item in corpus.items), *corpus.classes)):
+        items = tuple(replace(item, path=escaped(item.path)) for item in corpus.items)
+        corpus = replace(corpus, items=items, classes=tuple(map(escaped, corpus.classes)))
     unsplit = [item for item in corpus.items if item.split is None]
     if unsplit and len(unsplit) < len(corpus.items):
         raise InputError(f"{corpus.source}: {unsplit[0].path} has no split while other files have one")

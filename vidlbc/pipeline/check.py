@@ -10,6 +10,7 @@ from typing import Any
 from vidlbc.codec import models
 from vidlbc.codec.inputs import check_motion_options, check_qp, pick_device
 from vidlbc.codec.models import temporal_class
+from vidlbc.data.annotations.lists import USUAL, Columns
 from vidlbc.data.corpus import locate
 from vidlbc.errors import InputError, check_switch
 from vidlbc.heads import build_head
@@ -38,7 +39,13 @@ def check_job(settings: JobSettings) -> Checked:
     if not (settings.model / "trained.json").is_file():
         models.load_image_stage(models.find_model(settings.image_stage) / "image_stage")
     corpus, contents = corpus_with_splits(
-        settings.root, settings.labels, settings.fold, settings.holdout, settings.shards, settings.form
+        settings.root,
+        settings.labels,
+        settings.fold,
+        settings.holdout,
+        settings.shards,
+        settings.form,
+        settings.columns,
     )
     split = evaluation_split(corpus)
     corpus.require("train", split)
@@ -47,13 +54,19 @@ def check_job(settings: JobSettings) -> Checked:
 
 
 def corpus_with_splits(
-    root: str, labels: str | None, fold: int, holdout: float, shards: Path, form: str = "auto"
+    root: str | tuple[str, ...],
+    labels: str | None,
+    fold: int,
+    holdout: float,
+    shards: Path,
+    form: str = "auto",
+    columns: Columns = USUAL,
 ) -> tuple[Corpus, dict[str, Content]]:
     """The corpus, split by group where its annotations do not say how, and what of its content had to be read for that.
 
     `shards`: a folder that an earlier run may have made.
     """
-    corpus = read_annotations(root, labels, fold=fold, form=form)
+    corpus = read_annotations(root, labels, fold=fold, form=form, columns=columns)
     contents: dict[str, Content] = {}
     if not corpus.splits:
         # Equal files stay on one side, so every file is read; a resumed run remembers.
@@ -173,11 +186,12 @@ def require_number(name: str, value: Any, least: int, whole: bool = False) -> No
         raise InputError(f"{name}={value}: expected a {'whole ' if whole else ''}number of at least {least}")
 
 
-def check_output(out: Path, data: str, corpus: Corpus) -> None:
+def check_output(out: Path, data: str | tuple[str, ...], corpus: Corpus) -> None:
     """Make the folder. Raises InputError where it lies inside the data, is not writable, or its disk is too full."""
-    root = Path(data).expanduser()
-    if root.is_dir() and out.resolve().is_relative_to(root.resolve()):
-        raise InputError(f"out={out} lies inside data.root={root}: its videos would be read as data; put it elsewhere")
+    for root in [Path(source).expanduser() for source in ([data] if isinstance(data, str) else data)]:
+        if root.is_dir() and out.resolve().is_relative_to(root.resolve()):
+            hint = "its videos would be read as data; put it elsewhere"
+            raise InputError(f"out={out} lies inside data.root={root}: {hint}")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -39,7 +39,7 @@ def write_page(
     training: Sequence[Mapping[str, Any]],
 ) -> None:
     """`figures`: metrics.json; `training`: the rows of the log, in order of steps."""
-    page = Page(f"Latent shards of {settings.root}", f"vidlbc {figures['environment']['vidlbc']}")
+    page = Page(f"Latent shards of {settings.data}", f"vidlbc {figures['environment']['vidlbc']}")
     page.text(
         f"{figures['n_videos']} videos, {figures['n_failed']} unreadable, {figures['n_damaged']} damaged; "
         f"{figures['n_clips']} clips. Every rate is the size of a file."

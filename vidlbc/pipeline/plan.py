@@ -13,7 +13,9 @@ from vidlbc.shards.forecast import forecast, held_out
 def plan_of_job(settings: JobSettings) -> str:
     """Label map, splits, files, and about how long and how many bytes. Raises InputError as the job would."""
     check_values(settings)
-    corpus = read_annotations(settings.root, settings.labels, fold=settings.fold, form=settings.form)
+    corpus = read_annotations(
+        settings.root, settings.labels, fold=settings.fold, form=settings.form, columns=settings.columns
+    )
     lines = [corpus.label_map()]
     if corpus.splits:
         lines.append(", ".join(f"{len(corpus.select(split).items)} {split}" for split in corpus.splits))

@@ -166,4 +166,4 @@ def table(settings: JobSettings, figures: Mapping[str, Any], probes: Mapping[str
         rows.append((f"top-1, {INPUT_NAMES[name]}", f"{text}   ({result.n_videos} test videos, {result.kind}, {rate})"))
     width = max(len(text) for _, text in rows)
     rows = [(name, text.ljust(width)) for name, text in rows]
-    return format_table(rows, title=f"vidlbc: {settings.root} -> {settings.out}")
+    return format_table(rows, title=f"vidlbc: {settings.data} -> {settings.out}")

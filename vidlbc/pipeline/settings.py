@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vidlbc.data.annotations.lists import USUAL, Columns
 from vidlbc.shards import RaySettings
 from vidlbc.train.data.video_data import ClipSettings
 from vidlbc.train.schedule import Budget
@@ -67,7 +68,7 @@ class JobSettings:
     """`psnr`, `bitrate`: see vidlbc.codec.rate_control; `rdo`: see vidlbc.codec.coding.rdo, None: where blocks may be
     copied; `launcher`: local, or ray with the settings `ray`."""
 
-    root: str
+    root: str | tuple[str, ...]
     out: Path
     image_stage: str
     temporal: str
@@ -79,6 +80,7 @@ class JobSettings:
     labels: str | None = None
     fold: int = 1
     form: str = "auto"
+    columns: Columns = USUAL
     holdout: float = 0.2
     clip_frames: int = 256
     shard_videos: int = 32
@@ -94,6 +96,11 @@ class JobSettings:
     effort: str = "default"
     keyint: int = 0
     wandb: bool = False
+
+    @property
+    def data(self) -> str:
+        """What the corpus was read from, in words."""
+        return self.root if isinstance(self.root, str) else ", ".join(self.root)
 
     @property
     def model(self) -> Path:

@@ -94,6 +94,11 @@ def is_many(kind: Any) -> bool:
     return _Many in members(kind)
 
 
+def paths(value: Any) -> str | tuple[str, ...]:
+    """What a `Many` of paths holds: one, or several."""
+    return value if isinstance(value, str) else tuple(str(one) for one in value)
+
+
 def words(kind: Any) -> str:
     """What is expected, for a message."""
     if is_many(kind):

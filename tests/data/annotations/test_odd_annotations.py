@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import tarfile
 from collections.abc import Callable
@@ -14,7 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidlbc.data.annotations.lists import read_table
+from vidlbc.data.annotations.lists import Columns, read_table
+from vidlbc.data.content import content_of, contents_of
+from vidlbc.data.corpus import Corpus
 from vidlbc.errors import InputError
 from vidlbc.shards import read_annotations
 
@@ -226,3 +229,99 @@ def test_keys_labels_and_splits_of_tars(tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
             read_annotations(tmp_path)
         assert message in str(caught.value)
+
+
+# ---- names of columns, several inputs, names of files
+
+
+def test_columns_by_other_names(write: Callable[..., Path]) -> None:
+    """Options name columns that no usual name fits, and may overrule a usual one; any character may part them."""
+    path = write("x.csv", "clip,label,verb\na.mp4,1,wave\nb.mp4,2,walk\n")
+    corpus = read_annotations(path, columns=Columns(path="Clip", label="verb"))
+    assert [(item.path, corpus.classes[item.label or 0]) for item in corpus.items] == [
+        ("a.mp4", "wave"),
+        ("b.mp4", "walk"),
+    ]
+    path = write("y.csv", "file^person^what\na.mp4^p1^wave\nb.mp4^p2^walk\n")
+    corpus = read_annotations(path, columns=Columns(label="what", group="person", delimiter="^"))
+    assert [item.group for item in corpus.items] == ["p1", "p2"] and corpus.classes == ("walk", "wave")
+    lines = write("z.jsonl", '{"clip": "a.mp4", "verb": "wave"}\n{"clip": "b.mp4", "verb": "walk"}\n')
+    assert read_annotations(lines, columns=Columns(path="clip", label="verb")).classes == ("walk", "wave")
+    with pytest.raises(
+        InputError, match=r"x.csv line 1: no column 'noun' .columns.label.: there are clip, label, verb"
+    ):
+        read_annotations(write("x.csv", "clip,label,verb\na.mp4,1,wave\n"), columns=Columns(path="clip", label="noun"))
+    with pytest.raises(InputError, match="columns.delimiter='ab': expected one character, or tab"):
+        Columns(delimiter="ab")
+
+
+def make(root: Path, *paths: str) -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(path)
+    return root
+
+
+def told(corpus: Corpus) -> Read:
+    return {item.path: None if item.label is None else corpus.classes[item.label] for item in corpus.items}
+
+
+def test_several_inputs_are_one_corpus(tmp_path: Path) -> None:
+    make(tmp_path, "one/wave/a.mp4", "one/walk/b.mp4", "two/run/c.mp4", "two/wave/d.mp4", "e.mp4")
+    (tmp_path / "two" / "labels.csv").write_text("path,label\nrun/c.mp4,run\nwave/d.mp4,wave\n")
+    corpus = read_annotations([tmp_path / "one", str(tmp_path / "two" / "labels.csv"), tmp_path / "e.mp4"])
+    assert corpus.classes == ("run", "walk", "wave") and corpus.root == str(tmp_path)
+    assert told(corpus) == {
+        "one/walk/b.mp4": "walk",
+        "one/wave/a.mp4": "wave",
+        "two/run/c.mp4": "run",
+        "two/wave/d.mp4": "wave",
+        "e.mp4": None,
+    }
+    assert len(read_annotations([tmp_path / "one", tmp_path / "one"]).items) == 2
+    (tmp_path / "two" / "labels.csv").write_text("path,label\nrun/c.mp4,1\n")
+    with pytest.raises(InputError, match="labels.csv: labels are numbers, those of .*one are names"):
+        read_annotations([tmp_path / "one", tmp_path / "two"])
+    with pytest.raises(InputError, match="go with one folder of videos, and there are 2 inputs"):
+        read_annotations([tmp_path / "one", tmp_path / "two"], labels=tmp_path / "two")
+    for nothing, message in (([], "no input"), ([""], "expected the path of a folder"), ([3], "3: expected the path")):
+        with pytest.raises(InputError, match=message):
+            read_annotations(nothing)  # type: ignore[arg-type]
+
+
+def test_patterns(tmp_path: Path) -> None:
+    make(tmp_path, "p1/cam1/wave/a.mp4", "p1/cam2/wave/b.mp4", "p2/cam1/walk/c.mp4", "p2/.old/cam1/d.mp4", "x[1]/e.mp4")
+    corpus = read_annotations(str(tmp_path / "*" / "cam1"))
+    assert told(corpus) == {"p1/cam1/wave/a.mp4": "wave", "p2/cam1/walk/c.mp4": "walk"}
+    files = read_annotations(str(tmp_path / "**" / "*.mp4"))
+    assert len(files.items) == 4 and "x[1]" in files.classes and files.form.startswith("videos by name")
+    assert told(read_annotations(str(tmp_path / "x[1]"))) == {"e.mp4": None}  # a folder of that name, no pattern
+    with pytest.raises(InputError, match=r"cam9: no file or folder matches"):
+        read_annotations(str(tmp_path / "*" / "cam9"))
+
+
+def test_names_that_are_not_text(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8, and line breaks: written as escapes, and found again on the disk and in tars."""
+    root = tmp_path / "videos"
+    make(root, "wave/a.mp4", "walk/new\nline.mp4")
+    odd = os.fsencode(root / "wave") + b"/caf\xe9.mp4"
+    with open(odd, "w") as file:
+        file.write("odd")
+    os.mkdir(os.fsencode(root) + b"/\xff")
+    with open(os.fsencode(root) + b"/\xff/b.mp4", "w") as file:
+        file.write("odder")
+    corpus = read_annotations(root)
+    assert set(told(corpus)) == {"wave/a.mp4", "walk/new\\x0aline.mp4", "wave/caf\\xe9.mp4", "\\xff/b.mp4"}
+    contents = contents_of(corpus)
+    assert not [content for content in contents.values() if content.problem]
+    assert contents["wave/caf\\xe9.mp4"].size == 3 and contents["\\xff/b.mp4"].size == 5
+    json.dumps([item.path for item in corpus.items], ensure_ascii=False).encode()
+    (root / "wave" / "caf\\xe9.mp4").write_text("of that very name")  # what is there as written comes first
+    assert content_of(root, "wave/caf\\xe9.mp4").size == 17
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        info = tarfile.TarInfo("caf\udce9.mp4")
+        info.size = 3
+        tar.addfile(info, io.BytesIO(b"odd"))
+    corpus = read_annotations(tmp_path / "a.tar")
+    assert [item.path for item in corpus.items] == ["a.tar::caf\\xe9.mp4"]
+    assert contents_of(corpus)["a.tar::caf\\xe9.mp4"].size == 3

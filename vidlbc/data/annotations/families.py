@@ -8,11 +8,12 @@ file ----+-- the same families by what the file says; a video is a corpus of one
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vidlbc.data.annotations import benchmarks, folders, lists
+from vidlbc.data.annotations import benchmarks, folders, joining, lists
 from vidlbc.data.annotations.json_files import read_json
+from vidlbc.data.annotations.lists import USUAL, Columns
 from vidlbc.data.corpus import SPLITS, Corpus, Item, checked, is_video, split_name
 from vidlbc.errors import InputError
 from vidlbc.run.plugins import named_object
@@ -24,18 +25,36 @@ _OUR_PLAN = "manifest/plan.json"
 _TABLES = ("labels.csv", "metadata.csv", "metadata.jsonl")  # the last two as Hugging Face's video folders have them
 
 
+Source = str | Path
+
+
 def read_annotations(
-    root_or_list: str | Path, labels: str | Path | None = None, *, fold: int = 1, form: str = AUTO
+    root_or_list: Source | Sequence[Source],
+    labels: str | Path | None = None,
+    *,
+    fold: int = 1,
+    form: str = AUTO,
+    columns: Columns = USUAL,
 ) -> Corpus:
     """The corpus that a folder, a list or a video describes.
 
-    `root_or_list`: a folder of videos, or an annotation file whose paths are relative to its own folder. With `labels`
+    `root_or_list`: a folder of videos, or an annotation file whose paths are relative to its own folder; a pattern of
+    such (`videos/*/cam1`, `**/*.mp4`), or several, which become one corpus. With `labels`
     (an annotation file or a folder of them), `root_or_list` is the folder that the listed paths are relative to.
     `fold`: which of UCF101's or HMDB51's three splits. Raises InputError: nothing there, an empty list, an unknown
     label or split, a label in test that is not in train, a split with no files.
     `form`: `package.module:function` of a reader of your own, (root, labels or None) -> Corpus; auto: by content.
+    `columns`: of tables whose columns have other names than the usual ones.
     """
-    root = Path(root_or_list).expanduser()
+    roots = [path for source in joining.sources(root_or_list) for path in joining.matches(source)]
+    if len(roots) > 1:
+        if labels is not None:
+            raise InputError(f"labels={labels}: go with one folder of videos, and there are {len(roots)} inputs")
+        if all(is_video(path.name) and path.is_file() for path in roots):
+            return checked(joining.read_files(roots))
+        read = [read_annotations(path, fold=fold, form=form, columns=columns) for path in roots]
+        return checked(joining.joined(read))
+    root = roots[0]
     if not root.exists():
         raise InputError(f"{root}: no such file or folder (expected a folder of videos or an annotation list)")
     if form != AUTO:
@@ -46,13 +65,13 @@ def read_annotations(
         source = Path(labels).expanduser()
         if not source.exists():
             raise InputError(f"{source}: no such file or folder (expected annotations)")
-        corpus = _read_list_folder(source, root, fold) if source.is_dir() else _read_file(source, root, fold)
+        corpus = (_read_list_folder if source.is_dir() else _read_file)(source, root, fold, columns)
         if corpus is None:
             raise InputError(f"{source}: no annotation files of a known form")
         return checked(corpus)
     if root.is_dir():
-        return checked(_read_list_folder(root, root, fold) or _read_media_folder(root))
-    return checked(_read_file(root, root.parent, fold))
+        return checked(_read_list_folder(root, root, fold, columns) or _read_media_folder(root))
+    return checked(_read_file(root, root.parent, fold, columns))
 
 
 def _read_as(form: str, root: Path, labels: str | Path | None) -> Corpus:
@@ -74,13 +93,13 @@ def _read_media_folder(root: Path) -> Corpus:
     return folders.read_tars(archives, root, root) if archives else folders.read_folder(root)
 
 
-def _read_list_folder(folder: Path, root: Path, fold: int) -> Corpus | None:
+def _read_list_folder(folder: Path, root: Path, fold: int, columns: Columns) -> Corpus | None:
     """The annotations that lie in `folder` itself, if there are any."""
     for name in _TABLES:
         if (folder / name).is_file():
-            return _read_file(folder / name, root, fold)
+            return _read_file(folder / name, root, fold, columns)
     if tables := _tables_of_splits(folder):
-        return lists.read_tables(tables, root, folder)
+        return lists.read_tables(tables, root, folder, columns)
     names = {path.name for path in folder.iterdir() if path.is_file()}
     if "classInd.txt" in names:
         return benchmarks.read_ucf101(folder, root, fold)
@@ -109,7 +128,7 @@ def _tables_of_splits(folder: Path) -> list[tuple[Path, str | None, str]]:
     return found
 
 
-def _read_file(path: Path, root: Path, fold: int) -> Corpus:
+def _read_file(path: Path, root: Path, fold: int, columns: Columns) -> Corpus:
     """One annotation file, by what it says."""
     if path.suffix == ".tar":
         return folders.read_tars([path], path.parent, path)
@@ -124,11 +143,11 @@ def _read_file(path: Path, root: Path, fold: int) -> Corpus:
     if benchmarks._HMDB_FILE.match(path.name):
         return benchmarks.read_hmdb51(path.parent, root, fold)
     if path.suffix.lower() == ".jsonl":
-        return lists.read_table(path, root)
+        return lists.read_table(path, root, columns)
     if path.suffix != ".json":
-        header = lists.csv_header(path)
+        header = lists.csv_header(path, columns)
         if "path" in header:
-            return lists.read_table(path, root)
+            return lists.read_table(path, root, columns)
     for form in (_is_something, _is_jester, _is_kinetics, lists.is_path_list):
         if form(path):
             return _read_family(form, [path], root, path)

@@ -11,12 +11,14 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vidlbc.data.annotations.json_files import read_label_json
 from vidlbc.data.corpus import VIDEO_SUFFIXES, Corpus, Item, is_video, split_name, split_of_folder
 from vidlbc.errors import InputError
+from vidlbc.run.options import option
 
 # Everything up to the last video suffix is the path, so paths may hold spaces and labels may too.
 _SUFFIX = "|".join(re.escape(suffix) for suffix in sorted(VIDEO_SUFFIXES, key=len, reverse=True))
@@ -29,6 +31,46 @@ _COLUMNS = {
     "label": ("label", "class", "category", "class_name", "label_name", "action", "target"),
     "split": ("split", "subset", "partition"),
 }
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a table are called where no usual name fits, and what parts them."""
+
+    path: str | None = option(None, "column of the videos' paths; null: path, file_name, filename, video, ...")
+    label: str | None = option(None, "column of the labels; null: label, class, category, ...")
+    group: str | None = option(None, "column of who must not be on both sides of a split; null: group")
+    split: str | None = option(None, "column of the splits; null: split, subset, partition")
+    delimiter: str | None = option(None, "what parts the columns, one character or tab; null: the one that fits")
+
+    def __post_init__(self) -> None:
+        if self.delimiter is not None and self.delimiter not in ("tab", "\\t") and len(self.delimiter) != 1:
+            raise InputError(f"columns.delimiter={self.delimiter!r}: expected one character, or tab")
+
+    @property
+    def delimiters(self) -> str:
+        """Those to try."""
+        given = "\t" if self.delimiter in ("tab", "\\t") else self.delimiter
+        return _DELIMITERS if given is None else given
+
+    def named(self, cells: list[str], where: str) -> list[str]:
+        """The cells of a header with our names. Raises InputError where a column that was named is not there."""
+        found = [cell.strip().lower() for cell in cells]
+        for name in ("path", "label", "group", "split"):
+            given = getattr(self, name)
+            if given is not None:
+                if given.strip().lower() not in found:
+                    raise InputError(
+                        f"{where}: no column '{given}' (columns.{name}): there are {', '.join(cells)[:200]}"
+                    )
+                found = [f"(other) {cell}" if cell == name else cell for cell in found]
+                found[found.index(given.strip().lower())] = name
+            elif other := next((other for other in _COLUMNS.get(name, ()) if other in found), None):
+                found[found.index(other)] = name
+        return found
+
+
+USUAL = Columns()
 _NUMBER = re.compile(r"\d+", re.ASCII)
 _WHOLE = re.compile(r"(-?\d+)\.0+", re.ASCII)  # as pandas writes a column of numbers that has a gap
 _SEVERAL = re.compile(r"\[.*\]|\d+([\s,;|]+\d+)+", re.ASCII)
@@ -185,41 +227,42 @@ def _folder_of(split: str | None, root: Path, paths: list[str]) -> str:
     return ""
 
 
-def csv_header(path: Path) -> list[str]:
+def csv_header(path: Path, columns: Columns = USUAL) -> list[str]:
     """The first row's cells, lower case, usual names for others': what tells the CSV families apart."""
-    return _head(path)[0]
+    return _head(path, columns)[0]
 
 
-def _head(path: Path) -> tuple[list[str], str]:
+def _head(path: Path, columns: Columns) -> tuple[list[str], str]:
     """Names of the columns, and the delimiter: the one that makes a column of paths of the first line, else a comma."""
     lines = read_lines(path)[:1]
     if not lines:
         return [], ","
-    found = {}
-    for delimiter in _DELIMITERS:
+    first: tuple[list[str], str] | None = None
+    fault: InputError | None = None
+    for delimiter in columns.delimiters:
         try:
             cells = next(csv.reader([lines[0][1]], delimiter=delimiter))
         except csv.Error:
             cells = []
-        found[delimiter] = _named([cell.strip().lower() for cell in cells])
-        if "path" in found[delimiter]:
-            return found[delimiter], delimiter
-    return found[","], ","
+        try:
+            found = columns.named(cells, f"{path} line 1")
+        except InputError as error:
+            fault = fault or error
+            continue
+        if "path" in found:
+            return found, delimiter
+        first = first or (found, delimiter)
+    if first is None:
+        raise fault or InputError(f"{path} line 1: quotes do not match")
+    return first
 
 
-def _named(columns: list[str]) -> list[str]:
-    for name, others in _COLUMNS.items():
-        if there := next((other for other in others if other in columns), None):
-            columns[columns.index(there)] = name
-    return columns
-
-
-def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def csv_rows(path: Path, columns: Columns = USUAL) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, cells by lower-case column name) of a CSV with a header.
 
     Raises InputError, with the line, for a row of more or fewer cells than the header, and for quotes without a match.
     """
-    names, delimiter = _head(path)
+    names, delimiter = _head(path, columns)
     if twice := [name for name in names if name and names.count(name) > 1]:
         raise InputError(f"{path} line 1: two columns '{twice[0]}'")
     with open(path, newline="", encoding="utf-8-sig") as file:
@@ -246,7 +289,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             yield where, {name: cell.strip() for name, cell in zip(names, row, strict=True)}
 
 
-def json_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def json_rows(path: Path, columns: Columns = USUAL) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, values by lower-case name) of JSON lines, one object each. Raises InputError with the line."""
     for number, line in read_lines(path):
         try:
@@ -255,7 +298,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             row = None
         if not isinstance(row, dict):
             raise InputError(f"{path} line {number}: expected a JSON object, found '{line.strip()[:40]}'")
-        names = _named([str(name).strip().lower() for name in row])
+        names = columns.named([str(name) for name in row], f"{path} line {number}")
         wanted = ("path", "label", "group", "split", "start", "stop")
         found = {name: value for name, value in zip(names, row.values(), strict=True) if name in wanted}
         for name, value in found.items():
@@ -270,19 +313,21 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-def read_table(path: Path, root: Path) -> Corpus:
+def read_table(path: Path, root: Path, columns: Columns = USUAL) -> Corpus:
     """`path[,label][,group][,split][,start][,stop]` CSV or JSON lines, in any order (`start`, `stop` in frames).
 
     Raises InputError, with the line, for an empty table, a missing path, an unknown label or split, a bad number.
     """
-    return read_tables([(path, split_from_file(path), "")], root, path)
+    return read_tables([(path, split_from_file(path), "")], root, path, columns)
 
 
-def read_tables(tables: Sequence[tuple[Path, str | None, str]], root: Path, source: Path) -> Corpus:
+def read_tables(
+    tables: Sequence[tuple[Path, str | None, str]], root: Path, source: Path, columns: Columns = USUAL
+) -> Corpus:
     """Several tables as one: of each its split where the rows name none, and the folder that its paths are in."""
     rows = []
     for path, split, folder in tables:
-        found = list(json_rows(path) if path.suffix.lower() == ".jsonl" else csv_rows(path))
+        found = list(json_rows(path, columns) if path.suffix.lower() == ".jsonl" else csv_rows(path, columns))
         if not found:
             raise InputError(f"{path}: empty list")
         rows += [(f"{path} line {number}", row, split, folder) for number, row in found]
