@@ -116,6 +116,7 @@ class Options:
     max_side: int | None = option(None, "longest side in pixels; larger videos are scaled down")
     backend: str = option("auto", "video decoder: auto, pyav, decord or opencv")
     deinterlace: bool = option(False, "part the fields of interlaced videos, one frame for one; by PyAV alone")
+    picture_fps: float = option(25.0, "frames a second of videos that are folders of numbered pictures")
     deadline_s: float = option(60.0, "seconds without a frame after which a file's decoder is killed")
     processes: int = option(1, "encoding processes on this machine, with launcher=local")
     launcher: str = option(
@@ -144,6 +145,7 @@ def main(config: DictConfig) -> None:
         effort=config.effort,
         keyint=config.keyint,
         deinterlace=config.deinterlace,
+        picture_fps=config.picture_fps,
     )
     ray, slurm = launchers(config)
     corpus = read_annotations(

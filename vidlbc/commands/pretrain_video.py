@@ -38,6 +38,7 @@ class DataOptions:
     max_side: int | None = option(None, "longest side in pixels; larger videos are scaled down")
     clip_frames: int = option(256, "longer videos are cut into clips of at most this many frames")
     deadline_s: float = option(60.0, "seconds without a frame after which a file's decoder is killed")
+    picture_fps: float = option(25.0, "frames a second of videos that are folders of numbered pictures")
     deinterlace: bool = option(False, "part the fields of interlaced videos in what is encoded; by PyAV alone")
 
 
@@ -247,6 +248,7 @@ def settings_of(config: DictConfig) -> JobSettings:
         ray=RaySettings(**config.ray),
         deadline_s=data.deadline_s,
         deinterlace=data.deinterlace,
+        picture_fps=data.picture_fps,
         wandb=config.wandb,
     )
 

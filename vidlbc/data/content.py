@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from vidlbc.data.corpus import Corpus, as_stored, locate
 from vidlbc.errors import VideoError
+from vidlbc.video.sequences import numbered_pictures
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,14 @@ def content_of(root: str | Path, path: str) -> Content:
     """Hash one source, in constant memory. Never raises for a bad file: the problem is part of the answer."""
     digest = hashlib.sha256()
     size = 0
+    pictures = numbered_pictures(locate(root, path)[0])
     try:
+        for picture in pictures:
+            data = picture.read_bytes()
+            digest.update(f"{picture.name} {len(data)} ".encode("utf-8", "surrogateescape") + data)
+            size += len(data)
+        if pictures:
+            return Content(digest.hexdigest(), size)
         with open_source_bytes(root, path) as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)

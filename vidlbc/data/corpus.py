@@ -131,7 +131,7 @@ def as_stored(name: str) -> str:
 
 def require_files(root: Path, items: tuple[Item, ...], where: str) -> None:
     """Raise InputError when not one of the files listed exists: the root is wrong, rather than a file missing."""
-    if not any(locate(root, item.path)[0].is_file() for item in items):
+    if not any(locate(root, item.path)[0].exists() for item in items):
         raise InputError(f"{where}: none of its {len(items)} files exists (first: {locate(root, items[0].path)[0]})")
 
 

@@ -121,6 +121,7 @@ def shard_settings(settings: JobSettings) -> EncodingSettings:
         effort=settings.effort,
         keyint=settings.keyint,
         deinterlace=settings.deinterlace,
+        picture_fps=settings.picture_fps,
     )
 
 

@@ -25,7 +25,8 @@ INPUT_NAMES = {"latents": "latents", "decoded": "decoded frames", "pixels": "sou
 _BESIDE = "x265"
 _LISTED = 200  # files that were not sound; all are in the manifest
 _PLACES = 600  # of a training curve
-_DATA_OPTIONS = ("root", "labels", "fold", "form", "holdout", "clip_frames", "max_side", "deadline_s", "deinterlace")
+_READING = ("deadline_s", "deinterlace", "picture_fps")
+_DATA_OPTIONS = ("root", "labels", "fold", "form", "holdout", "clip_frames", "max_side", *_READING)
 
 
 def write_page(
@@ -201,6 +202,7 @@ def _options(settings: JobSettings) -> dict[str, Any]:
     del clips["max_side"], evaluation["panel_frames"], values["shard_videos"]
     head = {"kind": evaluation.pop("head"), "grid": evaluation.pop("grid"), **evaluation.pop("head_options")}
     evaluation |= {f"head.{name}": value for name, value in head.items()}
-    data = {f"data.{name}": values.pop(name) for name in _DATA_OPTIONS}
+    columns = {f"data.columns.{name}": value for name, value in values.pop("columns").items() if value is not None}
+    data = {f"data.{name}": values.pop(name) for name in _DATA_OPTIONS} | columns
     trained = {f"train.{name}": value for name, value in {**budget, **train, **clips}.items()}
     return {**data, **values, **trained, **{f"eval.{name}": value for name, value in evaluation.items()}}

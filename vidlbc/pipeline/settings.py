@@ -90,6 +90,7 @@ class JobSettings:
     ray: RaySettings = field(default_factory=RaySettings)
     deadline_s: float = 60.0
     deinterlace: bool = False
+    picture_fps: float = 25.0
     psnr: float | None = None
     bitrate: float | None = None
     rdo: bool | None = None

@@ -60,6 +60,7 @@ def stored_frames_at(
             backend=settings.backend,
             deadline_s=settings.deadline_s,
             deinterlace=settings.deinterlace,
+            picture_fps=settings.picture_fps,
         )
         for block in reader.blocks():
             here = indices[(indices >= found) & (indices < found + len(block))] - found

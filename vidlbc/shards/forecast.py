@@ -109,6 +109,7 @@ def _first_frames(file: Path, settings: EncodingSettings) -> np.ndarray:
         backend=settings.backend,
         deadline_s=settings.deadline_s,
         deinterlace=settings.deinterlace,
+        picture_fps=settings.picture_fps,
     )
     blocks = list(reader.blocks())
     if not blocks:

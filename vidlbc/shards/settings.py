@@ -31,6 +31,7 @@ class EncodingSettings:
     effort: str = "default"
     keyint: int = 0
     deinterlace: bool = False
+    picture_fps: float = 25.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.qp <= 63:
@@ -40,6 +41,8 @@ class EncodingSettings:
                 raise InputError(f"{name}={getattr(self, name)}: expected at least 1")
         if self.max_side is not None and self.max_side < 16:
             raise InputError(f"max_side={self.max_side}: expected at least 16 pixels, or null")
+        if not 0 < self.picture_fps <= 1000:
+            raise InputError(f"picture_fps={self.picture_fps}: expected frames a second above 0, at most 1000")
         if self.deadline_s <= 0:
             raise InputError(f"deadline_s={self.deadline_s}: expected seconds above 0")
         if not isinstance(self.rdo, bool):
@@ -76,4 +79,4 @@ class EncodingSettings:
 # `model` and `temporal` say where the weights were found; the fingerprint says what they are.
 INVISIBLE = ("block", "deadline_s", "model", "temporal")
 _TARGETS = {"psnr": ("dB", 100), "bitrate": ("kbit/s", 10**9), "bpp_per_db": ("bits per pixel", 100)}
-_LATER = ("variant", *_TARGETS, "rdo", "every", "effort", "keyint", "deinterlace")
+_LATER = ("variant", *_TARGETS, "rdo", "every", "effort", "keyint", "deinterlace", "picture_fps")

@@ -127,6 +127,7 @@ def open_video(path: Path, source: PlannedFile, settings: EncodingSettings) -> C
         backend=settings.backend,
         max_side=settings.max_side,
         deinterlace=settings.deinterlace,
+        picture_fps=settings.picture_fps,
     )
     return reader
 

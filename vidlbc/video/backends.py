@@ -7,20 +7,25 @@ import importlib.util
 
 from vidlbc.errors import InputError
 from vidlbc.video.contract import Backend, Missing
+from vidlbc.video.sequences import is_sequence
 
 BACKENDS = {
     "pyav": "vidlbc.video.pyav_backend:PyavBackend",
     "decord": "vidlbc.video.decord_backend:DecordBackend",
     "opencv": "vidlbc.video.opencv_backend:OpencvBackend",
     "torchcodec": "vidlbc.video.torchcodec_backend:TorchcodecBackend",
+    "pictures": "vidlbc.video.pictures_backend:PicturesBackend",
 }
 
 
-def candidates(backend: str) -> list[str]:
+def candidates(backend: str, path: str = "") -> list[str]:
     """The back ends to try, in order: "auto" is PyAV, then decord where it is installed; OpenCV where PyAV is not.
 
-    docs/video.md says why. Raises InputError for a name that is none, or where no back end is installed.
+    Folders of pictures and animated WebP go to `pictures`, whichever library was named. docs/video.md says why. Raises
+    InputError for a name that is none, or where no back end is installed.
     """
+    if backend in ("auto", *BACKENDS) and path and is_sequence(path):
+        return ["pictures"]
     if backend == "auto":
         if _installed("av"):
             return ["pyav", "decord"] if _installed("decord") else ["pyav"]

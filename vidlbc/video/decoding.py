@@ -19,12 +19,14 @@ from vidlbc.errors import InputError
 from vidlbc.video.backends import candidates
 from vidlbc.video.contract import Status, Verdict, VideoInfo
 from vidlbc.video.process import Gone, give_back, lease
+from vidlbc.video.sequences import is_sequence
 
 
 @dataclass(frozen=True)
 class Request:
     """What to decode. indices (sorted, unique) select frames; otherwise start <= index < stop. ship: send the frames,
-    not only their times. max_side: pixels of the longest side, None for untouched. deinterlace: part fields."""
+    not only their times. max_side: pixels of the longest side, None for untouched. deinterlace: part fields.
+    picture_fps: rate of folders of pictures."""
 
     start: int = 0
     stop: int | None = None
@@ -33,10 +35,13 @@ class Request:
     max_side: int | None = None
     block: int = 16
     deinterlace: bool = False
+    picture_fps: float = 25.0
 
     def __post_init__(self) -> None:
         if self.start < 0 or (self.stop is not None and self.stop <= self.start):
             raise InputError(f"start={self.start}, stop={self.stop}: expected 0 <= start < stop")
+        if not 0 < self.picture_fps <= 1000:
+            raise InputError(f"picture_fps={self.picture_fps}: expected frames a second above 0, at most 1000")
         if self.block < 1 or (self.max_side is not None and self.max_side < 1):
             raise InputError(f"block={self.block}, max_side={self.max_side}: expected at least 1")
 
@@ -72,7 +77,7 @@ def decode(path: str | os.PathLike[str], request: Request, deadline_s: float, ba
     """Raises InputError for an unknown or missing back end; a bad file raises nothing, its Outcome says so."""
     if not deadline_s > 0:
         raise InputError(f"deadline_s={deadline_s}: expected a positive number of seconds")
-    names = candidates(backend)
+    names = candidates(backend, os.path.abspath(path))
     reason = _not_a_file(Path(path))
     if reason:
         yield Outcome(Verdict("unreadable", 0, reason, "", ""), True)
@@ -143,7 +148,9 @@ def _not_a_file(path: Path) -> str | None:
         if not path.exists():
             return "no such file"
         if not path.is_file():
-            return "is a folder, not a video file" if path.is_dir() else "is not a regular file"
+            if not path.is_dir():
+                return "is not a regular file"
+            return None if is_sequence(path) else "is a folder, not a video file"
         with path.open("rb") as file:
             return None if file.read(1) else "is empty (0 bytes)"
     except OSError as error:

@@ -33,7 +33,7 @@ class VideoReader:
     frames here and at most 3 x 24 MiB (or 3 frames, when larger) shared with the decoder process, whatever the length.
     start, stop: frame indices. deadline_s: seconds without progress after which the decoder process is killed.
     max_side: longest side in pixels, larger frames are area-averaged. deinterlace: part the fields of interlaced frames
-    (PyAV alone). Raises InputError on bad values only.
+    (PyAV alone). picture_fps: rate of a folder of numbered pictures. Raises InputError on bad values only.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class VideoReader:
         backend: str = "auto",
         max_side: int | None = None,
         deinterlace: bool = False,
+        picture_fps: float = 25.0,
     ) -> None:
         self.path = path
         self.info: VideoInfo | None = None
@@ -54,7 +55,7 @@ class VideoReader:
         self.spent = 0.0
         self.seconds: list[float | None] = []
         self._block = block
-        request = Request(start=start, stop=stop, block=block, max_side=max_side, deinterlace=deinterlace)
+        request = Request(start, stop, None, True, max_side, block, deinterlace, picture_fps)
         self._events = decode(path, request, deadline_s, backend)
         self._used = False
 

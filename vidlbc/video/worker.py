@@ -83,6 +83,8 @@ class Session:
                 if not hasattr(backend, "deinterlace"):
                     raise Missing(f"deinterlace=true: back end {backend.name} cannot, pyav can")
                 backend.deinterlace = True
+            if hasattr(backend, "picture_fps"):
+                backend.picture_fps = self._request["picture_fps"]
             self._read(backend)
         except Stopped:
             status = "stopped"

@@ -17,6 +17,7 @@ from vidlbc.data.annotations.lists import USUAL, Columns
 from vidlbc.data.corpus import SPLITS, Corpus, Item, checked, is_video, split_name
 from vidlbc.errors import InputError
 from vidlbc.run.plugins import named_object
+from vidlbc.video.sequences import is_sequence
 
 AUTO = "auto"
 _TEXT = (".csv", ".txt", ".json", ".jsonl", ".tsv", ".lst", ".list")
@@ -50,7 +51,7 @@ def read_annotations(
     if len(roots) > 1:
         if labels is not None:
             raise InputError(f"labels={labels}: go with one folder of videos, and there are {len(roots)} inputs")
-        if all(is_video(path.name) and path.is_file() for path in roots):
+        if all(is_sequence(path) or (is_video(path.name) and path.is_file()) for path in roots):
             return checked(joining.read_files(roots))
         read = [read_annotations(path, fold=fold, form=form, columns=columns) for path in roots]
         return checked(joining.joined(read))
@@ -69,7 +70,7 @@ def read_annotations(
         if corpus is None:
             raise InputError(f"{source}: no annotation files of a known form")
         return checked(corpus)
-    if root.is_dir():
+    if root.is_dir() and not is_sequence(root):
         return checked(_read_list_folder(root, root, fold, columns) or _read_media_folder(root))
     return checked(_read_file(root, root.parent, fold, columns))
 
@@ -132,7 +133,7 @@ def _read_file(path: Path, root: Path, fold: int, columns: Columns) -> Corpus:
     """One annotation file, by what it says."""
     if path.suffix == ".tar":
         return folders.read_tars([path], path.parent, path)
-    if is_video(path.name):
+    if is_video(path.name) or is_sequence(path):
         return Corpus((Item(path.name),), (), "one video", str(path.parent), str(path))
     if path.suffix.lower() not in _TEXT:
         raise InputError(f"{path}: not a folder, a list ({', '.join(_TEXT)}), a .tar or a video")

@@ -11,6 +11,7 @@ from pathlib import Path
 from vidlbc.data.annotations.lists import LabelMap, split_from_file, written_label
 from vidlbc.data.corpus import VIDEO_SUFFIXES, Corpus, Item, is_video, split_of_folder
 from vidlbc.errors import InputError
+from vidlbc.video.sequences import is_animated_webp, numbered_pictures
 
 
 def read_folder(root: Path) -> Corpus:
@@ -47,13 +48,16 @@ def read_folder(root: Path) -> Corpus:
 
 
 def videos_under(folder: Path) -> list[Path]:
-    """Every video below `folder`, sorted: known suffixes, and files without one whose content is not text.
+    """Every video below `folder`, sorted: known suffixes, files without one whose content is not text, folders of
+    numbered pictures, animated WebP.
 
     Links to folders are followed, but for one that leads to a folder it lies in.
     """
     found = []
     for path in _files_under(folder, frozenset()):
-        if is_video(path.name) or (not path.suffix and _is_binary(path)):
+        if path.is_dir() or is_video(path.name) or (not path.suffix and _is_binary(path)):
+            found.append(path)
+        elif path.suffix.lower() == ".webp" and is_animated_webp(path):
             found.append(path)
     return sorted(found)
 
@@ -65,7 +69,9 @@ def _files_under(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Pa
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        if path.is_dir():
+        if path.is_dir() and numbered_pictures(path):
+            yield path
+        elif path.is_dir():
             yield from _files_under(path, above | {(at.st_dev, at.st_ino)})
         elif path.is_file():
             yield path
