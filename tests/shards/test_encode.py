@@ -336,3 +336,29 @@ def test_cutting_keeps_every_frame(lengths: list[int], sizes: list[int], limit: 
         assert seen == list(range(total))
         for clip, after in zip(clips, clips[1:], strict=False):
             assert len(clip) == limit or clip.shape[1:] != after.shape[1:]
+
+
+def test_the_time_left_is_told_by_frames(fake_corpus: Path, tmp_path: Path) -> None:
+    """One long video of two, by what headers promise, from its first frames on; then by the mean of those finished."""
+    from vidlbc.run.progress import progress_bar
+    from vidlbc.shards.claims import Claim, Notes
+    from vidlbc.shards.launchers.progress import Meter
+
+    plan = make_plan(read_annotations(fake_corpus), tmp_path / "out", FakeCodec())
+    files = len(plan.sources)
+    with progress_bar(total=files, disable=True) as bar:
+        meter = Meter(plan, bar, 0)
+        assert meter._left([], 0) is None
+        first = Claim(sources=(0,), frames=40, expected=1000)
+        assert meter._left([first], 40) == 1000 + (files - 1) * 1000 - 40
+        second = Claim(sources=(1,), files=1, frames=1100, expected=1200)
+        assert meter._left([second], 1100) == 1200 + (files - 2) * 600 - 1100
+    told: list[Claim] = []
+    (tmp_path / "work").mkdir()
+    with Notes(tmp_path / "work", told.append) as notes:
+        notes.take(3)
+        notes.expect(100)
+        notes.frames(16)
+        notes.expect(-84)
+        notes.put_down(3, False)
+    assert [(claim.frames, claim.expected) for claim in told] == [(16, 100), (16, 16)]

@@ -203,6 +203,7 @@ def _options(settings: JobSettings) -> dict[str, Any]:
     head = {"kind": evaluation.pop("head"), "grid": evaluation.pop("grid"), **evaluation.pop("head_options")}
     evaluation |= {f"head.{name}": value for name, value in head.items()}
     columns = {f"data.columns.{name}": value for name, value in values.pop("columns").items() if value is not None}
-    data = {f"data.{name}": values.pop(name) for name in _DATA_OPTIONS} | columns
+    data = {f"data.{name}": values.pop(name) for name in _DATA_OPTIONS} | (columns or {"data.columns": "the usual"})
+    train["launch"] = train.pop("step")
     trained = {f"train.{name}": value for name, value in {**budget, **train, **clips}.items()}
     return {**data, **values, **trained, **{f"eval.{name}": value for name, value in evaluation.items()}}

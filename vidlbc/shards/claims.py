@@ -26,13 +26,15 @@ _SIZE = 200  # bytes of a note: one write of one size leaves the old note or the
 class Claim:
     """State of an unfinished shard. `sources`: places in `plan.sources` of the files that are open.
 
-    `files` counts those finished, `failed` the unreadable ones of them, `frames` all frames so far.
+    `files` counts those finished, `failed` the unreadable ones of them, `frames` all frames so far, `expected` those of
+    all files that were begun, by their headers until they are finished.
     """
 
     sources: tuple[int, ...] = ()
     files: int = 0
     failed: int = 0
     frames: int = 0
+    expected: int = 0
 
 
 class Stopped(Exception):
@@ -76,6 +78,11 @@ class Notes:
             if time.monotonic() - self._written > _SECONDS:
                 self._write()
             self._tell()
+
+    def expect(self, count: int) -> None:
+        """A file that was begun will give `count` more frames than was thought; fewer where it is below 0."""
+        with self._lock:
+            self._state = replace(self._state, expected=self._state.expected + count)
 
     def put_down(self, source: int, failed: bool) -> None:
         """File `source` is finished."""

@@ -127,7 +127,7 @@ def _write_shard(
         notes.take(place)
         own = work / str(place)
         own.mkdir()
-        clips, verdict = encode_source(part, source, own, codec, open_reader, notes.frames)
+        clips, verdict = encode_source(part, source, own, codec, open_reader, notes)
         notes.put_down(place, verdict.status == "unreadable")
         return clips, verdict, own
 

@@ -27,7 +27,15 @@ if TYPE_CHECKING:  # it brings torch
     from vidlbc.codec.options import Options
     from vidlbc.codec.rate_control import Target, TargetReport
 
-Progress = Callable[[int], None]  # frames finished since the last call
+
+class Progress(Protocol):
+    """What is told of a file while it is encoded; see vidlbc.shards.claims."""
+
+    def frames(self, count: int) -> None:
+        """`count` more frames are finished."""
+
+    def expect(self, count: int) -> None:
+        """The file will give so many more frames than was thought."""
 
 
 class EncodeReport(Protocol):
@@ -197,19 +205,22 @@ def _encode_clips(
                 block = next(blocks, None)
             if block is None:
                 return
+            if not told[0]:
+                told[0] = max(1, _promised(source, reader, settings.step))
+                progress.expect(told[0])
             yield block
-            progress(len(block))
+            progress.frames(len(block))
 
-    settings = plan.settings
+    settings, told = plan.settings, [0]
     start = source.start or 0
     clips: list[tuple[ClipRow, Path]] = []
     for clip in cut_clips(thinned(reader.blocks(), settings.step), settings.clip_frames):
         path = work / f"clip{len(clips):06d}.vlbc"
         with open(path, "w+b") as sink:
-            told, reached = _compress(codec, counted(clip), sink, settings, _rate(reader, settings) or 0)
+            report, reached = _compress(codec, counted(clip), sink, settings, _rate(reader, settings) or 0)
         with codec.clock.stage("files"):
-            sha256, base_sha256 = _sha256(path), _sha256(path, told.base_bytes) if told.base_bytes else None
-        stop = start + (told.frames - 1) * settings.step + 1
+            sha256, base_sha256 = _sha256(path), _sha256(path, report.base_bytes) if report.base_bytes else None
+        stop = start + (report.frames - 1) * settings.step + 1
         row: ClipRow = {
             "key": plan.key(source, start, stop),
             "label": source.label,
@@ -221,20 +232,20 @@ def _encode_clips(
             "video": source.video,
             "start": start,
             "stop": stop,
-            "frames": told.frames,
-            "height": told.height,
-            "width": told.width,
-            "qp": told.qp,
-            "variant": told.variant,
+            "frames": report.frames,
+            "height": report.height,
+            "width": report.width,
+            "qp": report.qp,
+            "variant": report.variant,
             "rdo": settings.rdo,
             "target": None if settings.target is None else "{}={:g}".format(*settings.target),
             "reached": reached,
             "codec": plan.fingerprint,
             "bytes": path.stat().st_size,
             "bits": 8 * path.stat().st_size,
-            "estimated_bits": round(float(told.estimated_bits)),
+            "estimated_bits": round(float(report.estimated_bits)),
             "sha256": sha256,
-            "base_bytes": told.base_bytes,
+            "base_bytes": report.base_bytes,
             "base_sha256": base_sha256,
             "fps": None,  # this and what follows: once the file has been read to its end
             "verdict": "",
@@ -242,8 +253,19 @@ def _encode_clips(
             "decoder_version": "",
         }
         clips.append((row, path))
-        start += told.frames * settings.step
+        start += report.frames * settings.step
+    progress.expect(sum(row["frames"] for row, _ in clips) - told[0])
     return clips
+
+
+def _promised(source: PlannedFile, reader: ClipReader, step: int) -> int:
+    """Frames that a file will give, by its header; 0 where it does not say."""
+    info = reader.info
+    frames = getattr(info, "frames", None) or round(
+        float((getattr(info, "duration", 0) or 0) * getattr(info, "fps", 0))
+    )
+    stop = frames if source.stop is None else min(frames, source.stop)
+    return -(-max(0, stop - (source.start or 0)) // step)
 
 
 def _compress(

@@ -25,7 +25,7 @@ _MAP_FRAMES, _MAP_COLUMNS = 24, 160  # of the maps: what a page can carry of a l
 class ShownClip:
     """`bits`: of the bitstream; `bits_null`: of the same symbols without temporal context, None for kind `none`.
 
-    `left_out`: why no other codec is beside, or "".
+    `left_out`: why no other codec is beside, or "". `moved`: frames are predicted from moved pictures.
     """
 
     name: str
@@ -34,6 +34,7 @@ class ShownClip:
     bits: BitMaps
     bits_null: BitMaps | None
     left_out: str = ""
+    moved: bool = False
 
 
 def show_clip(
@@ -78,7 +79,7 @@ def show_clip(
     null = None
     if codec.kind != "none":
         null = bit_maps(codec, codec.compress_symbols(symbols, qp, height, width, kept=info.kept, context=False)[0])
-    return ShownClip(name, Player(tuple(panels), rate), len(coded), bit_maps(codec, coded), null, left_out)
+    return ShownClip(name, Player(tuple(panels), rate), len(coded), bit_maps(codec, coded), null, left_out, codec.moves)
 
 
 def add_clip(page: Page, shown: ShownClip) -> None:
@@ -98,7 +99,8 @@ def add_bits(page: Page, shown: ShownClip) -> None:
     share = 100 * bits.other / (8 * shown.bytes)
     page.text(
         f"{shown.name}, {len(bits.levels)} frames, {shown.bytes:,} bytes. Bits of symbols under the priors that coded "
-        f"them in the file; headers and checksums are the other {share:.1f}%."
+        f"them in the file; {'vectors, flags of copied blocks, ' if shown.moved else ''}headers and checksums are the "
+        f"other {share:.1f}%."
     )
     named = {"each frame alone": bits} if null is None else {"with context": bits, "without context": null}
     over_time = {name: (maps.frames / 1000).tolist() for name, maps in named.items()}

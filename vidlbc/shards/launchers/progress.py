@@ -30,13 +30,14 @@ class Meter:
         self._bar = bar
         self._shown = shown
         self._began = time.monotonic()
-        self._files = self._failed = self._frames = 0
+        self._files = self._failed = self._frames = self._new = 0
 
     def finished(self, report: ShardReport) -> None:
         """Shard `report.index` is done."""
         self._files += report.files
         self._failed += report.failed
         self._frames += 0 if report.skipped else report.frames
+        self._new += 0 if report.skipped else report.files
         self.update(())
 
     def show(self, shards: Iterable[int]) -> None:
@@ -50,16 +51,30 @@ class Meter:
         failed = self._failed + sum(note.failed for note in live)
         frames = self._frames + sum(note.frames for note in live)
         rate = frames / max(1e-9, time.monotonic() - self._began)
-        self._bar.set_postfix_str(f"{failed} failed, {rate:.1f} frames/s", refresh=False)
+        left = self._left(live, frames)
+        about = f", about {tqdm.format_interval(left / rate)} left" if rate and left is not None else ""
+        self._bar.set_postfix_str(f"{failed} failed, {rate:.1f} frames/s{about}", refresh=False)
         self._bar.update(files - self._shown)
         self._shown = files
+
+    def _left(self, live: Collection[Claim], frames: int) -> int | None:
+        """Frames: what the headers of files in work promise, and for files that nobody began the mean of the others."""
+        expected = self._frames + sum(note.expected for note in live)
+        known = self._new + sum(note.files + len(note.sources) for note in live)
+        if not expected or not known:
+            return None
+        waiting = len(self._plan.sources) - self._files - sum(note.files + len(note.sources) for note in live)
+        return max(0, expected + round(waiting * expected / known) - frames)
 
 
 @contextmanager
 def metered(plan: Plan, earlier: Collection[ShardReport], shown: bool) -> Iterator[Meter]:
     """A meter that starts with the shards of earlier runs."""
     done = sum(report.files for report in earlier)
-    with progress_bar(total=len(plan.sources), initial=done, unit="video", desc="encode", disable=not shown) as bar:
+    # A video may last longer than all others together: the time left is told by frames, never by videos.
+    shape = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} videos [{elapsed}{postfix}]"
+    options = {"desc": "encode", "bar_format": shape, "disable": not shown}
+    with progress_bar(total=len(plan.sources), initial=done, **options) as bar:
         meter = Meter(plan, bar, done)
         for report in earlier:
             meter.finished(report)
