@@ -184,14 +184,20 @@ def _clip_row(clip: ClipQuality) -> list[Any]:
 
 
 def _add_troubled(page: Page, shards: LatentShards) -> None:
-    troubled = gather(shards.plan).troubled
-    if not troubled:
+    files = gather(shards.plan)
+    troubled = [[f["path"], f["split"], f["status"], f["frames"], f["reason"]] for f in files.troubled]
+    _add_files(page, "Unreadable or damaged files", ["file", "split", "verdict", "frames kept", "why"], troubled)
+    noted = [[f["path"], f["split"], f["notes"]] for f in files.files if f.get("notes")]
+    _add_files(page, "Files that a player would show otherwise", ["file", "split", "what was noted"], noted)
+
+
+def _add_files(page: Page, heading: str, columns: list[str], rows: list[list[Any]]) -> None:
+    if not rows:
         return
-    page.heading("Unreadable or damaged files")
-    rows = [[f["path"], f["split"], f["status"], f["frames"], f["reason"]] for f in troubled[:_LISTED]]
-    page.table(["file", "split", "verdict", "frames kept", "why"], rows)
-    if len(troubled) > _LISTED:
-        page.text(f"and {len(troubled) - _LISTED} more: shards/manifest/summary.txt", note=True)
+    page.heading(heading)
+    page.table(columns, rows[:_LISTED])
+    if len(rows) > _LISTED:
+        page.text(f"and {len(rows) - _LISTED} more: shards/manifest/manifest.parquet", note=True)
 
 
 def _options(settings: JobSettings) -> dict[str, Any]:
