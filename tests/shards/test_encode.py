@@ -32,6 +32,7 @@ from vidlbc.shards import (
     time_spent,
 )
 from vidlbc.shards.clips import cut_clips
+from vidlbc.shards.maintain.folder import verify_folder
 
 Encode = Callable[..., tuple[Plan, Manifest]]
 
@@ -362,3 +363,29 @@ def test_the_time_left_is_told_by_frames(fake_corpus: Path, tmp_path: Path) -> N
         notes.expect(-84)
         notes.put_down(3, False)
     assert [(claim.frames, claim.expected) for claim in told] == [(16, 100), (16, 16)]
+
+
+def test_a_partly_labelled_corpus_has_the_same_members_in_every_sample(fake_corpus: Path, tmp_path: Path) -> None:
+    """Hugging Face's reader of WebDataset tars refuses samples of different members."""
+    files = sorted(path.relative_to(fake_corpus).as_posix() for path in fake_corpus.rglob("*.mp4"))
+    lists = {"some": [f"{name},{number % 2 or ''}" for number, name in enumerate(files)], "none": files}
+    for name, lines in lists.items():
+        path = fake_corpus / f"{name}.csv"
+        path.write_text("\n".join(["path,label" if name == "some" else "path", *lines]) + "\n")
+        plan = make_plan(read_annotations(path), tmp_path / name, FakeCodec())
+        encode_corpus(plan, codec=FakeCodec(), open_reader=FakeReader, bar=False)
+        members: dict[str, set[str]] = {}
+        labels = set()
+        for tar in sorted((tmp_path / name).glob("*.tar")):
+            with tarfile.open(tar) as opened:
+                for member in opened:
+                    key, _, suffix = member.name.partition(".")
+                    members.setdefault(key, set()).add(suffix)
+                    if suffix == "cls":
+                        file = opened.extractfile(member)
+                        labels.add(file.read() if file else b"")
+        assert {frozenset(suffixes) for suffixes in members.values()} == {
+            frozenset({"vlbc", "json", "cls"} if name == "some" else {"vlbc", "json"})
+        }
+        assert labels == ({b"1", b"-1"} if name == "some" else set())
+        assert verify_folder(tmp_path / name) == []

@@ -158,3 +158,27 @@ def test_memory_does_not_grow_with_length(make_clip: Clip, tmp_path: Path) -> No
         tracemalloc.stop()
         assert (manifest.frames, manifest.n_clips, codec.largest_block) == (frames, 1, 7)
     assert peaks[2] < peaks[1] + 1_000_000 < 800 * 48 * 48 * 3  # bytes; the pictures are 5.5 MB, the clip 4 MB
+
+
+@pytest.mark.slow
+def test_several_inputs_patterns_and_brackets(
+    call_tool: Tool, make_clip: Clip, small_model: Path, tmp_path: Path
+) -> None:
+    """A list of inputs, a pattern, and folders whose names are written as lists and patterns are."""
+    for folder in ("a b", "c", "[2024]", "[d,e]"):
+        make_clip(tmp_path / "in" / folder / "x.mp4", frames=3, seed=len(folder))
+    common = (f"model={small_model}", "device=cpu", "output=out", "plan=true")
+    for given, count in (
+        ("in/[2024]", 1),
+        ("in/[d,e]", 1),
+        ("[in/c,in/a b]", 2),
+        ("[in/c,in/[2024]]", 2),
+        ("in/*", 4),
+        ("in/*/x.mp4", 4),
+    ):
+        done = call_tool("encode", f"input={given}", *common)
+        assert done.returncode == 0, (given, done.stderr)
+        assert f"): {count} videos, " in done.stdout, (given, done.stdout)
+    for given, message in (("in/z*", "in/z*: no file or folder matches"), ("[]", "no input: expected a folder")):
+        done = call_tool("encode", f"input={given}", *common)
+        assert done.returncode == 2 and message in last_line(done)

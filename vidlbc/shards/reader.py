@@ -80,6 +80,8 @@ class LatentShards:
             raise InputError("mode=frames needs the whole bitstream: a base layer alone gives symbols or latents")
         if cache is not None and mode not in ("symbols", "latents"):
             raise InputError(f"mode={mode}: a cache keeps symbols, expected mode=symbols or mode=latents with it")
+        if not isinstance(path, str | os.PathLike):
+            raise InputError(f"{path!r}: expected the path of a folder of shards")
         self.base, self.transform = base, transform
         self.cache = None if cache is None else SymbolCache(cache)
         self.folder = Path(path)

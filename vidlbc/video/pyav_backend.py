@@ -161,7 +161,7 @@ class PyavBackend:
         Raises Damage at one that is damaged in the container: what the decoder still holds is not flushed then, for a
         frame missing in between would shift the rest.
         """
-        count, last = 0, None
+        count, last, flagged = 0, None, False
         packets = self._demuxed()
         if self._container.format.name in ("mpegts", "mpeg"):
             packets = self._from_first_key(packets)
@@ -170,10 +170,11 @@ class PyavBackend:
                 coming = list(islice(packets, _AFTER_JOIN))
                 if not self._joined(packet, coming):
                     raise Damage(f"packet {count} is damaged in the container")
-                packets = chain(coming, packets)
-            if last is not None and packet.is_keyframe and self._jumps(last, packet):
+                packets, flagged = chain(coming, packets), True
+            # Unless something else tells, a clock that only goes on later is a pause.
+            if last is not None and packet.is_keyframe and self._jumps(last, packet, back=not flagged):
                 self._joins += 1
-                self._key_pts = None
+                self._key_pts, flagged = None, False
             if packet.dts is not None:
                 last = packet
             count += not (packet.size == 0 and packet.dts is None)
@@ -204,12 +205,12 @@ class PyavBackend:
         key = next((other for other in coming if other.is_keyframe), None)
         return self._container.format.name == "mpegts" and key is not None and self._jumps(packet, key)
 
-    def _jumps(self, before: Any, after: Any) -> bool:
-        """Whether a transport stream's clock jumps from one packet to another."""
+    def _jumps(self, before: Any, after: Any, back: bool = False) -> bool:
+        """Whether a transport stream's clock jumps from one packet to another; `back`: to what has been."""
         if self._container.format.name != "mpegts" or before.dts is None or after.dts is None:
             return False
         step = float((after.dts - before.dts) * after.time_base)
-        return step < 0 or step > _JUMP + _AFTER_JOIN / float(self._fps())
+        return step < 0 or (not back and step > _JUMP + _AFTER_JOIN / float(self._fps()))
 
     def _leads(self, packet: Any) -> bool:
         """Whether a packet is shown before the file's first key frame, though it comes after it.
@@ -298,10 +299,9 @@ class PyavBackend:
         if self._container.format.name in ("rawvideo", "yuv4mpegpipe") and end < os.path.getsize(self._path):
             return f"the last frame is cut off: {os.path.getsize(self._path) - end} bytes are left over"
         shown = packets - discarded
-        if self._codec() in _HIDES_NO_FRAMES and frames < shown and 2 * frames != shown:  # 2x: one field a packet
-            if shown - frames > self._leading:
+        if self._codec() in _HIDES_NO_FRAMES and 2 * frames != shown:  # 2x: one field a packet
+            if frames + self._leading < shown:
                 return f"{shown - frames} of {shown} coded pictures gave no frame"
-        if self._codec() in _HIDES_NO_FRAMES:
             self._skipped = max(self._skipped, min(packets - frames, self._leading))
         stated = self._seconds_promised()
         slack = max(_DURATION_SLACK, float(3 / self._fps()))
