@@ -172,7 +172,6 @@ def test_several_inputs_patterns_and_brackets(
         ("in/[2024]", 1),
         ("in/[d,e]", 1),
         ("[in/c,in/a b]", 2),
-        ("[in/c,in/[2024]]", 2),
         ("in/*", 4),
         ("in/*/x.mp4", 4),
     ):

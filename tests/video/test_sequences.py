@@ -62,6 +62,11 @@ def test_what_is_no_such_folder(tmp_path: Path) -> None:
             Image.fromarray(PICTURES[0]).save(tmp_path / name / file)
         assert numbered_pictures(tmp_path / name) == []
         assert str(examine(tmp_path / name)[1]) == "unreadable: is a folder, not a video file"
+    for beside in ("film.mp4", "folder/x.txt"):  # it would be lost
+        folder = frame_folder(tmp_path / beside.replace("/", "_"))
+        (folder / beside).parent.mkdir(exist_ok=True)
+        (folder / beside).write_text("x")
+        assert numbered_pictures(folder) == []
     with pytest.raises(InputError, match="picture_fps=0: expected frames a second above 0"):
         VideoReader(frame_folder(tmp_path / "clip"), picture_fps=0)
 
@@ -119,6 +124,9 @@ def test_they_are_found_in_a_corpus(tmp_path: Path) -> None:
         "walk/three": "walk",
         "walk/a.webp": "walk",
     }
+    (root / "walk" / "film.mp4").write_text("x")  # beside video files, folders of pictures are their thumbnails
+    assert {item.path for item in read_annotations(root).items} == {"walk/film.mp4", "walk/a.webp"}
+    (root / "walk" / "film.mp4").unlink()
     (root / "labels.csv").write_text("path,label\nwave/one,wave\nwalk/three,walk\n")
     assert len(read_annotations(root).items) == 2
     assert [item.path for item in read_annotations(root / "wave" / "one").items] == ["one"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vidlbc.errors import InputError
+from vidlbc.video.sequences import VIDEO_SUFFIXES
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
@@ -19,11 +20,6 @@ _SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "holdout"), "test"),
 }
-
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .m2v .ts .m2ts .mts .3gp .3g2 .wmv .asf .flv .f4v .ogv .ogg .vob .mxf"
-    " .gif .y4m .264 .h264 .avc .265 .h265 .hevc .ivf .obu .divx .rm .rmvb .dv".split()
-)
 
 
 def split_name(text: str) -> str | None:

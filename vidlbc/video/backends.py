@@ -33,7 +33,7 @@ def candidates(backend: str, path: str = "") -> list[str]:
             return ["opencv"]
         raise InputError("no library that reads videos is installed: pip install av (or opencv-python-headless)")
     if backend not in BACKENDS and ":" not in backend:
-        known = ", ".join(["auto", *BACKENDS])
+        known = ", ".join(["auto", *(name for name in BACKENDS if name != "pictures")])  # that one chooses its files
         raise InputError(f"backend={backend!r} is unknown; expected {known} or package.module:Class")
     return [backend]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -26,9 +25,8 @@ class Placement:
     odd: float = 0.0
 
     @classmethod
-    def of(cls, frame: Any) -> Placement:
-        """Of a frame of PyAV. A matrix that turns by no right angle, or is damaged, leaves the picture as it is."""
-        matrix = next((bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), b"")
+    def of(cls, matrix: bytes) -> Placement:
+        """Of a display matrix, nine int32. One that turns by no right angle, or is damaged, changes nothing."""
         if len(matrix) < 36:
             return cls()
         a, b, _, c, d = (float(x) for x in np.frombuffer(matrix, np.int32)[:5])

@@ -19,6 +19,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 
@@ -137,7 +138,7 @@ class PyavBackend:
                 if frame.is_corrupt:
                     raise Damage(f"frame {frames} is damaged")
                 if frames == 0:
-                    self._place = Placement.of(frame)
+                    self._place = Placement.of(bytes(frame.side_data.get(SideDataType.DISPLAYMATRIX) or b""))
                 seconds = frame.time
                 frames += 1
                 if flush:

@@ -9,6 +9,10 @@ import os
 import re
 from pathlib import Path
 
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .m2v .ts .m2ts .mts .3gp .3g2 .wmv .asf .flv .f4v .ogv .ogg .vob .mxf"
+    " .gif .y4m .264 .h264 .avc .265 .h265 .hevc .ivf .obu .divx .rm .rmvb .dv".split()
+)
 PICTURE_SUFFIXES = frozenset(".jpg .jpeg .png .bmp .webp .tif .tiff .ppm .pgm".split())
 _NUMBERED = re.compile(r"(.*?)(\d+)(\.[a-z]+)", re.IGNORECASE)
 _LEAST = 3  # two pictures side by side are more often two pictures
@@ -16,7 +20,7 @@ _LEAST = 3  # two pictures side by side are more often two pictures
 
 def numbered_pictures(folder: str | os.PathLike[str]) -> list[Path]:
     """The pictures of a folder in the order of their numbers: at least three, of one name but for numbers that follow
-    each other. [] where it is no such folder; files that are no pictures may lie beside them."""
+    each other. [] where it is no such folder, or holds videos or folders too; other files may lie beside them."""
     found: dict[int, Path] = {}
     names = set()
     try:
@@ -24,8 +28,12 @@ def numbered_pictures(folder: str | os.PathLike[str]) -> list[Path]:
     except OSError:
         return []
     for entry in entries:
-        match = _NUMBERED.fullmatch(entry.name)
-        if entry.name.startswith(".") or Path(entry.name).suffix.lower() not in PICTURE_SUFFIXES:
+        match, suffix = _NUMBERED.fullmatch(entry.name), Path(entry.name).suffix.lower()
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir() or suffix in VIDEO_SUFFIXES:
+            return []
+        if suffix not in PICTURE_SUFFIXES:
             continue
         if match is None or int(match[2]) in found:
             return []

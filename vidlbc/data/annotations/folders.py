@@ -6,6 +6,7 @@ import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from vidlbc.data.annotations.lists import LabelMap, split_from_file, written_label
@@ -20,22 +21,26 @@ def read_folder(root: Path) -> Corpus:
     Raises InputError when there are no videos, when a split's folder holds none, or a folder beside train and another
     split is none.
     """
+    everything = videos_under(root)
+    # Beside video files, folders of pictures are their thumbnails or frames taken out of them.
+    files = any(is_video(path.name) and not path.is_dir() for path in everything)
+    under = partial(_files_among, {path for path in everything if path.is_dir() and files})
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     splits = {path: name for path in folders if (name := split_of_folder(path.name))}
-    others = [path for path in folders if path not in splits and videos_under(path)] if splits else []
+    others = [path for path in folders if path not in splits and under(path)] if splits else []
     if others and "train" in splits.values() and len(set(splits.values())) > 1:
         named = ", ".join(path.name for path in splits)
         raise InputError(f"{others[0]}: holds videos beside the splits {named}, and is none: expected it elsewhere")
     if splits and not others:
         rows = []
         for path, split in sorted(splits.items(), key=lambda pair: pair[0].name):
-            found = videos_under(path)
+            found = under(path)
             if not found:
                 raise InputError(f"{path}: split '{split}' has no files")
             rows += [(video, video.relative_to(path).parts[:-1], split) for video in found]
         form = "root/split/class/video folders" if any(parts for _, parts, _ in rows) else "root/split/video folders"
     else:
-        rows = [(video, video.relative_to(root).parts[:-1], "") for video in videos_under(root)]
+        rows = [(video, video.relative_to(root).parts[:-1], "") for video in under(root)]
         form = "root/class/video folders" if any(parts for _, parts, _ in rows) else "flat folder"
     if not rows:
         raise InputError(f"{root}: no videos{_what_instead(root)}")
@@ -45,6 +50,10 @@ def read_folder(root: Path) -> Corpus:
         for video, parts, split in rows
     )
     return Corpus(items, labels.classes, form, str(root), str(root))
+
+
+def _files_among(left_out: set[Path], folder: Path) -> list[Path]:
+    return [path for path in videos_under(folder) if path not in left_out]
 
 
 def videos_under(folder: Path) -> list[Path]:
