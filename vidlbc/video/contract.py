@@ -52,7 +52,7 @@ class VideoInfo:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> VideoInfo:
-        return cls(**{**fields, "fps": Fraction(fields["fps"]), "aspect": Fraction(fields["aspect"])})
+        return cls(**{**fields, "fps": Fraction(fields["fps"]), "aspect": Fraction(fields.get("aspect", 1))})
 
 
 def _written(value: Fraction) -> str:
