@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
 from vidlbc.codec.entropy import coder
 from vidlbc.codec.entropy.distribution import Distribution
@@ -26,28 +25,29 @@ def on_grid(x: np.ndarray) -> np.ndarray:
     return np.round(x * 4096) / 4096
 
 
-MEANS = st.one_of(st.floats(-8, 8), st.floats(-2048, 2048))
-SYMBOLS = st.one_of(st.integers(-6, 6), st.integers(-coder.SYMBOL_LIMIT, coder.SYMBOL_LIMIT))
-
-
 @st.composite
 def levels(draw: st.DrawFn) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Up to four levels of up to 40 symbols, with means and scales that need not fit them."""
+    """Up to four levels of up to 40 symbols, with means and scales that need not fit them, ends of ranges among them.
+
+    Drawn by a seed: Hypothesis takes most of its time for arrays of its own.
+    """
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    wild = draw(st.sampled_from([0.0, 0.5, 1.0]))
     out = []
     for _ in range(draw(st.integers(1, 4))):
         size = draw(st.integers(0, 40))
-        out.append(
-            (
-                draw(arrays.arrays(np.int32, size, elements=SYMBOLS)),
-                on_grid(draw(arrays.arrays(np.float64, size, elements=MEANS))),
-                on_grid(draw(arrays.arrays(np.float64, size, elements=st.floats(-12, 14)))),
-            )
-        )
+        far, end = rng.random(size) < wild, rng.random(size) < 0.1
+        limit = coder.SYMBOL_LIMIT
+        symbols = np.where(far, rng.integers(-limit, limit + 1, size), rng.integers(-6, 7, size))
+        symbols = np.where(end, rng.choice([-limit, 0, limit], size), symbols).astype(np.int32)
+        means = np.where(far, rng.uniform(-2048, 2048, size), rng.uniform(-8, 8, size))
+        scales = np.where(end, rng.choice([-12.0, 14.0], size), rng.uniform(-12, 14, size))
+        out.append((symbols, on_grid(means), on_grid(scales)))
     return out
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(levels())
 def test_what_goes_in_comes_out(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
     encoder = coder.Encoder()
