@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,9 @@ def test_every_section_is_there_to_see(browser: Browser, undisturbed: Job, width
     assert browser.value("document.documentElement.scrollWidth") <= width
     heights = browser.value(HEIGHTS)
     assert list(heights) == SECTIONS and min(heights.values()) > 60
+    until = time.monotonic() + 20  # the player's canvas waits for its video
+    while browser.value(EMPTY) and time.monotonic() < until:
+        time.sleep(0.2)
     assert browser.value(EMPTY) == 0
     assert browser.value("document.querySelectorAll('[data-accuracy] circle').length") == 2  # latents, decoded
     assert browser.value("document.querySelectorAll('[data-accuracy] .band').length") == 1  # pixels

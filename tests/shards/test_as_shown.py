@@ -29,9 +29,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> LatentShards:
     film(root / "wide.mp4", [corner()] * 6, sample_aspect_ratio=Fraction(64, 45))
     film(root / "plain.mp4", [corner()[::-1]] * 6)
     frame_folder(root / "pictures")
+    (root / "list.csv").write_text("path\nscreen.mp4\nwide.mp4\nplain.mp4\npictures\n")
     codec = vidlbc.load(model, "cpu", "none")
     plan = make_plan(
-        read_annotations(root), out, codec, EncodingSettings(clip_frames=5, picture_fps=10, temporal="none")
+        read_annotations(root / "list.csv"),
+        out,
+        codec,
+        EncodingSettings(clip_frames=5, picture_fps=10, temporal="none"),
     )
     encode_corpus(plan, codec=codec, bar=False)
     return LatentShards(out, codec=codec, shuffle=False)
