@@ -57,6 +57,12 @@ class Target:
         found[0].check()
         return found[0]
 
+    @classmethod
+    def parse(cls, text: str) -> "Target":
+        """Of what `str` gives, which rows of shards have. Raises ValueError."""
+        name, _, value = text.partition("=")
+        return cls(name, float(value))
+
     def __str__(self) -> str:
         return f"{self.name}={self.value:g}"
 

@@ -162,14 +162,6 @@ def filled(row: ClipRow) -> dict[str, str | int | float | bool]:
     return {name: blank[_CLIP_COLUMNS[name]] if value is None else value for name, value in values.items()}  # type: ignore[misc]
 
 
-def falls_short(target: str | None, reached: float | None) -> bool:
-    """Whether a clip is worse than the quality, or larger than the rate, that was asked for."""
-    name, _, value = (target or "").partition("=")
-    if reached is None or name not in ("psnr", "bitrate"):
-        return False
-    return reached < float(value) - 0.005 if name == "psnr" else reached > float(value) * 1.0001
-
-
 def without_place(row: ClipRow) -> ClipRow:
     """As KEY.json has it: what most clips do not have is not named in those."""
     kept = {name: value for name, value in row.items() if name not in _PLACE}

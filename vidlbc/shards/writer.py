@@ -18,7 +18,7 @@ from vidlbc.run.atomic_files import dump_json, publish
 from vidlbc.shards.layout import ShardFiles
 from vidlbc.shards.plan import Plan
 from vidlbc.shards.sources import FileVerdict
-from vidlbc.shards.table import ClipRow, falls_short, shard_table, table_bytes, without_place
+from vidlbc.shards.table import ClipRow, shard_table, table_bytes, without_place
 
 
 def open_tar(work: Path, files: ShardFiles) -> tarfile.TarFile:
@@ -116,10 +116,19 @@ def stats_of(
         "estimated_bits": sum(row["estimated_bits"] for row in rows),
         "files": [verdict.to_json() for verdict in verdicts],
     }
-    if short := sum(falls_short(row["target"], row["reached"]) for row in rows):
+    if short := sum(map(_falls_short, rows)):
         stats["n_short"] = short
     stats |= {"dropped": [dict(clip) for clip in dropped]} if dropped else {}
     return {**stats, "sha256": stats_digest(stats)}
+
+
+def _falls_short(row: ClipRow) -> bool:
+    """Whether a clip is worse than the quality, or larger than the rate, that was asked for."""
+    if row["target"] is None or row["reached"] is None:
+        return False
+    from vidlbc.codec.rate_control import Target  # it brings torch
+
+    return not Target.parse(row["target"]).met(row["reached"])
 
 
 def stats_digest(stats: Mapping[str, Any]) -> str:

@@ -6,7 +6,6 @@ import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from vidlbc.data.annotations.lists import LabelMap, split_from_file, written_label
@@ -24,7 +23,11 @@ def read_folder(root: Path) -> Corpus:
     everything = videos_under(root)
     # Beside video files, folders of pictures are their thumbnails or frames taken out of them.
     files = any(is_video(path.name) and not path.is_dir() for path in everything)
-    under = partial(_files_among, {path for path in everything if path.is_dir() and files})
+    kept = [path for path in everything if not (files and path.is_dir())]
+
+    def under(folder: Path) -> list[Path]:
+        return [path for path in kept if path.is_relative_to(folder)]
+
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     splits = {path: name for path in folders if (name := split_of_folder(path.name))}
     others = [path for path in folders if path not in splits and under(path)] if splits else []
@@ -40,7 +43,7 @@ def read_folder(root: Path) -> Corpus:
             rows += [(video, video.relative_to(path).parts[:-1], split) for video in found]
         form = "root/split/class/video folders" if any(parts for _, parts, _ in rows) else "root/split/video folders"
     else:
-        rows = [(video, video.relative_to(root).parts[:-1], "") for video in under(root)]
+        rows = [(video, video.relative_to(root).parts[:-1], "") for video in kept]
         form = "root/class/video folders" if any(parts for _, parts, _ in rows) else "flat folder"
     if not rows:
         raise InputError(f"{root}: no videos{_what_instead(root)}")
@@ -50,10 +53,6 @@ def read_folder(root: Path) -> Corpus:
         for video, parts, split in rows
     )
     return Corpus(items, labels.classes, form, str(root), str(root))
-
-
-def _files_among(left_out: set[Path], folder: Path) -> list[Path]:
-    return [path for path in videos_under(folder) if path not in left_out]
 
 
 def videos_under(folder: Path) -> list[Path]:
